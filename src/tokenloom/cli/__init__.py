@@ -1,0 +1,1 @@
+"""The command line: argv to one call, and the only place that prints."""

@@ -1,0 +1,73 @@
+"""The `tokenloom` command: parse, call, and turn every error into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from cyclopts import App
+from cyclopts.exceptions import CycloptsError, UnknownOptionError
+from pydantic import ValidationError
+
+from tokenloom import __version__
+from tokenloom.cli.stdin import hide_dashes
+from tokenloom.config import explain, suggest
+from tokenloom.errors import TokenloomError
+
+app = App(
+    name="tokenloom",
+    help="Pretrain GPT language models from scratch on your own text, measure them honestly, and let them write.",
+    version=__version__,
+    default_parameter=None,
+)
+app.command("tokenloom.cli.train:train")
+app.command("tokenloom.cli.prepare:prepare")
+app.command("tokenloom.cli.evaluate:evaluate")
+app.command("tokenloom.cli.generate:generate")
+app.command("tokenloom.cli.info:info")
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit: 0, 1 (failed), 2 (usage) or 130 (interrupted)."""
+    tokens = hide_dashes(sys.argv[1:] if argv is None else argv)
+    try:
+        app(tokens, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        _fail(_usage(error), 2)
+    except TokenloomError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("stopped", 130)
+    except BrokenPipeError:  # whoever read our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except MemoryError:
+        _fail("out of memory. Use a smaller --preset, or --train.micro-batch-size 1.", 1)
+    except OSError as error:
+        _fail(f"{error.strerror or error}: {error.filename or 'input or output'}. Check the path and its rights.", 1)
+    sys.exit(0)
+
+
+def _usage(error: CycloptsError) -> str:
+    cause = error.__cause__
+    if isinstance(cause, TokenloomError):
+        return str(cause)
+    if isinstance(cause, ValidationError):
+        return explain(cause, cause.title.removeprefix("nullable[").removesuffix("]"))
+    if isinstance(error, UnknownOptionError) and error.token is not None:
+        typed = error.token.keyword or error.token.value
+        ours = suggest(typed.lstrip("-"))
+        return f"unknown option {typed}. " + (f"Did you mean --{ours.replace('_', '-')}?" if ours else _see_help())
+    text = " ".join(str(error).split())
+    return f"{text[0].lower()}{text[1:]}"
+
+
+def _see_help() -> str:
+    return "See tokenloom --help, or the --help of the command."
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"tokenloom: {message}", file=sys.stderr)
+    sys.exit(code)

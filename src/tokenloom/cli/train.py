@@ -1,0 +1,92 @@
+"""tokenloom train: text in, a trained model and its story out."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from tokenloom.cli.flags import DataFlags, ModelFlags, SampleFlags, TrainFlags, given
+from tokenloom.cli.stdin import source_names
+from tokenloom.errors import UsageError
+
+
+def train(
+    *data: str,
+    preset: str | None = None,
+    config: Path | None = None,
+    out: Path | None = None,
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    budget: str | None = None,
+    tokenizer: str | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    compile: bool | None = None,
+    prompt: Annotated[list[str] | None, Parameter(negative="")] = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+    model: ModelFlags | None = None,  # type: ignore[valid-type]
+    data_: Annotated[DataFlags | None, Parameter(name="data")] = None,  # type: ignore[valid-type]
+    train: TrainFlags | None = None,  # type: ignore[valid-type]
+    sample: SampleFlags | None = None,  # type: ignore[valid-type]
+) -> None:
+    """Train a GPT on text: files, folders, globs, - (stdin), hf:NAME, prepared shards, or a named corpus.
+
+    Without arguments: modern-xs on the docstrings of Python's standard library, for about two minutes.
+
+    Parameters
+    ----------
+    data
+        What to train on; with --resume, the run to go on with (the newest one if left out).
+    preset
+        A configuration to start from: see tokenloom info.
+    config
+        A TOML file with [model], [data], [train] and [sample] over the preset.
+    out
+        Folder of the run; if left out, runs/ and the name of the data.
+    resume
+        Go on with a run, exactly where its newest checkpoint stands.
+    budget
+        How long the whole command may take (290s, 5m, 1h); fixes the number of steps.
+    tokenizer
+        gpt2, char, byte, bpe:N or the path of a tokenizer.json.
+    seed
+        Seed of weights, batches and dropout.
+    device
+        auto, cpu, cuda, cuda:N or mps.
+    precision
+        auto, fp32, bf16 or fp16.
+    compile
+        Compile the model: a slow start, faster steps.
+    prompt
+        A text to continue at every evaluation; may be given more than once.
+    json
+        Print one JSON object with the results on stdout; progress goes to stderr.
+    """
+    from tokenloom import api
+
+    shortcuts = {"seed": seed, "device": device, "precision": precision, "compile": compile}
+    settings = {
+        "model": given(model),
+        "data": given(data_) | ({"tokenizer": tokenizer} if tokenizer else {}),
+        "train": given(train) | {name: value for name, value in shortcuts.items() if value is not None},
+        "sample": given(sample) | ({"prompts": prompt} if prompt else {}),
+    }
+    sources = source_names(data)
+    if resume:
+        _refuse_with_resume(preset=preset, config=config, out=out, budget=budget, tokenizer=tokenizer)
+        if len(sources) > 1:
+            raise UsageError(f"--resume takes one run, got {len(sources)}. Name one, or none for the newest.")
+        summary = api.resume(*sources, settings=settings)
+    else:
+        summary = api.train(*sources, preset=preset, config=config, out=out, budget=budget, settings=settings)
+    if json:
+        print(json_format.dumps(summary))
+
+
+def _refuse_with_resume(**flags: object) -> None:
+    for name, value in flags.items():
+        if value is not None:
+            raise UsageError(f"--{name} does not go with --resume: a run goes on as it was started. Leave it out.")

@@ -1,0 +1,1 @@
+"""From a model to new text: choosing tokens, continuing many sequences at once, and turning ids into characters."""

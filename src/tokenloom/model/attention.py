@@ -1,0 +1,99 @@
+"""Causal attention, and the cache that keeps the keys and values of the tokens seen so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tokenloom.config import ModelConfig
+
+# B batch, T new tokens, S tokens attended to, H query heads, G key and value heads, D size of a head.
+
+
+class KVCache:
+    """Keys and values of up to `block_size` tokens a row; rows may have seen different numbers of tokens.
+
+    A forward pass over ids (B, T) with a cache appends T tokens to every row, each at its own position. Storage is
+    allocated once: keys and values are (n_layer, B, G, block_size, D), `lengths` is (B,) int64.
+    """
+
+    def __init__(self, config: ModelConfig, batch_size: int, device: torch.device, dtype: torch.dtype) -> None:
+        shape = (config.n_layer, batch_size, config.kv_heads, config.block_size, config.head_dim)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.lengths = torch.zeros(batch_size, device=device, dtype=torch.long)
+        self.last_ids = torch.full((batch_size, 1), -1, device=device)  # for models that look at token pairs
+        self._host_lengths = [0] * batch_size  # spares a device synchronisation for each layer
+
+    @property
+    def block_size(self) -> int:
+        return self.keys.shape[3]
+
+    def positions(self, T: int) -> Tensor:
+        """Positions (B, T) of the next T tokens of every row."""
+        assert max(self._host_lengths) + T <= self.block_size, "the caller slides the window before the cache is full"
+        return self.lengths[:, None] + torch.arange(T, device=self.lengths.device)
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Store k, v (B, G, T, D) of the next tokens; give all keys and values (B, G, S, D) and who may see whom.
+
+        The mask is (B, 1, T, S), or None where plain causal attention over equally long rows says the same.
+        """
+        T, start = k.shape[2], self._host_lengths[0]
+        if all(length == start for length in self._host_lengths):
+            self.keys[layer, :, :, start : start + T] = k
+            self.values[layer, :, :, start : start + T] = v
+            if start == 0:
+                return k, v, None
+        else:
+            rows = torch.arange(k.shape[0], device=k.device)[:, None]
+            self.keys[layer, rows, :, self.positions(T)] = k.transpose(1, 2).to(self.keys.dtype)
+            self.values[layer, rows, :, self.positions(T)] = v.transpose(1, 2).to(self.values.dtype)
+        S = max(self._host_lengths) + T
+        visible = torch.arange(S, device=k.device) <= self.positions(T)[:, :, None]  # (B, T, S)
+        keys, values = self.keys[layer, :, :, :S], self.values[layer, :, :, :S]
+        return keys.to(k.dtype), values.to(v.dtype), visible[:, None]
+
+    def advance(self, ids: Tensor) -> None:
+        """Count the tokens ids (B, T) as seen, once every layer has stored them."""
+        self.lengths += ids.shape[1]
+        self._host_lengths = [length + ids.shape[1] for length in self._host_lengths]
+        self.last_ids = ids[:, -1:].clone()  # the caller may write over its ids
+
+    def put(self, row: int, other: Self, other_row: int = 0) -> None:
+        """Overwrite a row with a row of another cache: a sequence joins the batch."""
+        for mine, theirs in ((self.keys, other.keys), (self.values, other.values)):
+            mine[:, row] = theirs[:, other_row]
+        self.lengths[row] = other.lengths[other_row]
+        self.last_ids[row] = other.last_ids[other_row]
+        self._host_lengths[row] = other._host_lengths[other_row]
+
+    def keep(self, rows: Sequence[int]) -> KVCache:
+        """A cache with these rows only: the others have left the batch."""
+        kept = object.__new__(KVCache)
+        index = torch.as_tensor(rows, device=self.lengths.device)
+        kept.keys, kept.values = self.keys[:, index], self.values[:, index]
+        kept.lengths, kept.last_ids = self.lengths[index], self.last_ids[index]
+        kept._host_lengths = [self._host_lengths[row] for row in rows]
+        return kept
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, cache: KVCache | None = None, layer: int = 0, dropout: float = 0.0
+) -> Tensor:
+    """Scaled dot-product attention of q (B, H, T, D) over k, v (B, G, T, D) and what the cache holds -> (B, T, H·D).
+
+    No token sees a later one. H is a multiple of G: query heads share key and value heads in groups (GQA,
+    arXiv:2305.13245). Source: Vaswani et al. 2017, section 3.2; the book, section 3.5.
+    """
+    mask = None
+    if cache is not None:
+        k, v, mask = cache.append(layer, k, v)
+    y = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, enable_gqa=q.shape[1] != k.shape[1]
+    )
+    return y.transpose(1, 2).flatten(2)  # (B, T, H·D)

@@ -1,0 +1,89 @@
+"""How many steps fit into the time that the user has."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from tokenloom.errors import UsageError
+from tokenloom.training.loop import Trainee, evaluate_now, update, write_samples
+from tokenloom.weights.checkpoint import save_checkpoint
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+# Timing stops after this share of the budget, or this many seconds: its work is thrown away.
+TIMING_SHARE, TIMING_SECONDS = 0.03, 8.0
+WARMUP_STEPS, FEWEST_TIMED_STEPS = 2, 3
+# Kept back for the machine's moods and for what cannot be timed beforehand: plots, report, exit.
+RESERVE_SHARE, RESERVE_SECONDS = 0.01, 2.0
+
+
+def parse_budget(text: str) -> float:
+    """Seconds in "290s", "5m", "1h30m" or a bare number of seconds; raises `UsageError`."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip().lower())
+    rebuilt = "".join(number + unit for number, unit in parts)
+    seconds = sum(float(number) * _UNITS.get(unit, 1) for number, unit in parts)
+    if not parts or rebuilt != re.sub(r"\s", "", text.lower()) or seconds <= 0:
+        raise UsageError(f'budget "{text}" is not a length of time. Write for example 290s, 5m or 1h30m.')
+    return seconds
+
+
+def seconds_since_start() -> float:
+    """Age of this process: the user's clock began when the command was typed, imports included."""
+    return time.time() - psutil.Process().create_time()
+
+
+def steps_within(trainee: Trainee, budget: float) -> int:
+    """Updates that fit between now and `budget` seconds after the process began, evaluations and saving included.
+
+    Times a few updates and one evaluation on `trainee`, whose weights are of no use afterwards. Raises `UsageError` if
+    the budget is too short for a single update.
+    """
+    step_seconds = _median_seconds(lambda number: update(trainee, number), budget)
+    look_seconds = _seconds(lambda: _look(trainee))
+    final_seconds = _seconds(lambda: evaluate_now(trainee))
+    train = trainee.config.train
+    if train.eval_interval is None:  # ten of them, however many steps there will be
+        fixed_seconds = 10 * look_seconds + final_seconds
+    else:
+        fixed_seconds = final_seconds
+        step_seconds += look_seconds / train.eval_interval
+    left = budget * (1 - RESERVE_SHARE) - RESERVE_SECONDS - fixed_seconds - seconds_since_start()
+    if left < step_seconds:
+        raise UsageError(
+            f"a budget of {budget:.0f} s leaves no time for an update: starting, evaluating and saving take about "
+            f"{budget - left:.0f} s. Give more time, or a smaller --preset."
+        )
+    return int(left / step_seconds)
+
+
+def _median_seconds(step: Callable[[int], object], budget: float) -> float:
+    """Median time of a call, after warming up (compilation included)."""
+    for number in range(WARMUP_STEPS):
+        step(number)
+    allowed, started = min(TIMING_SHARE * budget, TIMING_SECONDS), time.perf_counter()
+    times: list[float] = []
+    while len(times) < FEWEST_TIMED_STEPS or time.perf_counter() - started < allowed:
+        times.append(_seconds(lambda: step(WARMUP_STEPS + len(times))))
+    return statistics.median(times)
+
+
+def _look(trainee: Trainee) -> None:
+    """All that happens at an evaluation, leaving nothing behind."""
+    evaluate_now(trainee, trainee.config.train.eval_batches)
+    write_samples(trainee)
+    trainee.run.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=trainee.run.parent, prefix=".timing-") as folder:
+        optimizer = trainee.optimizer.state_tensors()
+        save_checkpoint(Path(folder), 0, trainee.model, trainee.tokenizer, state={}, optimizer=optimizer)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    before = time.perf_counter()
+    work()
+    return time.perf_counter() - before

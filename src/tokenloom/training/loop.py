@@ -1,0 +1,314 @@
+"""The training loop: batch, loss, gradient, update, and now and then a look at how it goes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenloom.compute.parallel import World
+from tokenloom.compute.runtime import Runtime, seed_step
+from tokenloom.config import Config
+from tokenloom.data.batches import Batches
+from tokenloom.data.tokenizers import Tokenizer
+from tokenloom.errors import Interrupted, TrainingError
+from tokenloom.evaluation.loss import Measurement, TokenReader, measure
+from tokenloom.generation.sampling import Sampling
+from tokenloom.generation.text import generate_text
+from tokenloom.model import Model
+from tokenloom.reporting.console import Display
+from tokenloom.training.interrupt import StopRequest
+from tokenloom.training.optimizer import Optimizer
+from tokenloom.training.tracking import Tracker
+from tokenloom.weights.checkpoint import rotate_checkpoints, save_checkpoint
+
+SMALLEST_LOSS_SCALE = 1.0  # below it, fp16 gradients that overflow are the model's fault and not the scale's
+
+
+@dataclass
+class Progress:
+    """Where a run stands: all that a checkpoint remembers besides weights and optimizer."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    best_step: int | None = None
+    best_val_loss: float | None = None
+    evaluations_without_gain: int = 0
+    loss_scale: dict[str, Any] = field(default_factory=dict)
+    unreported_nats: float = 0.0
+    unreported_tokens: int = 0
+
+
+@dataclass
+class Trainee:
+    """Everything that the loop works on."""
+
+    config: Config
+    run: Path
+    model: Model
+    loss: Callable[[Tensor, Tensor, str], Tensor]
+    optimizer: Optimizer
+    batches: Batches
+    validation: TokenReader | None
+    tokenizer: Tokenizer
+    runtime: Runtime
+    world: World
+    progress: Progress
+    peak_flops: float
+    flops_per_token: float
+
+    def __post_init__(self) -> None:
+        self.scaler = torch.amp.GradScaler(self.runtime.device.type, enabled=self.runtime.precision == "fp16")
+        if self.progress.loss_scale:
+            self.scaler.load_state_dict(self.progress.loss_scale)
+
+    @property
+    def micro_batch_size(self) -> int:
+        share = self.config.train.batch_size // self.world.size
+        return min(share, self.config.train.micro_batch_size or share)
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.config.train.batch_size * self.config.model.block_size
+
+
+def train_loop(trainee: Trainee, tracker: Tracker, display: Display, stop: StopRequest) -> None:
+    """Train up to `max_steps`, recording, evaluating, sampling and saving on the way.
+
+    Raises `Interrupted` after a requested stop has been saved, and `TrainingError` when the loss or the gradient is no
+    longer a number; the weights have not seen it then.
+    """
+    config, progress = trainee.config.train, trainee.progress
+    stopwatch = Stopwatch(progress.seconds)
+    while progress.step < config.max_steps:
+        with stopwatch.training():
+            nats, lr, grad_norm = update(trainee, progress.step)
+            trainee.runtime.synchronize()
+        progress.step += 1
+        progress.tokens += trainee.tokens_per_step
+        progress.unreported_nats += nats
+        progress.unreported_tokens += trainee.tokens_per_step
+        display.stepped(progress.step, nats / trainee.tokens_per_step, trainee.tokens_per_step / stopwatch.last)
+
+        finished = progress.step == config.max_steps
+        record: dict[str, Any] = {}
+        if finished or progress.step % config.log_interval == 0:
+            record |= _training_record(trainee, stopwatch, lr, grad_norm)
+        if looks := finished or progress.step % config.eval_every == 0:
+            record |= _evaluation_record(trainee)
+        out_of_patience = looks and _out_of_patience(trainee)
+        progress.seconds = stopwatch.total()
+        if record and trainee.world.is_main:
+            record = {**_position(trainee), **record}
+            tracker.record(record)
+            display.recorded(record)
+            for sample in write_samples(trainee) if looks else []:
+                tracker.sample(sample)
+                display.sampled(sample)
+        if finished or out_of_patience or stop.requested or progress.step % config.save_every == 0:
+            _save(trainee, display)
+        if out_of_patience:
+            display.notice(f"stopped early: no better validation loss in {config.patience} evaluations")
+            return
+        if stop.requested and not finished:
+            raise Interrupted(
+                f"stopped at step {progress.step:,} of {config.max_steps:,}; everything is saved. "
+                f"Go on with: tokenloom train --resume {trainee.run}",
+                stop.signal_number,
+            )
+
+
+def update(trainee: Trainee, step: int) -> tuple[float, float, float]:
+    """One update: the step's summed loss in nats, its learning rate, and the norm of its gradient before clipping."""
+    seed_step(trainee.config.train.seed, step, trainee.world.rank)
+    while True:
+        nats = _gradients(trainee, step)
+        for part in trainee.optimizer.parts.values():
+            trainee.scaler.unscale_(part)
+        norm = _clip(trainee.model, trainee.config.train.grad_clip)
+        if math.isfinite(norm) and math.isfinite(nats):
+            lr = trainee.optimizer.step(step)
+            break
+        if trainee.scaler.get_scale() <= SMALLEST_LOSS_SCALE:
+            raise TrainingError(_not_a_number(trainee, step, nats, norm))
+        trainee.scaler.update()  # fp16 overflowed: the same batch again with a smaller scale
+    if trainee.scaler.is_enabled():
+        trainee.scaler.update()
+        trainee.progress.loss_scale = trainee.scaler.state_dict()
+    return nats, lr, norm
+
+
+def evaluate_now(trainee: Trainee, batches: int | None = None) -> Measurement | None:
+    """The validation loss of the model as it is; None if no text was kept for validation."""
+    if trainee.validation is None:
+        return None
+    size = trainee.micro_batch_size
+    with trainee.runtime.autocast():
+        return measure(
+            trainee.model,
+            trainee.validation,
+            context=min(trainee.config.model.block_size, len(trainee.validation) - 1),
+            batch_size=size,
+            byte_lengths=trainee.tokenizer.byte_lengths,
+            max_windows=None if batches is None else batches * size,
+        )
+
+
+def write_samples(trainee: Trainee) -> list[dict[str, Any]]:
+    """What the model writes after the fixed prompts, as it is now."""
+    wanted = trainee.config.sample
+    if wanted.max_new_tokens == 0:
+        return []
+    with trainee.runtime.autocast():
+        completions = generate_text(
+            trainee.model,
+            trainee.tokenizer,
+            wanted.prompts,
+            max_new_tokens=wanted.max_new_tokens,
+            sampling=Sampling(temperature=wanted.temperature, top_k=wanted.top_k),
+            seed=wanted.seed,
+        )
+    where = {"step": trainee.progress.step, "tokens": trainee.progress.tokens, "seed": wanted.seed}
+    return [
+        {**where, "prompt": prompt, "text": completion.text}
+        for prompt, (completion,) in zip(wanted.prompts, completions, strict=True)
+    ]
+
+
+class Stopwatch:
+    """Times training apart from everything else, for a rate is tokens over the time spent training on them."""
+
+    def __init__(self, seconds_before: float = 0.0) -> None:
+        self._started = time.perf_counter() - seconds_before
+        self.last = 0.0
+        self._training = 0.0
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Time one update."""
+        before = time.perf_counter()
+        yield
+        self.last = time.perf_counter() - before
+        self._training += self.last
+
+    def take_training(self) -> float:
+        """Seconds spent training since this was last asked."""
+        seconds, self._training = self._training, 0.0
+        return seconds
+
+    def total(self) -> float:
+        """Seconds of the run so far, earlier sittings included."""
+        return time.perf_counter() - self._started
+
+
+def _gradients(trainee: Trainee, step: int) -> float:
+    """Put the gradient of the step's mean loss where the optimizer looks for it; gives the summed loss in nats."""
+    device, total = trainee.runtime.device, trainee.tokens_per_step
+    trainee.optimizer.zero_grad()
+    ids, targets = trainee.batches.batch(step, trainee.world.rank, trainee.world.size)
+    nats = torch.zeros((), device=device)
+    trainee.model.train()
+    micro_batches = zip(ids.split(trainee.micro_batch_size), targets.split(trainee.micro_batch_size), strict=True)
+    for micro_ids, micro_targets in micro_batches:
+        with trainee.runtime.autocast():
+            loss = trainee.loss(micro_ids.to(device), micro_targets.to(device), "sum")
+        # Divided by the tokens of the whole step, so that accumulation and ranks add up to one mean.
+        trainee.scaler.scale(loss / total).backward()
+        nats += loss.detach()
+    trainee.world.sum_gradients(trainee.model.parameters())
+    return trainee.world.sum(nats).item()
+
+
+def _clip(model: Model, largest: float | None) -> float:
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if largest is not None:
+        torch.nn.utils.clip_grads_with_norm_(model.parameters(), largest, norm)
+    return norm.item()
+
+
+def _not_a_number(trainee: Trainee, step: int, nats: float, norm: float) -> str:
+    starts = ", ".join(f"{start:,}" for start in trainee.batches.starts(step)[:4])
+    what = "loss" if not math.isfinite(nats) else "gradient"
+    return (
+        f"step {step + 1:,}: the {what} is not a number (loss {nats / trainee.tokens_per_step:g}, "
+        f"gradient norm {norm:g}; batch of windows at tokens {starts} …). The weights are as after step {step:,}; the last checkpoint is good. "
+        "Lower train.learning_rate, or set train.precision to fp32."
+    )
+
+
+def _position(trainee: Trainee) -> dict[str, Any]:
+    progress = trainee.progress
+    return {
+        "step": progress.step,
+        "tokens": progress.tokens,
+        "epoch": trainee.batches.epoch(progress.step),
+        "seconds": progress.seconds,
+    }
+
+
+def _training_record(trainee: Trainee, stopwatch: Stopwatch, lr: float, grad_norm: float) -> dict[str, Any]:
+    progress = trainee.progress
+    rate = progress.unreported_tokens / max(stopwatch.take_training(), 1e-9)
+    loss = progress.unreported_nats / progress.unreported_tokens
+    progress.unreported_nats, progress.unreported_tokens = 0.0, 0
+    return {
+        "train/loss": loss,
+        "lr": lr,
+        "grad_norm": grad_norm,
+        "tokens_per_sec": rate,
+        "mfu": rate * trainee.flops_per_token / (trainee.peak_flops * trainee.world.size),
+    }
+
+
+def _evaluation_record(trainee: Trainee) -> dict[str, Any]:
+    """Validation figures; also notes whether they are the best so far, and keeps the weights if they are."""
+    measured = evaluate_now(trainee, trainee.config.train.eval_batches)
+    if measured is None:
+        return {}
+    progress = trainee.progress
+    if progress.best_val_loss is None or measured.loss < progress.best_val_loss:
+        progress.best_step, progress.best_val_loss = progress.step, measured.loss
+        progress.evaluations_without_gain = 0
+        _save_best(trainee)
+    else:
+        progress.evaluations_without_gain += 1
+    return {
+        "val/loss": measured.loss,
+        "val/perplexity": measured.perplexity,
+        "val/bits_per_byte": measured.bits_per_byte,
+    }
+
+
+def _out_of_patience(trainee: Trainee) -> bool:
+    patience = trainee.config.train.patience
+    return patience is not None and trainee.progress.evaluations_without_gain >= patience
+
+
+def _save(trainee: Trainee, display: Display) -> None:
+    if trainee.world.is_main:
+        folder = trainee.run / "checkpoints"
+        optimizer = trainee.optimizer.state_tensors()
+        state = asdict(trainee.progress)
+        path = save_checkpoint(
+            folder, trainee.progress.step, trainee.model, trainee.tokenizer, state=state, optimizer=optimizer
+        ).path
+        rotate_checkpoints(folder, trainee.config.train.keep_checkpoints)
+        display.notice(f"saved {path}")
+    trainee.world.barrier()
+
+
+def _save_best(trainee: Trainee) -> None:
+    if trainee.world.is_main:
+        folder = trainee.run / "checkpoints"
+        state = {"val_loss": trainee.progress.best_val_loss}
+        save_checkpoint(folder, trainee.progress.step, trainee.model, trainee.tokenizer, state=state, kind="best")
+        rotate_checkpoints(folder, 1, kind="best")

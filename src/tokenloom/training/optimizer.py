@@ -1,0 +1,85 @@
+"""AdamW for everything, or Muon for the matrices of the blocks and AdamW for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Muon
+
+from tokenloom.config import TrainConfig
+from tokenloom.errors import CheckpointError
+from tokenloom.training.schedule import learning_rate, muon_learning_rate
+
+LEARNING_RATES = {"adamw": learning_rate, "muon": muon_learning_rate}
+
+
+class Optimizer:
+    """One or two of torch's optimizers, stepped together, whose state is saved under the parameters' names.
+
+    Decay applies to matrices and embeddings, never to gains and biases. Sources: AdamW arXiv:1711.05101;
+    Muon: Jordan et al. 2024, and arXiv:2502.16982.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+        self.config = config
+        self.names: dict[nn.Parameter, str] = {parameter: name for name, parameter in model.named_parameters()}
+        matrices = [p for name, p in model.named_parameters() if name.startswith("h.") and p.ndim == 2]
+        by_muon = set(matrices) if config.optimizer == "muon" else set()
+        rest = [p for p in model.parameters() if p not in by_muon]
+        groups = [
+            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        self.parts: dict[str, torch.optim.Optimizer] = {
+            "adamw": AdamW(
+                [group for group in groups if group["params"]],
+                lr=config.learning_rate,
+                betas=(config.beta1, config.beta2),
+                fused=rest[0].device.type in ("cpu", "cuda"),
+            )
+        }
+        if by_muon:
+            self.parts["muon"] = Muon(
+                [p for p in matrices if p in by_muon],
+                lr=config.muon_learning_rate,
+                weight_decay=config.weight_decay,
+                adjust_lr_fn="original",
+            )
+
+    def step(self, step: int) -> float:
+        """Update the weights after `step` finished updates; gives AdamW's learning rate."""
+        for kind, part in self.parts.items():
+            for group in part.param_groups:
+                group["lr"] = LEARNING_RATES[kind](step, self.config)
+            part.step()
+        return learning_rate(step, self.config)
+
+    def zero_grad(self) -> None:
+        for part in self.parts.values():
+            part.zero_grad(set_to_none=True)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Everything the optimizers remember, as `adamw/exp_avg/<parameter>`."""
+        return {
+            f"{kind}/{key}/{self.names[cast(nn.Parameter, parameter)]}": value
+            for kind, part in self.parts.items()
+            for parameter, state in part.state.items()
+            for key, value in state.items()
+        }
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what `state_tensors` gave; raises `CheckpointError` where it does not fit."""
+        parameters: dict[str, nn.Parameter] = {name: parameter for parameter, name in self.names.items()}
+        for path, tensor in tensors.items():
+            kind, key, name = path.split("/", 2)
+            if kind not in self.parts or name not in parameters:
+                raise CheckpointError(
+                    f"the saved optimizer has {path}, which this run's {'+'.join(self.parts)} has no place for. "
+                    "Resume with the configuration that was saved."
+                )
+            parameter = parameters[name]
+            # AdamW counts its steps on the CPU or beside the parameter; the moments always live beside it.
+            self.parts[kind].state[parameter][key] = tensor.to(parameter.device)

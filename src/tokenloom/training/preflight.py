@@ -1,0 +1,87 @@
+"""What can be known before anything long begins: whether the text is enough, and what the run will take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokenloom.config import Config
+from tokenloom.data.batches import count_windows
+from tokenloom.data.shards import Shards
+from tokenloom.errors import TrainingError
+from tokenloom.model.counts import count_parameters, training_flops_per_token
+
+# Share of the machine's matrix-product ceiling that a training step reaches, for a first guess at the time.
+USUAL_MFU = 0.3
+# fp32 weights, gradients and AdamW's two moments.
+BYTES_A_PARAMETER = 16
+# Numbers kept for the backward pass by a block, for each token and each unit of width (measured on both families).
+ACTIVATIONS_A_BLOCK = 34
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Sizes of a run before it starts."""
+
+    parameters: int
+    flops_per_token: float
+    windows: int
+    validation_windows: int
+    memory_bytes: int
+
+    def seconds(self, tokens: int, peak_flops: float) -> float:
+        """A first guess at the training time of so many tokens."""
+        return tokens * self.flops_per_token / (USUAL_MFU * peak_flops)
+
+
+def preflight(config: Config, shards: Shards, world_size: int = 1) -> Estimate:
+    """Sizes of the run; raises `TrainingError`, with a setting that works, where the text cannot feed it."""
+    block, batch = config.model.block_size, config.train.batch_size
+    stride = config.data.stride or block
+    n_train, n_val = shards.train.n_tokens, shards.val.n_tokens
+    windows = count_windows(n_train, block, stride)
+    if windows == 0:
+        raise TrainingError(
+            f"the context of {block:,} tokens is longer than the training text of {n_train:,}. "
+            f"Use more text, or --model.block-size {_fitting(n_train, n_val)}."
+        )
+    if windows < batch:
+        raise TrainingError(
+            f"the training text gives {windows:,} windows of {block:,} tokens, fewer than a batch of {batch:,}. "
+            f"Use more text, --train.batch-size {windows}, or --model.block-size {max(1, n_train // (batch + 1))}."
+        )
+    validation_windows = count_windows(n_val, block, block)
+    if config.data.val_fraction > 0 and validation_windows == 0:
+        raise TrainingError(
+            f"the validation text has {n_val:,} tokens, too few for one window of {block:,}. "
+            f"Use --model.block-size {_fitting(n_train, n_val)}, a larger --data.val-fraction, "
+            "or --data.val-fraction 0 to train without validation."
+        )
+    if batch % world_size:
+        raise TrainingError(
+            f"train.batch_size {batch} does not divide over {world_size} processes. "
+            f"Use --train.batch-size {-(-batch // world_size) * world_size}."
+        )
+    parameters = count_parameters(config.model)
+    return Estimate(
+        parameters=parameters,
+        flops_per_token=training_flops_per_token(config.model),
+        windows=windows,
+        validation_windows=validation_windows,
+        memory_bytes=_memory(config, parameters, world_size),
+    )
+
+
+def _fitting(n_train: int, n_val: int) -> int:
+    """A context of which both texts hold a few windows."""
+    smaller = min(n_train, n_val) if n_val > 1 else n_train
+    return max(1, min(n_train // 4, (smaller - 1) // 2))
+
+
+def _memory(config: Config, parameters: int, world_size: int) -> int:
+    model, train = config.model, config.train
+    sequences = min(train.batch_size // world_size, train.micro_batch_size or train.batch_size)
+    tokens = sequences * model.block_size
+    blocks = 1 if train.activation_checkpointing else model.n_layer
+    activations = tokens * model.n_embd * ACTIVATIONS_A_BLOCK * blocks
+    logits = min(tokens * model.vocabulary, 1 << 24) * 3
+    return parameters * BYTES_A_PARAMETER + 4 * (activations + logits)

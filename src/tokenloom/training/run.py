@@ -1,0 +1,271 @@
+"""A whole run: from its configuration, through the loop, to the folder that it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tokenloom.compute.parallel import World, join_world, leave_world
+from tokenloom.compute.runtime import (
+    Runtime,
+    available_memory,
+    choose_runtime,
+    compile_loss,
+    peak_flops,
+    peak_memory_mb,
+    recompute_activations,
+)
+from tokenloom.config import Config, read_toml
+from tokenloom.data.batches import Batches
+from tokenloom.data.shards import Shards
+from tokenloom.errors import CheckpointError, ConfigError, TrainingError
+from tokenloom.evaluation.baselines import baselines
+from tokenloom.model import build
+from tokenloom.reporting.console import Display, QuietDisplay
+from tokenloom.reporting.report import write_report
+from tokenloom.training.budget import steps_within
+from tokenloom.training.interrupt import StopRequest
+from tokenloom.training.loop import Progress, Trainee, evaluate_now, train_loop
+from tokenloom.training.optimizer import Optimizer
+from tokenloom.training.preflight import Estimate, preflight
+from tokenloom.training.tracking import METRICS, Tracker, read_records
+from tokenloom.weights.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint, write_text
+
+CHECKPOINTS = "checkpoints"
+CONFIG = "config.toml"
+IDENTITY = "identity.json"
+
+
+def train_run(
+    config: Config,
+    shards: Shards,
+    run: Path,
+    *,
+    resume: bool = False,
+    budget: float | None = None,
+    display: Display | None = None,
+) -> dict[str, Any]:
+    """Train, and leave config.toml, metrics, samples, checkpoints, plots and report in `run`; gives the summary.
+
+    With `resume` the run goes on from its newest valid checkpoint, bit for bit as if it had never stopped. `budget`, in
+    seconds since the process began, fixes `max_steps`. Raises `TrainingError`, `CheckpointError`, `UsageError`.
+    """
+    display = display or QuietDisplay()
+    config = _with_vocabulary(config, shards)
+    world = join_world()
+    try:
+        runtime = choose_runtime(config.train.device, config.train.precision)
+        estimate = preflight(config, shards, world.size)
+        _refuse_if_too_large(estimate, runtime)
+        checkpoint = _checkpoint_to_resume(run, config, shards, display) if resume else None
+        to_beat = _to_beat(run, shards)
+        with StopRequest() as stop:
+            if budget is not None and checkpoint is None:
+                timed = _trainee(config, shards, run, runtime, world, estimate, None)
+                config = config.with_values(train={"max_steps": steps_within(timed, budget)})
+                del timed
+            if checkpoint is None and world.is_main:
+                _start_folder(run, config, shards, to_beat)
+            trainee = _trainee(config, shards, run, runtime, world, estimate, checkpoint)
+            display.started(_plan(trainee, shards, estimate, budget, to_beat))
+            tracker = Tracker(run, trainee.progress.step, tensorboard=config.train.tensorboard)
+            try:
+                train_loop(trainee, tracker, display, stop)
+            finally:
+                tracker.close()
+        summary = _summary(trainee, estimate)
+        if world.is_main:
+            write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
+            write_report(run)
+        display.finished(summary)
+        return summary
+    finally:
+        leave_world()
+
+
+def read_run_config(run: Path) -> Config:
+    """The configuration that a run was started with; raises `CheckpointError` if `run` is none."""
+    if not (run / CONFIG).exists():
+        raise CheckpointError(f"{run} is not a run: it has no {CONFIG}. Name a folder that tokenloom train made.")
+    return Config.of(read_toml(run / CONFIG))
+
+
+def _with_vocabulary(config: Config, shards: Shards) -> Config:
+    """Fill in the vocabulary, or make sure that the one asked for can hold every token."""
+    known, wanted = shards.tokenizer.vocab_size, config.model.vocab_size
+    if wanted is not None and wanted < known:
+        raise ConfigError(
+            f"model.vocab_size {wanted:,} is smaller than the tokenizer's {known:,} tokens. Leave it out, or raise it."
+        )
+    return config.with_values(model={"vocab_size": wanted or known})
+
+
+def _refuse_if_too_large(estimate: Estimate, runtime: Runtime) -> None:
+    available = available_memory(runtime.device)
+    if estimate.memory_bytes > available:
+        raise TrainingError(
+            f"training needs about {estimate.memory_bytes / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are free. "
+            "Use a smaller --preset, --train.micro-batch-size 1, or --train.activation-checkpointing."
+        )
+
+
+def _trainee(
+    config: Config,
+    shards: Shards,
+    run: Path,
+    runtime: Runtime,
+    world: World,
+    estimate: Estimate,
+    checkpoint: Checkpoint | None,
+) -> Trainee:
+    """A model, its optimizer and its batches: new, or as a checkpoint left them."""
+    model = checkpoint.model() if checkpoint else build(config.model, torch.Generator().manual_seed(config.train.seed))
+    model.to(runtime.device)
+    if config.train.activation_checkpointing:
+        recompute_activations(model.h)
+    optimizer = Optimizer(model, config.train)
+    state: dict[str, Any] = {}
+    if checkpoint:
+        optimizer.load_state_tensors(checkpoint.optimizer_tensors())
+        state = checkpoint.state()
+    return Trainee(
+        config=config,
+        run=run,
+        model=model,
+        loss=compile_loss(model.loss) if config.train.compile else model.loss,
+        optimizer=optimizer,
+        batches=Batches(
+            shards.train,
+            block_size=config.model.block_size,
+            batch_size=config.train.batch_size,
+            seed=config.train.seed,
+            order=config.data.order,
+            stride=config.data.stride,
+        ),
+        validation=shards.val if shards.val.n_tokens > 1 else None,
+        tokenizer=shards.tokenizer,
+        runtime=runtime,
+        world=world,
+        progress=Progress(**{field.name: state[field.name] for field in fields(Progress) if field.name in state}),
+        peak_flops=peak_flops(runtime),
+        flops_per_token=estimate.flops_per_token,
+    )
+
+
+def _start_folder(run: Path, config: Config, shards: Shards, baselines: dict[str, Any] | None) -> None:
+    run.mkdir(parents=True, exist_ok=True)
+    write_text(run / CONFIG, config.to_toml())
+    identity = _identity(config, shards) | {"shards": str(shards.path.resolve())}
+    write_text(run / IDENTITY, json.dumps(identity, indent=2) + "\n")
+    if baselines:
+        write_text(run / "baselines.json", json.dumps(baselines, indent=2) + "\n")
+
+
+def _identity(config: Config, shards: Shards) -> dict[str, Any]:
+    """What a run may not change when it is resumed."""
+    return {
+        "dataset": shards.fingerprint,
+        "tokenizer": shards.tokenizer.fingerprint,
+        "model": config.model.model_dump(),
+        "seed": config.train.seed,
+        "order": [config.data.order, config.data.stride],
+        "optimizer": config.train.optimizer,
+    }
+
+
+def _checkpoint_to_resume(run: Path, config: Config, shards: Shards, display: Display) -> Checkpoint | None:
+    """The newest valid checkpoint of a run, if it is this run's; None where it was stopped before its first one."""
+    path = run / IDENTITY
+    saved = json.loads(path.read_text()) if path.exists() else {}
+    for what, ours in json.loads(json.dumps(_identity(config, shards))).items():
+        if saved.get(what) != ours:
+            raise CheckpointError(
+                f"{run} cannot be resumed: its {what} was {_brief(saved.get(what))}, now it is {_brief(ours)}. "
+                "Resume with what it was started with, or start a new run."
+            )
+    checkpoint, notices = newest_checkpoint(run / CHECKPOINTS)
+    for notice in notices:
+        display.notice(notice)
+    if checkpoint is None:
+        if list_checkpoints(run / CHECKPOINTS):
+            raise CheckpointError(f"no checkpoint of {run} is valid. Start a new run.")
+        display.notice("no checkpoint was saved before the run stopped; beginning at step 0")
+        return None
+    if checkpoint.step >= config.train.max_steps:
+        raise CheckpointError(
+            f"{run} is finished: {checkpoint.step:,} of {config.train.max_steps:,} steps. "
+            f"To go on, raise them: --train.max-steps {2 * checkpoint.step}."
+        )
+    return checkpoint
+
+
+def _brief(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _to_beat(run: Path, shards: Shards) -> dict[str, Any] | None:
+    """What simpler means reach on the validation text, kept from an earlier sitting if there was one."""
+    path = run / "baselines.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    return baselines(shards.train, shards.val, shards.tokenizer) if shards.val.n_tokens > 1 else None
+
+
+def _plan(
+    trainee: Trainee, shards: Shards, estimate: Estimate, budget: float | None, baselines: dict[str, Any] | None
+) -> dict[str, Any]:
+    config, left = trainee.config, trainee.config.train.max_steps - trainee.progress.step
+    return {
+        "run": str(trainee.run),
+        "data": " ".join(config.data.sources),
+        "train_tokens": shards.train.n_tokens,
+        "val_tokens": shards.val.n_tokens,
+        "windows": estimate.windows,
+        "validation_windows": estimate.validation_windows,
+        "parameters": estimate.parameters,
+        "flops_per_token": estimate.flops_per_token,
+        "memory_bytes": estimate.memory_bytes,
+        "estimated_seconds": estimate.seconds(left * trainee.tokens_per_step, trainee.peak_flops),
+        "device": str(trainee.runtime.device),
+        "precision": trainee.runtime.precision,
+        "threads": torch.get_num_threads(),
+        "max_steps": config.train.max_steps,
+        "tokens_per_step": trainee.tokens_per_step,
+        "first_step": trainee.progress.step,
+        "budget_seconds": budget,
+        "baselines": baselines,
+    }
+
+
+def _summary(trainee: Trainee, estimate: Estimate) -> dict[str, Any]:
+    """The headline figures; the validation figures are over all of the validation text."""
+    progress, records = trainee.progress, read_records(trainee.run / METRICS)
+    rates = [record["tokens_per_sec"] for record in records if "tokens_per_sec" in record]
+    losses = [record["train/loss"] for record in records if "train/loss" in record]
+    measured = evaluate_now(trainee)
+    return {
+        "run": str(trainee.run),
+        "checkpoint": str(list_checkpoints(trainee.run / CHECKPOINTS)[-1]),
+        "steps": progress.step,
+        "tokens": progress.tokens,
+        "seconds": progress.seconds,
+        "train_loss": losses[-1] if losses else None,
+        "val_loss": measured.loss if measured else None,
+        "val_perplexity": measured.perplexity if measured else None,
+        "val_bits_per_byte": measured.bits_per_byte if measured else None,
+        "best_step": progress.best_step,
+        "best_val_loss": progress.best_val_loss,
+        "tokens_per_sec": sorted(rates)[len(rates) // 2] if rates else None,
+        "peak_memory_mb": peak_memory_mb(trainee.runtime.device),
+        "parameters": estimate.parameters,
+        "device": str(trainee.runtime.device),
+        "precision": trainee.runtime.precision,
+        "command": shlex.join(["tokenloom", *sys.argv[1:]]),
+    }

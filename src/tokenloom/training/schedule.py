@@ -1,0 +1,35 @@
+"""Learning rate as a function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from tokenloom.config import TrainConfig
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """AdamW's learning rate for the update after `step` finished ones.
+
+    It rises linearly from `initial_lr` to `learning_rate` over `warmup_steps` (none: starts at the peak), then falls
+    to `min_lr` at `max_steps` along `schedule`. Source: the book, appendix D.1-D.2; wsd: arXiv:2404.06395, section 4.
+    """
+    peak, warmup = config.learning_rate, config.warmup_steps
+    if step < warmup:
+        return config.initial_lr + (peak - config.initial_lr) * (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, config.max_steps - warmup))
+    return config.min_lr + (peak - config.min_lr) * _SHAPES[config.schedule](progress, config.decay_fraction)
+
+
+def muon_learning_rate(step: int, config: TrainConfig) -> float:
+    """Muon's learning rate: at every step the same share of its peak as AdamW's."""
+    return config.muon_learning_rate * learning_rate(step, config) / config.learning_rate
+
+
+# Height above min_lr, from 1 to 0, as a function of the progress after the warmup.
+_SHAPES: dict[str, Callable[[float, float], float]] = {
+    "constant": lambda progress, _: 1.0,
+    "linear": lambda progress, _: 1 - progress,
+    "cosine": lambda progress, _: 0.5 * (1 + math.cos(math.pi * progress)),
+    "wsd": lambda progress, decay: min(1.0, (1 - progress) / decay),
+}

@@ -1,0 +1,1 @@
+"""Weights at rest: our checkpoints, and the formats of others."""

@@ -1,0 +1,260 @@
+"""Checkpoints: written whole or not at all, verified when read, never a pickle.
+
+A checkpoint is a folder `step-00001000` of safetensors and JSON files. It is written beside its place, flushed to the
+disk, sealed by MANIFEST.json (sizes and sha256 of every file) and renamed. A reader takes the newest one whose
+manifest holds, so that a crash at any moment costs at most the work since the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tokenloom.config import Config, ModelConfig
+from tokenloom.errors import CheckpointError
+from tokenloom.model import Model, build
+from tokenloom.weights.huggingface import from_huggingface, to_huggingface
+
+FORMAT_VERSION = 1
+MANIFEST = "MANIFEST.json"
+_STEP_FOLDER = re.compile(r"(step|best)-(\d{8,})")
+
+
+class SavesItself(Protocol):
+    """A tokenizer, as far as a checkpoint is concerned."""
+
+    eot_id: int
+
+    def save(self, folder: Path) -> None: ...
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint folder whose manifest held when it was opened."""
+
+    path: Path
+
+    @property
+    def step(self) -> int:
+        match = _STEP_FOLDER.fullmatch(self.path.name)
+        return int(match[2]) if match else int(self.state().get("step", 0))
+
+    def model(self) -> Model:
+        """The model, on the CPU in fp32, in evaluation mode."""
+        return read_model(self.path)
+
+    def optimizer_tensors(self) -> dict[str, Tensor]:
+        """What `Optimizer.state_tensors` gave; empty in a checkpoint of weights alone."""
+        path = self.path / "optimizer.safetensors"
+        return load_file(path) if path.exists() else {}
+
+    def state(self) -> dict[str, Any]:
+        """Where the training stood: step, tokens, best validation loss."""
+        path = self.path / "state.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    model: Model,
+    tokenizer: SavesItself,
+    *,
+    state: Mapping[str, Any],
+    optimizer: Mapping[str, Tensor] | None = None,
+    kind: str = "step",
+) -> Checkpoint:
+    """Write `folder/<kind>-<step>`, replacing one of the same name; an interruption leaves no half-written folder."""
+
+    def write(target: Path) -> None:
+        _write_model(target, model, tokenizer)
+        tokenizer.save(target)
+        if optimizer is not None:
+            save_file(
+                {name: t.detach().contiguous() for name, t in optimizer.items()}, target / "optimizer.safetensors"
+            )
+        _write_json(target / "state.json", {"format": FORMAT_VERSION, "step": step, **state})
+
+    path = folder / f"{kind}-{step:08d}"
+    write_sealed(path, write)
+    return Checkpoint(path)
+
+
+def write_sealed(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a folder, seal it with a manifest, and move it to `path` in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        write(unfinished)
+        files = sorted(file for file in unfinished.rglob("*") if file.is_file())
+        entries = {str(f.relative_to(unfinished)): {"bytes": f.stat().st_size, "sha256": _sha256(f)} for f in files}
+        for file in files:
+            _flush(file)
+        _write_json(unfinished / MANIFEST, {"format": FORMAT_VERSION, "files": entries})
+        _flush(unfinished / MANIFEST)
+        _flush(unfinished)
+        if path.exists():
+            shutil.rmtree(path)
+        unfinished.rename(path)
+        _flush(path.parent)
+    except OSError as error:
+        raise CheckpointError(
+            f"could not write {path}: {error.strerror or error}. Free some space or choose another --out; "
+            "earlier checkpoints are untouched."
+        ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a sealed folder, in a few words; None if nothing is."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        entries = manifest["files"].items()
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return f"{MANIFEST} is not readable"
+    if manifest.get("format") != FORMAT_VERSION:
+        return f"format {manifest.get('format')} is not {FORMAT_VERSION}"
+    for name, entry in entries:
+        file = path / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != entry["bytes"]:
+            return f"{name} has {file.stat().st_size:,} bytes instead of {entry['bytes']:,}"
+        if _sha256(file) != entry["sha256"]:
+            return f"{name} does not match its sha256"
+    return None
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint by its path; raises `CheckpointError` if it is damaged."""
+    problem = damage(path)
+    if problem:
+        raise CheckpointError(f"checkpoint {path} is damaged: {problem}. Use another one.")
+    return Checkpoint(path)
+
+
+def newest_checkpoint(folder: Path, kind: str = "step") -> tuple[Checkpoint | None, list[str]]:
+    """The newest valid checkpoint of a kind, and a line for each newer one that had to be passed over."""
+    notices = []
+    for path in reversed(list_checkpoints(folder, kind)):
+        problem = damage(path)
+        if problem is None:
+            return Checkpoint(path), notices
+        notices.append(f"checkpoint {path} is damaged ({problem}); going back to the one before")
+    return None, notices
+
+
+def list_checkpoints(folder: Path, kind: str = "step") -> list[Path]:
+    """Checkpoint folders of a kind, oldest first, damaged ones included."""
+    found = [(match, path) for path in folder.glob(f"{kind}-*") if (match := _STEP_FOLDER.fullmatch(path.name))]
+    return [path for match, path in sorted(found, key=lambda pair: int(pair[0][2]))]
+
+
+def rotate_checkpoints(folder: Path, keep: int, kind: str = "step") -> None:
+    """Remove all but the newest `keep` checkpoints of a kind, never the newest valid one."""
+    paths = list_checkpoints(folder, kind)
+    if len(paths) > keep:
+        newest, _ = newest_checkpoint(folder, kind)
+        for path in paths[:-keep]:
+            if newest is None or path != newest.path:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def read_model(folder: Path) -> Model:
+    """The model in a folder of config.json and model.safetensors; raises `CheckpointError` if they do not fit."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        tensors = load_file(folder / "model.safetensors")
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{folder} has no {Path(error.filename).name}. Name a run, a checkpoint or a model."
+        ) from None
+    except (ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{folder} cannot be read: {error}. Use another checkpoint.") from None
+    if config.get("model_type") == "gpt2":
+        model_config, tensors = from_huggingface(config, tensors)
+    elif "tokenloom" in config:
+        model_config = Config.of({"model": config["tokenloom"]}).model
+        if model_config.tie_embeddings:
+            tensors["lm_head.weight"] = tensors["wte.weight"]
+    else:
+        raise CheckpointError(
+            f'{folder} holds a "{config.get("model_type")}". Supported: gpt2 and our own checkpoints.'
+        )
+    return load_into_new_model(model_config, tensors, str(folder))
+
+
+def load_into_new_model(config: ModelConfig, tensors: Mapping[str, Tensor], where: str) -> Model:
+    """A model with these weights; raises `CheckpointError` naming the first that is missing, unknown or misshapen."""
+    with torch.device("meta"):
+        model = build(config)
+    expected = model.state_dict()
+    for name in sorted(expected.keys() ^ tensors.keys()):
+        word = "lacks" if name in expected else "has an unknown"
+        raise CheckpointError(f"{where} {word} tensor {name}. Its config.json belongs to other weights.")
+    for name, tensor in expected.items():
+        if tensor.shape != tensors[name].shape:
+            raise CheckpointError(
+                f"{where}: tensor {name} is {tuple(tensors[name].shape)}, config.json says {tuple(tensor.shape)}. "
+                "Use the config.json that came with the weights."
+            )
+    model.load_state_dict({name: tensor.float().contiguous() for name, tensor in tensors.items()}, assign=True)
+    if config.tie_embeddings:  # assignment has parted them
+        model.lm_head.weight = model.wte.weight
+    return model.eval()
+
+
+def _write_model(folder: Path, model: Model, tokenizer: SavesItself) -> None:
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    if model.config.family == "gpt2":
+        config, tensors = to_huggingface(model.config, state, tokenizer.eot_id)
+    else:
+        config = {"model_type": f"tokenloom-{model.config.family}", "tokenloom": model.config.model_dump()}
+        tensors = {n: t for n, t in state.items() if n != "lm_head.weight" or not model.config.tie_embeddings}
+    _write_json(folder / "config.json", config)
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole small file or leave the one that was there."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    _flush(unfinished)
+    unfinished.replace(path)
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # Windows cannot flush a folder
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,98 @@
+"""Hugging Face's GPT-2: its config.json and tensor names, to ours and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenloom.config import Config, ModelConfig
+from tokenloom.errors import WeightsError
+
+PREFIX = "transformer."
+# Hugging Face keeps OpenAI's Conv1D layout, (inputs, outputs); ours is nn.Linear's, (outputs, inputs).
+TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+# Masks that old exports carry as if they were weights.
+IGNORED = (".attn.bias", ".attn.masked_bias")
+
+
+def to_huggingface(
+    config: ModelConfig, state: Mapping[str, Tensor], eot_id: int
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A GPT-2's configuration and tensors as `GPT2LMHeadModel` expects them; a tied head is left out."""
+    state = dict(state)
+    if config.tie_embeddings:
+        state.pop("lm_head.weight", None)
+    if not config.qkv_bias:  # Hugging Face's GPT-2 always has them
+        C = config.n_embd
+        like = state["wte.weight"]
+        state |= {f"h.{i}.attn.c_attn.bias": like.new_zeros(3 * C) for i in range(config.n_layer)}
+    tensors = {
+        name if name.startswith("lm_head") else PREFIX + name: tensor.T if name.endswith(TRANSPOSED) else tensor
+        for name, tensor in state.items()
+    }
+    return _huggingface_config(config, eot_id), tensors
+
+
+def from_huggingface(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Our configuration and state dict for a Hugging Face GPT-2; raises `WeightsError` for another architecture."""
+    model = _our_config(config)
+    state: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        ours = name.removeprefix(PREFIX)
+        if not ours.endswith(IGNORED):
+            state[ours] = tensor.T if ours.endswith(TRANSPOSED) else tensor
+    if not model.qkv_bias:
+        state = {name: tensor for name, tensor in state.items() if not name.endswith("c_attn.bias")}
+    if model.tie_embeddings:
+        state["lm_head.weight"] = state.get("wte.weight", torch.empty(0))
+    return model, state
+
+
+def _huggingface_config(config: ModelConfig, eot_id: int) -> dict[str, Any]:
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": config.vocabulary,
+        "n_positions": config.block_size,
+        "n_ctx": config.block_size,
+        "n_embd": config.n_embd,
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_inner": None,
+        "activation_function": "gelu_new",
+        "resid_pdrop": config.dropout,
+        "embd_pdrop": config.dropout,
+        "attn_pdrop": config.dropout,
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": config.tie_embeddings,
+        "bos_token_id": eot_id,
+        "eos_token_id": eot_id,
+        "torch_dtype": "float32",
+        "tokenloom": config.model_dump(),
+    }
+
+
+def _our_config(config: Mapping[str, Any]) -> ModelConfig:
+    if "tokenloom" in config:
+        return Config.of({"model": config["tokenloom"]}).model
+    if config.get("model_type") != "gpt2":
+        raise WeightsError(
+            f'architecture "{config.get("model_type")}" is not supported. Use a GPT-2 or our own families.'
+        )
+    try:
+        values = {
+            "family": "gpt2",
+            "vocab_size": config["vocab_size"],
+            "block_size": config.get("n_positions", config.get("n_ctx")),
+            "n_layer": config["n_layer"],
+            "n_head": config["n_head"],
+            "n_embd": config["n_embd"],
+            "dropout": config.get("resid_pdrop", 0.1),
+            "tie_embeddings": config.get("tie_word_embeddings", True),
+        }
+    except KeyError as missing:
+        raise WeightsError(f"config.json has no {missing}. Use the config.json that came with the weights.") from None
+    return Config.of({"model": values}).model

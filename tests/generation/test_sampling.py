@@ -1,0 +1,179 @@
+"""Logits to a token: each filter against its definition, and the chapter's figures."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenloom.errors import UsageError
+from tokenloom.generation.sampling import (
+    Sampling,
+    apply_temperature,
+    choose,
+    draw,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    penalise_repetition,
+    probabilities,
+)
+
+GREEDY = Sampling(temperature=0)
+# CHAPTER 5, "Temperature": closer every effort forward inches moves pizza toward you.
+CHAPTER_LOGITS = torch.tensor([[4.51, 0.89, -1.90, 6.75, 1.63, -1.62, -1.89, 6.28, 1.79]])
+FORWARD, PIZZA, TOWARD = 3, 6, 7
+
+rows_of_logits = st.integers(2, 12).flatmap(
+    lambda width: st.lists(
+        st.lists(st.floats(-20, 20, width=32), min_size=width, max_size=width), min_size=1, max_size=4
+    )
+).map(torch.tensor)  # fmt: skip
+
+
+def kept(logits: torch.Tensor) -> list[set[int]]:
+    return [set(row.isfinite().nonzero().flatten().tolist()) for row in logits]
+
+
+def chapter_counts(temperature: float) -> list[int]:
+    """How often each word comes in the chapter's thousand draws from torch's default generator."""
+    torch.manual_seed(123)
+    drawn = [choose(CHAPTER_LOGITS, Sampling(temperature=temperature)).item() for _ in range(1000)]
+    return torch.tensor(drawn).bincount(minlength=9).tolist()
+
+
+def test_temperature_counts_are_the_chapters():
+    # The second line is what the chapter's draws give on platforms with another implementation of `exponential_`.
+    assert chapter_counts(1.0) in (
+        [73, 0, 0, 582, 2, 0, 0, 343, 0],
+        [71, 2, 0, 544, 2, 1, 0, 376, 4],
+    )
+    assert chapter_counts(0.1) == [0, 0, 0, 985, 0, 0, 0, 15, 0]
+    assert chapter_counts(5.0) == [165, 75, 42, 239, 71, 46, 32, 227, 103]
+
+
+def test_pizza_has_the_chapters_probability_at_temperature_five():
+    assert probabilities(CHAPTER_LOGITS, Sampling(temperature=5.0))[0, PIZZA].item() == pytest.approx(0.0430, abs=5e-5)
+
+
+def test_temperature_zero_moves_forward():
+    assert choose(CHAPTER_LOGITS, GREEDY).tolist() == [FORWARD]
+    assert probabilities(CHAPTER_LOGITS, GREEDY)[0].tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 0]
+
+
+def test_top_three_leaves_the_chapters_logits_and_probabilities():
+    left = keep_top_k(CHAPTER_LOGITS, 3)
+    assert left[0, [3, 7, 0]].tolist() == pytest.approx([6.75, 6.28, 4.51])
+    assert left.softmax(-1)[0].tolist() == pytest.approx([0.0615, 0, 0, 0.5775, 0, 0, 0, 0.3610, 0], abs=5e-5)
+
+
+@given(rows_of_logits, st.integers(1, 15))
+def test_top_k_keeps_what_is_at_least_the_kth_largest_of_its_own_row(logits, k):
+    expected = []
+    for row in logits.tolist():
+        smallest = sorted(row, reverse=True)[min(k, len(row)) - 1]
+        expected.append({token for token, logit in enumerate(row) if logit >= smallest})
+    assert kept(keep_top_k(logits, k)) == expected
+
+
+@given(rows_of_logits, st.floats(0.01, 0.99))
+def test_top_p_keeps_the_fewest_tokens_that_reach_p_in_each_row(logits, p):
+    for row, tokens in zip(logits, kept(keep_top_p(logits, p)), strict=True):
+        chances = row.double().softmax(-1)
+        inside, outside = chances[list(tokens)], [i for i in range(len(row)) if i not in tokens]
+        # 1e-6: the sum is taken in float32 there and in float64 here.
+        assert inside.sum() >= p - 1e-6
+        assert inside.sum() - inside.min() < p + 1e-6
+        assert not outside or chances[outside].max() <= inside.min() + 1e-6
+
+
+@given(rows_of_logits)
+def test_top_p_of_one_keeps_everything(logits):
+    assert torch.equal(keep_top_p(logits, 1.0), logits)
+
+
+@given(rows_of_logits, st.floats(0.001, 1))
+def test_min_p_keeps_tokens_by_their_share_of_the_likeliest(logits, p):
+    for row, tokens in zip(logits, kept(keep_min_p(logits, p)), strict=True):
+        shares = (row.double() - row.double().max()).exp()
+        # A share within 1e-5 of p may fall on either side in float32.
+        assert all(token in tokens for token in range(len(row)) if shares[token] > p * (1 + 1e-5))
+        assert all(shares[token] >= p * (1 - 1e-5) for token in tokens)
+
+
+@given(rows_of_logits, st.integers(1, 12), st.floats(0.05, 1), st.floats(0, 1), st.floats(0.1, 3))
+def test_each_row_is_filtered_as_if_alone(logits, top_k, top_p, min_p, temperature):
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    together = probabilities(logits, sampling)
+    alone = torch.cat([probabilities(row[None], sampling) for row in logits])
+    assert torch.equal(together, alone)
+    assert together.sum(-1).tolist() == pytest.approx([1.0] * len(logits), abs=1e-5)  # float32 sums of up to 12 terms
+
+
+@given(rows_of_logits, st.integers(1, 12), st.floats(0.1, 5))
+def test_top_k_before_or_after_the_temperature_is_the_same(logits, k, temperature):
+    after = keep_top_k(apply_temperature(logits, temperature), k)
+    before = apply_temperature(keep_top_k(logits, k), temperature)
+    # Logits that differ may become equal by division, and then both stay: never fewer, and none that is less likely.
+    assert torch.equal(after[before.isfinite()], before[before.isfinite()])
+    assert all(more >= less for more, less in zip(kept(after), kept(before), strict=True))
+
+
+def test_a_penalty_makes_seen_tokens_less_likely_whatever_their_sign():
+    logits = torch.tensor([[2.0, -2.0, 1.0], [2.0, -2.0, 1.0]])
+    seen = torch.tensor([[True, True, False], [False, False, True]])
+    assert penalise_repetition(logits, seen, 2.0).tolist() == [[1.0, -4.0, 1.0], [2.0, -2.0, 0.5]]
+
+
+def test_a_penalty_counts_in_greedy_choice_too():
+    sampling = Sampling(temperature=0, repetition_penalty=2.0)
+    seen = torch.zeros(1, 9, dtype=torch.bool)
+    seen[0, FORWARD] = True
+    assert choose(CHAPTER_LOGITS, sampling, seen=seen).tolist() == [TOWARD]
+
+
+def test_a_row_draws_from_its_own_generator_whatever_its_neighbours():
+    chances = torch.rand(3, 50, generator=torch.Generator().manual_seed(0))
+    generators = [torch.Generator().manual_seed(seed) for seed in (5, 6, 7)]
+    alone = torch.multinomial(chances[1], 1, generator=torch.Generator().manual_seed(6))
+    assert draw(chances, generators)[1] == alone[0]
+
+
+def test_one_row_draws_what_multinomial_draws_from_the_default_generator():
+    torch.manual_seed(3)
+    expected = [torch.multinomial(CHAPTER_LOGITS.softmax(-1), 1).item() for _ in range(20)]
+    torch.manual_seed(3)
+    assert [choose(CHAPTER_LOGITS, Sampling(temperature=1.0)).item() for _ in range(20)] == expected
+
+
+def test_half_precision_logits_are_filtered_in_float32():
+    assert probabilities(CHAPTER_LOGITS.bfloat16(), Sampling()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"temperature": -1.0},
+        {"temperature": math.nan},
+        {"temperature": math.inf},
+        {"temperature": 1e-30},
+        {"top_k": 0},
+        {"top_k": -5},
+        {"top_p": 0.0},
+        {"top_p": 1.01},
+        {"top_p": math.nan},
+        {"min_p": -0.1},
+        {"min_p": 2.0},
+        {"repetition_penalty": 0.0},
+        {"repetition_penalty": math.nan},
+    ],
+    ids=str,
+)
+def test_a_value_out_of_range_is_refused_in_one_line_that_names_it(values):
+    ((name, value),) = values.items()
+    with pytest.raises(UsageError) as refused:
+        Sampling(**values)
+    assert name in str(refused.value)
+    assert str(value) in str(refused.value)
+    assert "\n" not in str(refused.value)

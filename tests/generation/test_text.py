@@ -1,0 +1,195 @@
+"""Text as it streams: whole characters only, stop strings never seen, the same however it is cut into pieces."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from torch import nn
+
+from tokenloom.config import ModelConfig
+from tokenloom.data.tokenizers import load_tokenizer
+from tokenloom.errors import UsageError
+from tokenloom.generation.sampling import Sampling
+from tokenloom.generation.text import TextCompletion, TextStream, generate_text, stream_text
+from tokenloom.model.attention import KVCache
+from tokenloom.model.gpt2 import GPT2
+
+GREEDY = Sampling(temperature=0)
+BYTES = load_tokenizer("byte")  # a token for each byte, and 256 for the end of a text
+
+
+class Reciter(nn.Module):
+    """A model that knows one row of tokens by heart: what it says next depends on the position alone."""
+
+    def __init__(self, tokens: list[int], vocab_size: int = 257) -> None:
+        super().__init__()
+        self.config = ModelConfig(vocab_size=vocab_size, block_size=256, n_layer=1, n_head=1, n_embd=2)
+        self.tokens = nn.Parameter(torch.tensor(tokens, dtype=torch.float32), requires_grad=False)
+
+    def hidden(self, ids: torch.Tensor, cache: KVCache) -> torch.Tensor:
+        positions = cache.positions(ids.shape[1])
+        cache.advance(ids)
+        return positions
+
+    def forward(self, ids: torch.Tensor, cache: KVCache) -> torch.Tensor:
+        said = self.tokens[self.hidden(ids, cache)].long()
+        return nn.functional.one_hot(said, self.config.vocabulary).float()
+
+    def new_cache(self, batch_size: int) -> KVCache:
+        return KVCache(self.config, batch_size, self.tokens.device, torch.float32)
+
+
+def reciter_of(text: str) -> Reciter:
+    return Reciter([*text.encode(), BYTES.eot_id])
+
+
+def streamed(pieces: list[bytes], stop: tuple[str, ...] = ()) -> list[str]:
+    stream = TextStream(stop)
+    return [*(stream.push(piece) for piece in pieces), stream.finish()]
+
+
+def cut_before_first_stop(text: str, stops: tuple[str, ...]) -> str:
+    """The definition: read on until some stop string is complete, then take the longest of those that are."""
+    for end in range(len(text) + 1):
+        complete = [stop for stop in stops if text[:end].endswith(stop)]
+        if complete:
+            return text[: end - max(map(len, complete))]
+    return text
+
+
+def split_at(data: bytes, places: list[int]) -> list[bytes]:
+    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[start:end] for start, end in pairwise(edges)]
+
+
+any_splits = st.lists(st.integers(0, 1000), max_size=12)
+# Few letters, so that stop strings occur, overlap and nearly occur.
+short_texts = st.text("abé🧵", max_size=20)
+short_stops = st.lists(st.text("abé🧵", min_size=1, max_size=4), max_size=3).map(tuple)
+
+
+@given(st.binary(max_size=40) | st.text(max_size=20).map(str.encode), any_splits)
+@example("🧵".encode()[:3] + b"a", [1, 2, 3])
+@example(b"\xf0\x9f\xff\xc3", [1, 2, 3])
+def test_pieces_of_any_bytes_join_to_what_decoding_them_at_once_gives(data, places):
+    assert "".join(streamed(split_at(data, places))) == data.decode("utf-8", errors="replace")
+
+
+@given(st.text(max_size=20), any_splits)
+def test_a_valid_text_never_shows_a_replacement_character_of_ours(text, places):
+    pieces = streamed(split_at(text.encode(), places))
+    assert sum(piece.count("\ufffd") for piece in pieces) == text.count("\ufffd")
+
+
+def test_a_character_appears_with_its_last_byte():
+    assert streamed([b"\xf0", b"\x9f\xa7", b"\xb5", b"!"]) == ["", "", "🧵", "!", ""]
+
+
+def test_a_character_that_never_ends_is_replaced_when_that_is_certain():
+    assert streamed([b"\xf0\x9f", b"a", b"\xf0"]) == ["", "\ufffda", "", "\ufffd"]
+
+
+@given(short_texts, short_stops, any_splits)
+@example("abcab", ("b", "abc"), [1, 2])
+@example("aab", ("ab",), [1, 2])
+def test_the_text_ends_before_the_first_complete_stop_string_however_it_is_split(text, stops, places):
+    assert "".join(streamed(split_at(text.encode(), places), stops)) == cut_before_first_stop(text, stops)
+
+
+@given(short_texts, short_stops, any_splits)
+def test_what_has_been_shown_is_never_taken_back(text, stops, places):
+    expected, shown = cut_before_first_stop(text, stops), ""
+    for piece in streamed(split_at(text.encode(), places), stops):
+        shown += piece
+        assert expected.startswith(shown)
+
+
+def test_a_stop_string_split_over_tokens_is_not_half_shown():
+    assert streamed([b"one\n", b"Us", b"er", b": two"], ("\nUser:",)) == ["one", "", "", "", ""]
+
+
+def test_a_false_start_of_a_stop_string_comes_out_in_the_end():
+    assert streamed([b"one\nUs", b"ers", b"\nUse"], ("\nUser:",)) == ["one", "\nUsers", "", "\nUse"]
+
+
+def test_a_single_stop_string_needs_no_list():
+    assert streamed([b"at the END"], "END") == ["at the ", ""]
+
+
+def test_an_empty_stop_string_is_refused():
+    with pytest.raises(UsageError, match="stop string is empty"):
+        TextStream(["\n", ""])
+
+
+def test_a_completion_ends_at_the_end_of_text():
+    model = reciter_of("-Every effort")
+    assert generate_text(model, BYTES, ["x"], sampling=GREEDY) == [
+        [TextCompletion("-Every effort", list(b"-Every effort"), "stop")]
+    ]
+
+
+def test_a_completion_ends_at_its_length_with_its_last_character_whole_or_replaced():
+    model = reciter_of("an 🧵 of text")
+    (whole,), (torn,) = (
+        generate_text(model, BYTES, ["x"], sampling=GREEDY, max_new_tokens=count)[0] for count in (7, 5)
+    )
+    assert whole == TextCompletion("an 🧵", list("an 🧵".encode()), "length")
+    assert torn == TextCompletion("an \ufffd", list("an 🧵".encode()[:5]), "length")
+
+
+def test_a_stop_string_ends_a_completion_and_its_tokens():
+    model = reciter_of("two lines\n\nand more")
+    ((completion,),) = generate_text(model, BYTES, ["x"], sampling=GREEDY, stop=["\n\n"])
+    assert completion == TextCompletion("two lines", list(b"two lines\n\n"), "stop")
+
+
+def test_pieces_stream_with_their_place_and_one_for_each_token():
+    model = reciter_of("é!")
+    pieces = list(stream_text(model, BYTES, ["x", "y"], sampling=GREEDY, num_samples=2))
+    assert [tuple(piece) for piece in pieces if (piece.prompt_index, piece.sample_index) == (1, 0)] == [
+        (1, 0, "", 0xC3, None),
+        (1, 0, "é", 0xA9, None),
+        (1, 0, "!", ord("!"), None),
+        (1, 0, "", None, "stop"),
+    ]
+    assert len(pieces) == 16
+
+
+def test_an_empty_prompt_starts_from_the_end_of_text_token():
+    config = ModelConfig(family="gpt2", vocab_size=300, block_size=16, n_layer=1, n_head=2, n_embd=16)
+    model = GPT2(config, torch.Generator().manual_seed(0))
+    seen = []
+    model.wte.register_forward_pre_hook(lambda _, args: seen.append(args[0].tolist()))
+    generate_text(model, BYTES, [""], max_new_tokens=1)
+    assert seen == [[[256]]]
+
+
+def test_a_padded_vocabulary_never_leaks_into_text():
+    model = Reciter([299, 298, 97], vocab_size=300)
+    ((completion,),) = generate_text(model, BYTES, ["x"], sampling=GREEDY, max_new_tokens=3)
+    assert max(completion.token_ids) < BYTES.vocab_size
+
+
+def test_streaming_and_whole_texts_agree_for_prompts_of_all_lengths():
+    config = ModelConfig(family="gpt2", vocab_size=257, block_size=16, n_layer=2, n_head=2, n_embd=16)
+    model = GPT2(config, torch.Generator().manual_seed(0))
+    prompts = ["", "a", "a longer prompt than the context holds", "é"]
+    options = {"max_new_tokens": 30, "seed": 4, "num_samples": 2, "stop": ["e"]}
+    whole = generate_text(model, BYTES, prompts, **options)
+    texts = [["", ""] for _ in prompts]
+    for piece in stream_text(model, BYTES, prompts, **options):
+        texts[piece.prompt_index][piece.sample_index] += piece.text
+    assert texts == [[completion.text for completion in completions] for completions in whole]
+    alone = [generate_text(model, BYTES, [prompt], **options)[0] for prompt in prompts]
+    assert whole == alone
+
+
+def test_bad_options_are_refused_before_the_first_piece():
+    with pytest.raises(UsageError, match="num_samples"):
+        stream_text(reciter_of("a"), BYTES, ["x"], num_samples=0)
+    with pytest.raises(UsageError, match="stop string"):
+        stream_text(reciter_of("a"), BYTES, ["x"], stop=[""])
+    with pytest.raises(UsageError, match="list"):
+        stream_text(reciter_of("a"), BYTES, "a single text")

@@ -1,0 +1,230 @@
+"""GPT-2: chapter 5's figures to the last digit, its initial weights, and what dropout and recomputation do."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tokenloom.compute.runtime import recompute_activations
+from tokenloom.config import Config, ModelConfig, read_preset
+from tokenloom.data.batches import Batches
+from tokenloom.data.tokenizers import load_tokenizer
+from tokenloom.errors import ConfigError
+from tokenloom.evaluation.loss import loss_over_batches
+from tokenloom.model import build
+from tokenloom.model.counts import count_parameters
+from tokenloom.model.gpt2 import GPT2
+
+SMALL = ModelConfig(family="gpt2", vocab_size=50, block_size=8, n_layer=2, n_head=2, n_embd=16, qkv_bias=False)
+
+
+@pytest.fixture(scope="module")
+def book_model():
+    """The chapter's model as `torch.manual_seed(123)` makes it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(123)
+        return build(Config.of(read_preset("book-124m")).model).eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer("gpt2")
+
+
+# Chapter 5, row by row of its figures
+
+
+def test_row_2_the_books_model_has_the_books_number_of_parameters(book_model):
+    config = book_model.config
+    assert sum(parameter.numel() for parameter in book_model.parameters()) == 162_419_712
+    assert count_parameters(config) == 162_419_712
+    assert count_parameters(config.model_copy(update={"block_size": 1024})) == 163_009_536
+    assert count_parameters(config.model_copy(update={"block_size": 1024, "tie_embeddings": True})) == 124_412_160
+
+
+@torch.no_grad()
+def test_row_4_the_untrained_model_writes_what_the_book_prints(book_model, tokenizer):
+    ids = tokenizer.encode("Every effort moves you")
+    assert ids == [6109, 3626, 6100, 345]
+    for _ in range(10):
+        ids.append(book_model(torch.tensor([ids]))[0, -1].argmax().item())
+    assert tokenizer.decode(ids) == "Every effort moves you rentingetic wasnم refres RexMeCHicular stren"
+
+
+class TestTheExampleOfSection51:
+    """Rows 6 to 11: two inputs, their targets, and how likely the untrained model finds these."""
+
+    inputs = torch.tensor([[16833, 3626, 6100], [40, 1107, 588]])
+    targets = torch.tensor([[3626, 6100, 345], [1107, 588, 11311]])
+
+    @pytest.fixture(scope="class")
+    def logits(self, book_model):
+        with torch.no_grad():
+            return book_model(self.inputs)
+
+    @pytest.fixture(scope="class")
+    def likelihoods(self, logits):
+        return logits.softmax(-1).gather(-1, self.targets[..., None]).flatten()
+
+    def test_row_6_there_is_a_probability_for_every_token_of_the_vocabulary(self, logits, tokenizer):
+        assert tokenizer.decode(self.inputs[0]) == "every effort moves"
+        assert tokenizer.decode(self.inputs[1]) == "I really like"
+        assert logits.softmax(-1).shape == (2, 3, 50257)
+
+    def test_row_7_the_likeliest_tokens_are_the_books(self, logits, tokenizer):
+        likeliest = logits.argmax(-1)
+        assert likeliest.tolist() == [[16657, 339, 42826], [49906, 29669, 41751]]
+        assert tokenizer.decode(self.targets[0]) == " effort moves you"
+        assert tokenizer.decode(likeliest[0]) == " Armed heNetflix"
+
+    def test_row_8_the_targets_are_as_unlikely_as_in_the_book(self, likelihoods):
+        printed = ["7.4540e-05", "3.1061e-05", "1.1563e-05", "1.0337e-05", "5.6776e-05", "4.7559e-06"]
+        for likelihood, digits in zip(likelihoods.tolist(), printed, strict=True):
+            half_a_unit = 0.5 * 10 ** (int(digits[-3:]) - 4)  # the book prints four decimals
+            assert likelihood == pytest.approx(float(digits), rel=2e-5, abs=2e-5 * float(digits) + half_a_unit)
+
+    def test_row_9_so_are_their_logarithms_and_the_mean(self, likelihoods):
+        logs = likelihoods.log()
+        printed = ["-9.5042", "-10.3796", "-11.3677", "-11.4798", "-9.7764", "-12.2561"]
+        assert [f"{log:.4f}" for log in logs.tolist()] == printed
+        assert f"{logs.mean():.4f}" == "-10.7940"
+
+    def test_row_10_the_cross_entropy_is_the_negative_mean(self, book_model, logits):
+        flat = logits.flatten(0, 1)
+        assert (flat.shape, self.targets.flatten().shape) == ((6, 50257), (6,))
+        assert f"{nn.functional.cross_entropy(flat, self.targets.flatten()):.4f}" == "10.7940"
+        with torch.no_grad():
+            assert f"{book_model.loss(self.inputs, self.targets):.4f}" == "10.7940"
+
+    def test_row_11_the_perplexity_is_the_number_of_tokens_it_hesitates_between(self, book_model):
+        with torch.no_grad():
+            loss = book_model.loss(self.inputs, self.targets).item()
+        assert math.exp(loss) == pytest.approx(48725.8203, rel=2e-5)
+
+
+@pytest.mark.parametrize(("part", "batches", "loss"), [("train", 9, 10.98758347829183), ("val", 1, 10.98110580444336)])
+def test_rows_19_and_20_the_loss_before_training_is_the_books(book_model, verdict_tokens, part, batches, loss):
+    data = Batches(verdict_tokens[part], block_size=256, batch_size=2, seed=123)
+    loader = [data.batch(step) for step in range(batches)]
+    assert loss_over_batches(book_model, loader) == pytest.approx(loss, rel=2e-5)
+    assert loss_over_batches(book_model, loader, num_batches=99) == pytest.approx(loss, rel=2e-5)
+    assert math.isnan(loss_over_batches(book_model, []))
+
+
+# Initial weights
+
+
+class BookBlock(nn.Module):
+    """The layers of a block in the order in which the book's classes make them (chapters 3 and 4)."""
+
+    def __init__(self, width, qkv_bias):
+        super().__init__()
+        self.W_query, self.W_key, self.W_value = (nn.Linear(width, width, bias=qkv_bias) for _ in range(3))
+        self.out_proj = nn.Linear(width, width)
+        self.layers = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+
+@pytest.mark.parametrize("qkv_bias", [True, False])
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_books_weights_are_drawn_draw_for_draw(qkv_bias, tied):
+    config = SMALL.model_copy(update={"init": "book", "qkv_bias": qkv_bias, "tie_embeddings": tied})
+    V, C = config.vocabulary, config.n_embd
+    torch.manual_seed(5)
+    tok_emb, pos_emb = nn.Embedding(V, C), nn.Embedding(config.block_size, C)
+    blocks = [BookBlock(C, qkv_bias) for _ in range(config.n_layer)]
+    out_head = tok_emb if tied else nn.Linear(C, V, bias=False)
+    after_book = torch.rand(3)
+
+    torch.manual_seed(5)
+    model = GPT2(config)
+    assert torch.equal(torch.rand(3), after_book)  # not one draw more or less
+    assert torch.equal(model.wte.weight, tok_emb.weight)
+    assert torch.equal(model.wpe.weight, pos_emb.weight)
+    assert torch.equal(model.lm_head.weight, out_head.weight)
+    for ours, book in zip(model.h, blocks, strict=True):
+        book_qkv = (book.W_query, book.W_key, book.W_value)
+        assert torch.equal(ours.attn.c_attn.weight, torch.cat([layer.weight for layer in book_qkv]))
+        if qkv_bias:
+            assert torch.equal(ours.attn.c_attn.bias, torch.cat([layer.bias for layer in book_qkv]))
+        pairs = [(ours.attn.c_proj, book.out_proj), (ours.mlp.c_fc, book.layers[0]), (ours.mlp.c_proj, book.layers[2])]
+        for mine, theirs in pairs:
+            assert torch.equal(mine.weight, theirs.weight)
+            assert torch.equal(mine.bias, theirs.bias)
+
+
+def test_gpt2s_weights_have_the_deviations_of_gpt2():
+    config = SMALL.model_copy(update={"n_embd": 128, "vocab_size": 300, "block_size": 128, "qkv_bias": True})
+    model = GPT2(config, torch.Generator().manual_seed(0))
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            assert (parameter == 0).all(), name
+        elif ".ln_" in name or name.startswith("ln_f"):
+            assert (parameter == 1).all(), name
+        else:
+            expected = 0.02 / math.sqrt(2 * config.n_layer) if "c_proj" in name else 0.02
+            # The deviation of n draws is off by 1/√(2n): 16,384 or more here, so 0.6%; five times that.
+            assert parameter.std().item() == pytest.approx(expected, rel=0.03), name
+            assert abs(parameter.mean().item()) < 0.05 * expected, name
+
+
+@pytest.mark.parametrize("init", ["gpt2", "book"])
+def test_a_generator_fixes_the_weights_and_spares_the_default_one(init):
+    config = SMALL.model_copy(update={"init": init})
+    before = torch.random.get_rng_state()
+    first, second, other = (GPT2(config, torch.Generator().manual_seed(seed)) for seed in (3, 3, 4))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    for name, parameter in first.state_dict().items():
+        assert torch.equal(parameter, second.state_dict()[name])
+    assert not torch.equal(first.wte.weight, other.wte.weight)
+
+
+# Structure
+
+
+def test_a_tied_head_is_the_embedding_itself():
+    tied, untied = GPT2(SMALL), GPT2(SMALL.model_copy(update={"tie_embeddings": False}))
+    assert tied.lm_head.weight is tied.wte.weight
+    assert untied.lm_head.weight is not untied.wte.weight
+    extra = SMALL.vocabulary * SMALL.n_embd
+    assert sum(p.numel() for p in untied.parameters()) - sum(p.numel() for p in tied.parameters()) == extra
+
+
+def test_the_vocabulary_must_be_known():
+    with pytest.raises(ConfigError, match="vocab_size"):
+        GPT2(ModelConfig(family="gpt2"))
+
+
+def test_more_tokens_than_the_context_are_our_own_mistake(model_of):
+    with pytest.raises(AssertionError, match="17 tokens do not fit a context of 16"):
+        model_of("gpt2")(torch.zeros(1, 17, dtype=torch.long))
+
+
+def test_dropout_acts_while_training_only(model_of):
+    model, ids = model_of("gpt2", dropout=0.3), torch.arange(16)[None]
+    assert torch.equal(model(ids), model(ids))
+    assert torch.equal(model(ids), model_of("gpt2")(ids))
+    model.train()
+    assert not torch.equal(model(ids), model(ids))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "modern"])
+def test_recomputed_activations_give_identical_gradients_with_dropout_on(model_of, family):
+    """Bit for bit: dropout is drawn again from the same state, and every sum is made in the same order."""
+    ids, targets = torch.randint(0, 60, (2, 3, 16), generator=torch.Generator().manual_seed(2))
+
+    def gradients(recompute):
+        model = model_of(family, dropout=0.2).train()
+        runs = []
+        for block in model.h:
+            block.mlp.register_forward_hook(lambda *_: runs.append(1))
+        if recompute:
+            recompute_activations(model.h)
+        torch.manual_seed(8)
+        loss = model.loss(ids, targets)
+        loss.backward()
+        assert len(runs) == len(model.h) * (2 if recompute else 1)
+        return [loss, *(parameter.grad for parameter in model.parameters())]
+
+    for recomputed, kept in zip(gradients(True), gradients(False), strict=True):
+        assert torch.equal(recomputed, kept)

@@ -1,0 +1,139 @@
+"""The loss is the cross-entropy of the logits, in chunks or not, and does not know micro-batches."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tokenloom.model import head
+from tokenloom.model.head import head_loss, logits_of
+
+V = 60
+# The products are made in double precision, and a row's loss is the same number in whatever chunk.
+CLOSE = {"rtol": 1e-12, "atol": 1e-14}
+SOFTCAPS = [None, 5.0]
+
+
+def batch_of(B=3, T=7, seed=0):
+    return torch.randint(0, V, (2, B, T), generator=torch.Generator().manual_seed(seed))
+
+
+def head_inputs(B=3, T=7, C=5):
+    random = torch.Generator().manual_seed(1)
+    x = torch.randn(B, T, C, dtype=torch.double, generator=random, requires_grad=True)
+    weight = torch.randn(V, C, dtype=torch.double, generator=random, requires_grad=True)
+    targets = batch_of(B, T)[1]
+    targets[0, :3] = targets[-1, -1] = -100
+    return x, weight, targets
+
+
+def gradients(model):
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def summed_gradients(model, ids, targets, micro_batch_size):
+    model.zero_grad()
+    for micro_ids, micro_targets in zip(ids.split(micro_batch_size), targets.split(micro_batch_size), strict=True):
+        (model.loss(micro_ids, micro_targets, "sum") / targets.numel()).backward()
+    return gradients(model)
+
+
+def test_the_loss_of_a_model_is_the_cross_entropy_of_its_logits(model):
+    ids, targets = batch_of()
+    logits = model(ids).flatten(0, 1)
+    for reduction in ("mean", "sum", "none"):
+        expected = F.cross_entropy(logits, targets.flatten(), reduction=reduction)
+        torch.testing.assert_close(model.loss(ids, targets, reduction), expected, rtol=1e-6, atol=0)  # fp32
+    assert model.loss(ids, targets).shape == ()
+    assert model.loss(ids, targets, "none").shape == (ids.numel(),)
+
+
+def test_targets_of_minus_100_do_not_count(model):
+    ids, targets = batch_of()
+    marked = targets.clone()
+    marked[1:, 2:] = -100
+    counted = (marked != -100).flatten()
+    every = model.loss(ids, targets, "none")
+    torch.testing.assert_close(model.loss(ids, marked, "none"), every * counted, rtol=0, atol=0)
+    torch.testing.assert_close(model.loss(ids, marked), every[counted].mean(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(model.loss(ids, marked, "sum"), every[counted].sum(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("softcap", SOFTCAPS)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("rows", [1, 4, 20])
+def test_chunks_change_neither_loss_nor_gradients(monkeypatch, softcap, reduction, rows):
+    """21 positions in chunks that divide them and that do not."""
+
+    def look():
+        x, weight, targets = head_inputs()
+        loss = head_loss(x, weight, targets, softcap=softcap, reduction=reduction)
+        (loss * torch.arange(1, loss.numel() + 1).reshape(loss.shape)).sum().backward()
+        return loss, x.grad, weight.grad
+
+    whole = look()
+    monkeypatch.setattr(head, "CHUNK_NUMBERS", rows * V)
+    for chunked, expected in zip(look(), whole, strict=True):
+        torch.testing.assert_close(chunked, expected, **CLOSE)
+
+
+def test_a_model_in_chunks_has_the_same_gradients(monkeypatch, model):
+    model.double()
+    ids, targets = batch_of()
+    expected = summed_gradients(model, ids, targets, 3)
+    monkeypatch.setattr(head, "CHUNK_NUMBERS", 2 * V)
+    for name, gradient in summed_gradients(model, ids, targets, 3).items():
+        torch.testing.assert_close(gradient, expected[name], **CLOSE)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_no_more_logits_than_a_chunk_exist_at_once(monkeypatch, training):
+    seen = []
+
+    def watched(x, weight, softcap):
+        seen.append(len(x))
+        return logits_of(x, weight, softcap)
+
+    monkeypatch.setattr(head, "logits_of", watched)
+    monkeypatch.setattr(head, "CHUNK_NUMBERS", 8 * V + 5)
+    x, weight, targets = head_inputs()
+    with torch.set_grad_enabled(training):
+        loss = head_loss(x, weight, targets)
+    assert seen == [8, 8, 5]
+    if training:
+        loss.backward()
+        assert sorted(seen) == [5, 5, 8, 8, 8, 8]  # made again, for they were not kept
+
+
+def test_a_vocabulary_larger_than_a_chunk_goes_one_position_at_a_time(monkeypatch):
+    x, weight, targets = head_inputs()
+    expected = head_loss(x, weight, targets)
+    monkeypatch.setattr(head, "CHUNK_NUMBERS", V - 1)
+    torch.testing.assert_close(head_loss(x, weight, targets), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 3, 4])
+def test_gradients_do_not_depend_on_the_micro_batch_size(model, micro_batch_size):
+    """They are those of the mean over all tokens, even where the last micro-batch is smaller."""
+    model.double()
+    ids, targets = batch_of(6)
+    model.zero_grad()
+    model.loss(ids, targets).backward()
+    expected = gradients(model)
+    assert all(gradient.abs().max() > 0 for gradient in expected.values())
+    for name, gradient in summed_gradients(model, ids, targets, micro_batch_size).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-10, atol=1e-13)  # sums of 42 terms, reordered
+
+
+def test_the_cap_bounds_logits_and_leaves_small_ones():
+    x, weight = torch.tensor([[1000.0], [-1000.0], [0.01]]), torch.ones(1, 1)
+    assert logits_of(x, weight, 15.0).flatten().tolist() == pytest.approx([15, -15, 0.01], rel=1e-6)
+    assert torch.equal(logits_of(x, weight, None), x)
+
+
+def test_the_loss_is_summed_in_single_precision_whatever_the_products_are_in():
+    x, weight, targets = (t.detach() for t in head_inputs())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = head_loss(x.float(), weight.float(), targets, reduction="none")
+    assert loss.dtype == torch.float32
+    # Products keep 8 bits: a hundredth of logits of a few units.
+    torch.testing.assert_close(loss, head_loss(x, weight, targets, reduction="none"), rtol=0.02, atol=0.1)

@@ -1,0 +1,281 @@
+"""The terminal: live where it can be, plain lines elsewhere."""
+
+import io
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from tokenloom.reporting.console import (
+    PreparationProgress,
+    QuietDisplay,
+    TrainingDisplay,
+    clock_time,
+    duration,
+    overfitting_note,
+    sparkline,
+    summary_lines,
+    visible,
+)
+
+BASELINES = {"xz_bits_per_byte": 1.80, "zstd_bits_per_byte": 1.92, "unigram_bits_per_byte": 4.43}
+PLAN = {
+    "run": "runs/demo",
+    "data": "python-docs",
+    "train_tokens": 640_000,
+    "val_tokens": 71_000,
+    "parameters": 3_412_000,
+    "flops_per_token": 21.4e6,
+    "device": "cpu",
+    "precision": "fp32",
+    "threads": 2,
+    "max_steps": 1200,
+    "tokens_per_step": 4096,
+    "first_step": 0,
+    "budget_seconds": 120,
+    "baselines": BASELINES,
+}
+SUMMARY = {
+    "run": "runs/demo",
+    "checkpoint": "runs/demo/checkpoints/step-00001200",
+    "steps": 1200,
+    "tokens": 4_915_200,
+    "seconds": 114.2,
+    "train_loss": 2.415,
+    "val_loss": 2.82,
+    "val_perplexity": 16.8,
+    "val_bits_per_byte": 1.70,
+    "best_step": 1200,
+    "best_val_loss": 2.82,
+    "tokens_per_sec": 43012.3,
+    "peak_memory_mb": None,
+}
+SAMPLE = {
+    "step": 100,
+    "tokens": 1,
+    "prompt": "def f",
+    "text": "(x):\n\t[bold]\x1b[31m\x00 \ud800 語" + " word" * 90,
+    "seed": 1,
+}
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def play(console, plan=PLAN, summary=SUMMARY):
+    clock = Clock()
+    with TrainingDisplay(console, clock=clock) as display:
+        display.started(plan)
+        for step in range(1, 201):
+            clock.now += 0.1
+            display.stepped(step, 8 - step / 50, 43_000.0)
+            seen = {"step": step, "tokens": step * 4096, "epoch": 0.1, "seconds": clock.now}
+            if step % 50 == 0:
+                display.recorded({**seen, "train/loss": 8 - step / 50, "lr": 1e-3, "tokens_per_sec": 43e3, "mfu": None})
+            if step % 100 == 0:
+                display.recorded({**seen, "val/loss": 8 - step / 60, "val/bits_per_byte": 4 - step / 100})
+                display.sampled(SAMPLE)
+        display.notice("Saved runs/demo/checkpoints/step-00000200. Resume with: tokenloom train --resume runs/demo" * 2)
+        if summary:
+            display.finished(summary)
+
+
+def plain_output(encoding="utf-8"):
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
+    play(Console(file=file, force_terminal=False, width=80))
+    return raw.getvalue().decode(encoding)
+
+
+def plain():
+    return Console(file=io.StringIO(), force_terminal=False, width=80)
+
+
+def terminal(**options):
+    return Console(file=io.StringIO(), force_terminal=True, force_jupyter=False, width=80, height=40, **options)
+
+
+def shown_on(console):
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_off_a_terminal_each_record_is_one_plain_line():
+    output = plain_output()
+    assert "\x1b" not in output
+    assert "\r" not in output
+    lines = output.split("\n")
+    assert "step   100/1,200  train 6.000  43k tok/s  1:50 left" in lines
+    assert "step   200/1,200  val 4.667  2.00 bits/byte  best  1:40 left" in lines
+    assert sum(line.startswith("step  ") for line in lines) == 6
+    assert sum(line.startswith("  writes  ") for line in lines) == 2
+    # A notice is never cut: it may hold a command to type.
+    assert all(len(line) < 80 for line in lines if not line.startswith("Saved"))
+    assert any(line.endswith("runs/demo") and len(line) > 160 for line in lines if line.startswith("Saved"))
+
+
+def test_a_stream_that_knows_only_ascii_is_no_obstacle():
+    assert "def f(x): [bold]" in plain_output("ascii")
+
+
+def test_the_plan_is_told_before_the_first_step():
+    output = plain_output()
+    for line in (
+        "data     python-docs: 640k tokens to train on, 71k to validate",
+        "model    3.4M parameters, 21.4M FLOPs a token",
+        "plan     1,200 steps of 4,096 tokens, 7.68 epochs, within 2 min",
+        "to beat  xz 1.80, zstd 1.92, unigram 4.43 bits/byte",
+    ):
+        assert line in output
+
+
+def test_a_plan_may_leave_things_out():
+    console = plain()
+    play(console, plan={"max_steps": 1200, "first_step": 50, "val_tokens": None})
+    assert "going on after step 50" in shown_on(console)
+
+
+def test_on_a_terminal_the_panel_fits_eighty_columns():
+    console = terminal(color_system=None)
+    display = TrainingDisplay(console, clock=(clock := Clock()))
+    display.started(PLAN)
+    display.stepped(1, 7.5, 43_000.0)
+    clock.now = 99.0
+    display.stepped(600, 3.25, 43_000.0)
+    display.recorded({"step": 600, "val/loss": 3.3, "val/bits_per_byte": 1.93})
+    display.close()
+    with console.capture() as capture:
+        console.print(display._panel())
+    first, second = capture.get().rstrip("\n").split("\n")
+    assert first.endswith("50%  step 600/1,200  43k tok/s  1:39 left")
+    assert second.startswith("█▁")
+    assert second.endswith("train 3.250  val 3.300  1.93 bits/byte")
+    assert len(first) == len(second) == 80
+
+
+def test_on_a_terminal_samples_scroll_and_cannot_act_on_it():
+    console = terminal()
+    play(console)
+    output = shown_on(console)
+    assert "[bold]␛[31m␀ \ufffd 語" in output
+    assert output.count("\x1b[?25l") == output.count("\x1b[?25h") == 1  # the cursor is given back
+    assert "Done: 1,200 steps, 4.9M tokens, 1 min 54 s, 43k tokens/s" in output
+
+
+def test_an_interruption_gives_the_terminal_back():
+    console = terminal()
+
+    def be_interrupted():
+        with TrainingDisplay(console) as display:
+            display.started(PLAN)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        be_interrupted()
+    assert shown_on(console).count("\x1b[?25l") == shown_on(console).count("\x1b[?25h") == 1
+
+
+def test_the_history_of_losses_stays_small():
+    display = TrainingDisplay(plain())
+    for step in range(100_000):
+        display.stepped(step, 1.0, 1.0)
+    assert len(display._losses.values()) <= 256
+
+
+def test_a_quiet_display_takes_everything_and_says_nothing(capsys):
+    with QuietDisplay() as display:
+        display.started(PLAN)
+        display.stepped(1, 1.0, 1.0)
+        display.recorded({})
+        display.sampled(SAMPLE)
+        display.notice("x")
+        display.finished(SUMMARY)
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+
+
+def test_preparing_data_off_a_terminal_says_a_line_every_few_seconds():
+    console, clock = plain(), Clock()
+    with PreparationProgress(console, clock=clock) as progress:
+        for tenth in range(200):
+            clock.now = tenth / 10
+            progress("book.txt [1]", tenth * 1_000_000, 200_000_000)
+    lines = shown_on(console).splitlines()
+    assert lines[0] == "book.txt [1]: 50.0 of 200.0 MB, 10.0 MB/s, 0:15 left"
+    assert len(lines) == 3
+
+
+def test_preparing_data_on_a_terminal_draws_bars():
+    console = terminal()
+    with PreparationProgress(console) as progress:
+        progress("book.txt [1]", 1_000_000, 2_000_000)
+        progress("stdin", 1_000_000, None)
+    output = shown_on(console)
+    assert "book.txt [1]" in output
+    assert "1.0/2.0 MB" in output
+
+
+def test_the_closing_words_compare_and_say_what_to_type_next():
+    lines = summary_lines(SUMMARY, BASELINES)
+    assert "1.70 bits/byte; xz needs 1.80 and zstd needs 1.92 given the same training text" in lines
+    assert "train loss 2.415, validation loss 2.820, perplexity 16.8" in lines
+    assert any("No sign of overfitting" in line for line in lines)
+    assert "  tokenloom train --resume runs/demo" in lines
+    assert "report      runs/demo/report.html" in lines
+    assert all(len(line) < 80 for line in lines)
+
+
+def test_the_closing_words_do_without_what_was_not_measured():
+    lines = summary_lines({"run": "a b", "steps": 3, "val_loss": None}, None)
+    assert lines[1] == "Done: 3 steps"
+    assert "No validation loss was measured, so whether the model overfits is not known." in lines
+    assert "  tokenloom train --resume 'a b'" in lines
+
+
+@pytest.mark.parametrize(
+    ("figures", "verdict"),
+    [
+        ((None, None, 9, None), "No validation loss"),
+        ((90, 3.0, 90, 3.0), "No sign of overfitting"),
+        ((90, 3.0, 95, 3.0), "No sign of overfitting"),
+        ((50, 3.0, 90, 3.01), "hardly moved"),
+        ((56, 6.134, 86, 6.452), "It overfits: the validation loss was lowest at step 56 (6.134) and is now 6.452, 5%"),
+    ],
+)
+def test_overfitting_is_told_by_the_rise_since_the_best(figures, verdict):
+    assert verdict in overfitting_note(*figures)
+
+
+def test_a_sparkline_goes_from_the_least_to_the_greatest():
+    assert sparkline([3, 2, 1], 10) == "█▅▁"
+    assert sparkline([1.0] * 5 + [float("nan")], 10) == "▁▁▁▁▁"
+    assert sparkline(range(100), 4) == "▁▃▆█"
+    assert sparkline([], 10) == ""
+
+
+def test_control_characters_are_made_visible():
+    assert visible("a\tb\n\x00\x1b\x7f\x9b\ud800é") == "a\tb\n␀␛␡\ufffd\ufffdé"
+
+
+def test_times_read_as_people_write_them():
+    assert [clock_time(t) for t in (7, 754, 3723)] == ["0:07", "12:34", "1:02:03"]
+    assert [duration(t) for t in (7.31, 120, 114.2, 7500, 59.97)] == [
+        "7.3 s",
+        "2 min",
+        "1 min 54 s",
+        "2 h 5 min",
+        "1 min",
+    ]
+
+
+def test_importing_the_console_is_cheap():
+    heavy = "rich", "matplotlib", "torch", "numpy", "pydantic"
+    program = f"import sys, tokenloom.reporting.console as _; print([m for m in {heavy!r} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
