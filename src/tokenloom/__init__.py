@@ -1,2 +1,64 @@
-"""Pretrain GPTs from scratch, measure them honestly, hand them on."""
+"""Pretrain GPT language models from scratch, measure them honestly, and hand them on.
+
+import tokenloom as tl
+tl.train("book.txt", out="runs/book")
+tl.generate("runs/book", "Once upon a time")
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+# Where each name lives: loaded when first asked for, because torch takes a second or two that --help need not pay.
+_HOMES = {
+    "Config": "tokenloom.config",
+    "GPT2": "tokenloom.model",
+    "Modern": "tokenloom.model",
+    "Sampling": "tokenloom.generation.sampling",
+    "TokenloomError": "tokenloom.errors",
+    "evaluate": "tokenloom.api",
+    "generate": "tokenloom.api",
+    "load": "tokenloom.weights.load",
+    "load_tokenizer": "tokenloom.data.tokenizers",
+    "prepare": "tokenloom.api",
+    "resume": "tokenloom.api",
+    "train": "tokenloom.api",
+}
+
+__all__ = [
+    "GPT2",
+    "Config",
+    "Modern",
+    "Sampling",
+    "TokenloomError",
+    "__version__",
+    "evaluate",
+    "generate",
+    "load",
+    "load_tokenizer",
+    "prepare",
+    "resume",
+    "train",
+]
+
+if TYPE_CHECKING:
+    from tokenloom.api import evaluate, generate, prepare, resume, train
+    from tokenloom.config import Config
+    from tokenloom.data.tokenizers import load_tokenizer
+    from tokenloom.errors import TokenloomError
+    from tokenloom.generation.sampling import Sampling
+    from tokenloom.model import GPT2, Modern
+    from tokenloom.weights.load import load
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tokenloom' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

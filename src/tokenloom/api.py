@@ -22,7 +22,7 @@ from tokenloom.evaluation.loss import measure
 from tokenloom.evaluation.text import read_text, text_of_split
 from tokenloom.generation.sampling import Sampling
 from tokenloom.generation.text import TextCompletion, generate_text
-from tokenloom.reporting.console import QuietDisplay, TrainingDisplay, progress_bar
+from tokenloom.reporting.console import QuietDisplay, TrainingDisplay, progress_bar, progress_counter
 from tokenloom.training.budget import parse_budget
 from tokenloom.training.run import CONFIG, IDENTITY, read_run_config, train_run
 from tokenloom.weights.load import Loaded, load

@@ -22,11 +22,16 @@ app = App(
     version=__version__,
     default_parameter=None,
 )
-app.command("tokenloom.cli.train:train")
-app.command("tokenloom.cli.prepare:prepare")
-app.command("tokenloom.cli.evaluate:evaluate")
-app.command("tokenloom.cli.generate:generate")
-app.command("tokenloom.cli.info:info")
+# Named as text: a command's file is imported when it is called. The help says here what its docstring says there.
+COMMANDS = {
+    "train": "Train a GPT on text.",
+    "prepare": "Turn text into token shards.",
+    "evaluate": "Measure a model on a text: loss, perplexity, bits per byte.",
+    "generate": "Let a model write.",
+    "info": "Show versions, the machine, presets and corpora; or a model's configuration.",
+}
+for name, summary in COMMANDS.items():
+    app.command(f"tokenloom.cli.{name}:{name}", name=name, help=summary)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
