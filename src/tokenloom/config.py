@@ -328,8 +328,11 @@ def preset_names() -> list[str]:
 
 def read_preset(name: str) -> dict[str, Any]:
     """The nested mapping of a preset; raises `ConfigError` for an unknown name."""
-    if name not in preset_names():
-        raise ConfigError(f'there is no preset "{name}". Choose one of: {", ".join(preset_names())}.')
+    known = preset_names()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        guess = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigError(f'there is no preset "{name}".{guess} All: {", ".join(known)}.')
     return tomllib.loads(resources.files("tokenloom").joinpath(f"presets/{name}.toml").read_text(encoding="utf-8"))
 
 

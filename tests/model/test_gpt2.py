@@ -17,6 +17,9 @@ from tokenloom.model.counts import count_parameters
 from tokenloom.model.gpt2 import GPT2
 
 SMALL = ModelConfig(family="gpt2", vocab_size=50, block_size=8, n_layer=2, n_head=2, n_embd=16, qkv_bias=False)
+# The example of section 5.1: what goes in, and what should come next.
+INPUTS = torch.tensor([[16833, 3626, 6100], [40, 1107, 588]])
+TARGETS = torch.tensor([[3626, 6100, 345], [1107, 588, 11311]])
 
 
 @pytest.fixture(scope="module")
@@ -52,55 +55,56 @@ def test_row_4_the_untrained_model_writes_what_the_book_prints(book_model, token
     assert tokenizer.decode(ids) == "Every effort moves you rentingetic wasnم refres RexMeCHicular stren"
 
 
-class TestTheExampleOfSection51:
-    """Rows 6 to 11: two inputs, their targets, and how likely the untrained model finds these."""
+@pytest.fixture(scope="module")
+def logits(book_model):
+    with torch.no_grad():
+        return book_model(INPUTS)
 
-    inputs = torch.tensor([[16833, 3626, 6100], [40, 1107, 588]])
-    targets = torch.tensor([[3626, 6100, 345], [1107, 588, 11311]])
 
-    @pytest.fixture(scope="class")
-    def logits(self, book_model):
-        with torch.no_grad():
-            return book_model(self.inputs)
+@pytest.fixture(scope="module")
+def likelihoods(logits):
+    return logits.softmax(-1).gather(-1, TARGETS[..., None]).flatten()
 
-    @pytest.fixture(scope="class")
-    def likelihoods(self, logits):
-        return logits.softmax(-1).gather(-1, self.targets[..., None]).flatten()
 
-    def test_row_6_there_is_a_probability_for_every_token_of_the_vocabulary(self, logits, tokenizer):
-        assert tokenizer.decode(self.inputs[0]) == "every effort moves"
-        assert tokenizer.decode(self.inputs[1]) == "I really like"
-        assert logits.softmax(-1).shape == (2, 3, 50257)
+def test_row_6_there_is_a_probability_for_every_token_of_the_vocabulary(logits, tokenizer):
+    assert tokenizer.decode(INPUTS[0]) == "every effort moves"
+    assert tokenizer.decode(INPUTS[1]) == "I really like"
+    assert logits.softmax(-1).shape == (2, 3, 50257)
 
-    def test_row_7_the_likeliest_tokens_are_the_books(self, logits, tokenizer):
-        likeliest = logits.argmax(-1)
-        assert likeliest.tolist() == [[16657, 339, 42826], [49906, 29669, 41751]]
-        assert tokenizer.decode(self.targets[0]) == " effort moves you"
-        assert tokenizer.decode(likeliest[0]) == " Armed heNetflix"
 
-    def test_row_8_the_targets_are_as_unlikely_as_in_the_book(self, likelihoods):
-        printed = ["7.4540e-05", "3.1061e-05", "1.1563e-05", "1.0337e-05", "5.6776e-05", "4.7559e-06"]
-        for likelihood, digits in zip(likelihoods.tolist(), printed, strict=True):
-            half_a_unit = 0.5 * 10 ** (int(digits[-3:]) - 4)  # the book prints four decimals
-            assert likelihood == pytest.approx(float(digits), rel=2e-5, abs=2e-5 * float(digits) + half_a_unit)
+def test_row_7_the_likeliest_tokens_are_the_books(logits, tokenizer):
+    likeliest = logits.argmax(-1)
+    assert likeliest.tolist() == [[16657, 339, 42826], [49906, 29669, 41751]]
+    assert tokenizer.decode(TARGETS[0]) == " effort moves you"
+    assert tokenizer.decode(likeliest[0]) == " Armed heNetflix"
 
-    def test_row_9_so_are_their_logarithms_and_the_mean(self, likelihoods):
-        logs = likelihoods.log()
-        printed = ["-9.5042", "-10.3796", "-11.3677", "-11.4798", "-9.7764", "-12.2561"]
-        assert [f"{log:.4f}" for log in logs.tolist()] == printed
-        assert f"{logs.mean():.4f}" == "-10.7940"
 
-    def test_row_10_the_cross_entropy_is_the_negative_mean(self, book_model, logits):
-        flat = logits.flatten(0, 1)
-        assert (flat.shape, self.targets.flatten().shape) == ((6, 50257), (6,))
-        assert f"{nn.functional.cross_entropy(flat, self.targets.flatten()):.4f}" == "10.7940"
-        with torch.no_grad():
-            assert f"{book_model.loss(self.inputs, self.targets):.4f}" == "10.7940"
+def test_row_8_the_targets_are_as_unlikely_as_in_the_book(likelihoods):
+    printed = ["7.4540e-05", "3.1061e-05", "1.1563e-05", "1.0337e-05", "5.6776e-05", "4.7559e-06"]
+    for likelihood, digits in zip(likelihoods.tolist(), printed, strict=True):
+        half_a_unit = 0.5 * 10 ** (int(digits[-3:]) - 4)  # the book prints four decimals
+        assert likelihood == pytest.approx(float(digits), rel=2e-5, abs=2e-5 * float(digits) + half_a_unit)
 
-    def test_row_11_the_perplexity_is_the_number_of_tokens_it_hesitates_between(self, book_model):
-        with torch.no_grad():
-            loss = book_model.loss(self.inputs, self.targets).item()
-        assert math.exp(loss) == pytest.approx(48725.8203, rel=2e-5)
+
+def test_row_9_so_are_their_logarithms_and_the_mean(likelihoods):
+    logs = likelihoods.log()
+    printed = ["-9.5042", "-10.3796", "-11.3677", "-11.4798", "-9.7764", "-12.2561"]
+    assert [f"{log:.4f}" for log in logs.tolist()] == printed
+    assert f"{logs.mean():.4f}" == "-10.7940"
+
+
+def test_row_10_the_cross_entropy_is_the_negative_mean(book_model, logits):
+    flat = logits.flatten(0, 1)
+    assert (flat.shape, TARGETS.flatten().shape) == ((6, 50257), (6,))
+    assert f"{nn.functional.cross_entropy(flat, TARGETS.flatten()):.4f}" == "10.7940"
+    with torch.no_grad():
+        assert f"{book_model.loss(INPUTS, TARGETS):.4f}" == "10.7940"
+
+
+def test_row_11_the_perplexity_is_the_number_of_tokens_it_hesitates_between(book_model):
+    with torch.no_grad():
+        loss = book_model.loss(INPUTS, TARGETS).item()
+    assert math.exp(loss) == pytest.approx(48725.8203, rel=2e-5)
 
 
 @pytest.mark.parametrize(("part", "batches", "loss"), [("train", 9, 10.98758347829183), ("val", 1, 10.98110580444336)])

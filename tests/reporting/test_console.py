@@ -1,4 +1,4 @@
-"""The terminal: live where it can be, plain lines elsewhere."""
+"""Training on the terminal: live where it can be, plain lines elsewhere."""
 
 import io
 import subprocess
@@ -6,20 +6,27 @@ import sys
 
 import pytest
 from rich.console import Console
+from screens import Clock, plain, shown_on, terminal
 
-from tokenloom.reporting.console import (
-    PreparationProgress,
-    QuietDisplay,
-    TrainingDisplay,
-    clock_time,
-    duration,
-    overfitting_note,
-    sparkline,
-    summary_lines,
-    visible,
-)
+from tokenloom.reporting.console import QuietDisplay, TrainingDisplay
 
 BASELINES = {"xz_bits_per_byte": 1.80, "zstd_bits_per_byte": 1.92, "unigram_bits_per_byte": 4.43}
+PLAN = {
+    "run": "runs/demo",
+    "data": "python-docs",
+    "train_tokens": 640_000,
+    "val_tokens": 71_000,
+    "parameters": 3_412_000,
+    "flops_per_token": 21.4e6,
+    "device": "cpu",
+    "precision": "fp32",
+    "threads": 2,
+    "max_steps": 1200,
+    "tokens_per_step": 4096,
+    "first_step": 0,
+    "budget_seconds": 120,
+    "baselines": BASELINES,
+}
 PLAN = {
     "run": "runs/demo",
     "data": "python-docs",
@@ -60,14 +67,6 @@ SAMPLE = {
 }
 
 
-class Clock:
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
 def play(console, plan=PLAN, summary=SUMMARY):
     clock = Clock()
     with TrainingDisplay(console, clock=clock) as display:
@@ -91,19 +90,6 @@ def plain_output(encoding="utf-8"):
     file = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
     play(Console(file=file, force_terminal=False, width=80))
     return raw.getvalue().decode(encoding)
-
-
-def plain():
-    return Console(file=io.StringIO(), force_terminal=False, width=80)
-
-
-def terminal(**options):
-    return Console(file=io.StringIO(), force_terminal=True, force_jupyter=False, width=80, height=40, **options)
-
-
-def shown_on(console):
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
 
 
 def test_off_a_terminal_each_record_is_one_plain_line():
@@ -198,80 +184,6 @@ def test_a_quiet_display_takes_everything_and_says_nothing(capsys):
         display.finished(SUMMARY)
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
-
-
-def test_preparing_data_off_a_terminal_says_a_line_every_few_seconds():
-    console, clock = plain(), Clock()
-    with PreparationProgress(console, clock=clock) as progress:
-        for tenth in range(200):
-            clock.now = tenth / 10
-            progress("book.txt [1]", tenth * 1_000_000, 200_000_000)
-    lines = shown_on(console).splitlines()
-    assert lines[0] == "book.txt [1]: 50.0 of 200.0 MB, 10.0 MB/s, 0:15 left"
-    assert len(lines) == 3
-
-
-def test_preparing_data_on_a_terminal_draws_bars():
-    console = terminal()
-    with PreparationProgress(console) as progress:
-        progress("book.txt [1]", 1_000_000, 2_000_000)
-        progress("stdin", 1_000_000, None)
-    output = shown_on(console)
-    assert "book.txt [1]" in output
-    assert "1.0/2.0 MB" in output
-
-
-def test_the_closing_words_compare_and_say_what_to_type_next():
-    lines = summary_lines(SUMMARY, BASELINES)
-    assert "1.70 bits/byte; xz needs 1.80 and zstd needs 1.92 given the same training text" in lines
-    assert "train loss 2.415, validation loss 2.820, perplexity 16.8" in lines
-    assert any("No sign of overfitting" in line for line in lines)
-    assert "  tokenloom train --resume runs/demo" in lines
-    assert "report      runs/demo/report.html" in lines
-    assert all(len(line) < 80 for line in lines)
-
-
-def test_the_closing_words_do_without_what_was_not_measured():
-    lines = summary_lines({"run": "a b", "steps": 3, "val_loss": None}, None)
-    assert lines[1] == "Done: 3 steps"
-    assert "No validation loss was measured, so whether the model overfits is not known." in lines
-    assert "  tokenloom train --resume 'a b'" in lines
-
-
-@pytest.mark.parametrize(
-    ("figures", "verdict"),
-    [
-        ((None, None, 9, None), "No validation loss"),
-        ((90, 3.0, 90, 3.0), "No sign of overfitting"),
-        ((90, 3.0, 95, 3.0), "No sign of overfitting"),
-        ((50, 3.0, 90, 3.01), "hardly moved"),
-        ((56, 6.134, 86, 6.452), "It overfits: the validation loss was lowest at step 56 (6.134) and is now 6.452, 5%"),
-    ],
-)
-def test_overfitting_is_told_by_the_rise_since_the_best(figures, verdict):
-    assert verdict in overfitting_note(*figures)
-
-
-def test_a_sparkline_goes_from_the_least_to_the_greatest():
-    assert sparkline([3, 2, 1], 10) == "█▅▁"
-    assert sparkline([1.0] * 5 + [float("nan")], 10) == "▁▁▁▁▁"
-    assert sparkline(range(100), 4) == "▁▃▆█"
-    assert sparkline([], 10) == ""
-
-
-def test_control_characters_are_made_visible():
-    assert visible("a\tb\n\x00\x1b\x7f\x9b\ud800é") == "a\tb\n␀␛␡\ufffd\ufffdé"
-
-
-def test_times_read_as_people_write_them():
-    assert [clock_time(t) for t in (7, 754, 3723)] == ["0:07", "12:34", "1:02:03"]
-    assert [duration(t) for t in (7.31, 120, 114.2, 7500, 59.97)] == [
-        "7.3 s",
-        "2 min",
-        "1 min 54 s",
-        "2 h 5 min",
-        "1 min",
-    ]
 
 
 def test_importing_the_console_is_cheap():

@@ -1,20 +1,16 @@
 """The report: one page that stands alone, whatever the run holds."""
 
-import json
+import base64
+import hashlib
+import re
 from html.parser import HTMLParser
 
 import pytest
+from recordings import make_run, sample
 
-from tokenloom.config import Config
 from tokenloom.errors import CheckpointError
-from tokenloom.reporting.report import SAMPLES_SHOWN, read_history, write_report
+from tokenloom.reporting.report import SAMPLES_SHOWN, write_report
 
-RECORDS = [
-    {"step": 1, "tokens": 512, "epoch": 0.1, "seconds": 1.0, "train/loss": 9.781, "lr": 4e-4, "grad_norm": 2.5},
-    {"step": 1, "tokens": 512, "epoch": 0.1, "seconds": 1.2, "val/loss": 9.933, "val/perplexity": 20599.1},
-    {"step": 56, "tokens": 28672, "epoch": 6.2, "seconds": 60.0, "train/loss": 2.1, "val/loss": 6.134},
-    {"step": 86, "tokens": 44032, "epoch": 9.6, "seconds": 90.0, "train/loss": 0.391, "val/loss": 6.452},
-]
 SUMMARY = {
     "run": "runs/the book",
     "steps": 86,
@@ -51,21 +47,6 @@ class Page(HTMLParser):
         self.shown += "" if self._hidden else data
 
 
-def make_run(folder, *, samples=(), tail="", **files):
-    folder.mkdir(exist_ok=True)
-    (folder / "config.toml").write_text(Config().to_toml(), encoding="utf-8")
-    lines = "".join(json.dumps(record) + "\n" for record in files.pop("records", RECORDS))
-    (folder / "metrics.jsonl").write_text(lines + tail, encoding="utf-8")
-    (folder / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples), encoding="utf-8")
-    for name, content in files.items():
-        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
-    return folder
-
-
-def sample(step, text, prompt="Every effort"):
-    return {"step": step, "tokens": step * 512, "prompt": prompt, "text": text, "seed": 1}
-
-
 def page_of(run):
     return Page(write_report(run).read_text(encoding="utf-8"))
 
@@ -82,8 +63,8 @@ def test_a_finished_run_is_told_in_full(tmp_path):
         "step 86 · 44k tokens seen · validation loss 6.452",
         "Every effort moves you know",
         "learning_rate",
-        "tokenloom generate 'runs/the book'",
-        "tokenloom train --resume 'runs/the book'",
+        "tokenloom generate 'runs/the book@best'",
+        "tokenloom train --resume 'runs/the book' --train.max-steps 172",
         '"<Every> effort"',
     ):
         assert words in page.shown
@@ -97,6 +78,14 @@ def test_the_page_loads_nothing(tmp_path):
     assert "://" not in (tmp_path / "run" / "report.html").read_text().replace("http://www.w3.org/2000/svg", "")
 
 
+def test_the_policy_allows_the_one_script_that_the_page_has(tmp_path):
+    html = write_report(make_run(tmp_path / "run")).read_text(encoding="utf-8")
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in html
+    assert ".querySelector" in script
+
+
 def test_what_a_sample_holds_is_shown_and_never_acts(tmp_path):
     hostile = "</pre></script><script>alert(1)</script><img src=x onerror=alert(1)> & \x00 \x1b[31m \ud800 \x9b end"
     samples = [sample(step, hostile, prompt="<b>bold</b>") for step in (1, 56)]
@@ -107,32 +96,11 @@ def test_what_a_sample_holds_is_shown_and_never_acts(tmp_path):
     assert page.shown.count("<b>bold</b>") >= 2
 
 
-@pytest.mark.parametrize(
-    "tail",
-    ['{"step": 440, "tra', '{"step": 440}garbage', "\x00\x00\x00", '"text"'],
-    ids=["cut", "mixed", "nul", "text"],
-)
-def test_a_last_line_cut_off_by_a_crash_is_left_out(tmp_path, tail):
-    assert read_history(make_run(tmp_path / "run", tail=tail)).records == RECORDS
-
-
-def test_a_cut_inside_a_character_is_left_out_too(tmp_path):
-    run = make_run(tmp_path / "run", samples=[sample(1, "x")])
-    with (run / "samples.jsonl").open("ab") as file:
-        file.write('{"text": "é'.encode()[:-1])
-    assert len(read_history(run).samples) == 1
-
-
-def test_a_damaged_line_elsewhere_is_named(tmp_path):
-    run = make_run(tmp_path / "run", tail="oops\n{}\n")
-    with pytest.raises(CheckpointError, match=r"metrics\.jsonl, line 5, is not a JSON object"):
-        write_report(run)
-
-
 def test_an_unfinished_run_tells_how_far_it_is(tmp_path):
     page = page_of(make_run(tmp_path / "run", tail='{"st'))
     assert "not finished: step 86 of 1,000" in page.shown
     assert "6.452" in page.shown
+    assert "--train.max-steps" not in page.shown
 
 
 def test_a_folder_that_holds_nothing_yet_gets_a_page(tmp_path):

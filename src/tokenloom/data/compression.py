@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 from tokenloom.errors import DataError
 
-# A Zstandard block of 4 bytes may unfold to 128 KiB, so that little may be fed at once.
-_ZSTD_FEED_BYTES = 1 << 12
+# A Zstandard block of 4 bytes may unfold to 128 KiB, so little may be fed at once: this much gives up to 16 MiB.
+_ZSTD_FEED_BYTES = 1 << 9
 _GZIP_READ_BYTES = 1 << 20
 
 Chunks = Generator[bytes, None, None]

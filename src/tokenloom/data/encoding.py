@@ -27,6 +27,7 @@ from tokenloom.errors import DataError
 
 SHARD_BYTES = 1 << 24  # of text: what each process holds at once
 RECEIPTS = "receipts"
+CHILD = "from tokenloom.data.encoding import serve; serve()"
 
 
 @dataclass
@@ -179,7 +180,7 @@ class _Pool:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TOKENIZERS_PARALLELISM": "false"}
         # A session of its own: Ctrl-C reaches the parent alone, which then stops its children.
         process = subprocess.Popen(
-            [sys.executable, "-P", "-c", "from tokenloom.data.encoding import serve; serve()"],
+            [sys.executable, "-P", "-c", CHILD],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

@@ -73,9 +73,9 @@ def _find(name: str, stdin: BinaryIO | None) -> list[Source]:
     if name in DOWNLOADS:
         return [_download_source(name)]
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return _folder_sources(path)
-    if path.exists():
+    if name and path.exists():
         return [_file_source(path)]
     if glob.has_magic(name):
         return _glob_sources(str(path))
@@ -189,6 +189,8 @@ def _dataset_source(name: str) -> Source:
 
 
 def _nearest(path: Path) -> str:
+    if not path.name:
+        return ""
     try:
         beside = {str(path.with_name(name)): name for name in os.listdir(path.parent)}
     except OSError:

@@ -64,6 +64,7 @@ def known_levels(values: Mapping[str, float | None] | None, names: Mapping[str, 
 
 
 def tokens_per_epoch(points: Iterable[Point]) -> float | None:
+    """How many tokens an epoch has, by the latest point; None before the first step."""
     latest = max(points, key=lambda point: point.epoch, default=None)
     return latest.tokens / latest.epoch if latest and latest.epoch > 0 and latest.tokens > 0 else None
 

@@ -106,16 +106,20 @@ class WindowProgress:
         now = self._clock()
         figures = _window_figures(done, total, now - self._began)
         if can_draw(self.console):
-            if self._bar is None and done < total and now - self._began >= SECONDS_BEFORE_A_BAR:
-                self._bar = _window_bar(self.console)
-                self._bar.add_task(self._what, figures="")
-                self._bar.start()
-            if self._bar is not None:
-                self._bar.update(self._bar.task_ids[0], completed=done, total=total, figures=figures)
+            # The bar goes with the last window, so that one needs no drawing.
+            if done < total and now - self._began >= SECONDS_BEFORE_A_BAR:
+                self._draw(done, total, figures)
         elif now - self._last_line >= SECONDS_BETWEEN_PLAIN_LINES:
             self._last_line = now
             line = encodable(f"{self._what}: {figures}", self.console.encoding)
             self.console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+    def _draw(self, done: int, total: int, figures: str) -> None:
+        if self._bar is None:
+            self._bar = _window_bar(self.console)
+            self._bar.add_task(self._what, total=total, completed=done, figures=figures)
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], completed=done, figures=figures)
 
 
 def _say_nothing(done: int, total: int) -> None:
@@ -152,5 +156,5 @@ def _bars(console: Console, *columns: ProgressColumn) -> Progress:
         console=console,
         transient=True,
         expand=True,
-        redirect_stdout=False,  # with --json it carries the result
+        redirect_stdout=False,  # with --json stdout carries the result
     )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 
 def stderr_console() -> Console:
+    """A console on stderr: stdout is for results."""
     from rich.console import Console
 
     # Only a real terminal gets control characters: FORCE_COLOR in a build's log does not make it one.
@@ -25,4 +26,5 @@ def can_draw(console: Console) -> bool:
 
 
 def encodable(text: str, encoding: str) -> str:
+    """Text with a question mark for each character that a stream of this encoding cannot carry."""
     return text.encode(encoding, "replace").decode(encoding)

@@ -240,8 +240,8 @@ def _not_a_number(trainee: Trainee, step: int, nats: float, norm: float) -> str:
     what = "loss" if not math.isfinite(nats) else "gradient"
     return (
         f"step {step + 1:,}: the {what} is not a number (loss {nats / trainee.tokens_per_step:g}, "
-        f"gradient norm {norm:g}; batch of windows at tokens {starts} …). The weights are as after step {step:,}; the last checkpoint is good. "
-        "Lower train.learning_rate, or set train.precision to fp32."
+        f"gradient norm {norm:g}; batch of windows at tokens {starts} …). The weights have not seen it; the last "
+        "checkpoint is good. Lower train.learning_rate, or set train.precision to fp32."
     )
 
 

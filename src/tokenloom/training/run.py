@@ -70,8 +70,8 @@ def train_run(
                 timed = _trainee(config, shards, run, runtime, world, estimate, None)
                 config = config.with_values(train={"max_steps": steps_within(timed, budget)})
                 del timed
-            if checkpoint is None and world.is_main:
-                _start_folder(run, config, shards, to_beat)
+            if world.is_main:
+                _open_folder(run, config, shards, to_beat)
             trainee = _trainee(config, shards, run, runtime, world, estimate, checkpoint)
             display.started(_plan(trainee, shards, estimate, budget, to_beat))
             tracker = Tracker(run, trainee.progress.step, tensorboard=config.train.tensorboard)
@@ -158,8 +158,10 @@ def _trainee(
     )
 
 
-def _start_folder(run: Path, config: Config, shards: Shards, baselines: dict[str, Any] | None) -> None:
+def _open_folder(run: Path, config: Config, shards: Shards, baselines: dict[str, Any] | None) -> None:
+    """What stands in the folder from the first step on; a resumed run may have new settings, and no end yet."""
     run.mkdir(parents=True, exist_ok=True)
+    (run / "summary.json").unlink(missing_ok=True)
     write_text(run / CONFIG, config.to_toml())
     identity = _identity(config, shards) | {"shards": str(shards.path.resolve())}
     write_text(run / IDENTITY, json.dumps(identity, indent=2) + "\n")

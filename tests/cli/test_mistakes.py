@@ -1,0 +1,171 @@
+"""What people type wrong: one line that says what, got and do; exit 1 or 2; nothing left behind, nothing overwritten."""
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tokenloom import api
+from tokenloom.cli.main import main
+
+SHORT = ["--train.max-steps", "2", "--model.n-layer", "1", "--model.n-head", "2", "--model.n-embd", "16",
+         "--model.block-size", "8", "--train.batch-size", "2", "--tokenizer", "byte"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with good and bad files, and a small run."""
+    place = tmp_path_factory.mktemp("place")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOKENLOOM_CACHE", str(place / "cache"))
+        patch.chdir(place)
+        (place / "good.txt").write_text("all work and no play makes Jack a dull boy\n" * 100)
+        api.train(
+            "good.txt",
+            out="run",
+            quiet=True,
+            tokenizer="byte",
+            settings={
+                "model": {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 8},
+                "train": {"max_steps": 2, "batch_size": 2},
+            },
+        )
+    (place / "latin1.txt").write_bytes(b"caf\xe9 au lait " * 50)
+    (place / "empty.txt").write_text("")
+    (place / "short.txt").write_text("hi")
+    (place / "odd.xyz").write_text("text of an unknown kind")
+    (place / "nokey.jsonl").write_text('{"text": "fine"}\n{"body": "not fine"}\n')
+    (place / "badline.jsonl").write_text('{"text": "fine"}\n{"text": \n')
+    (place / "number.jsonl").write_text('{"text": 5}\n')
+    (place / "broken.txt.gz").write_bytes(gzip.compress(b"some text " * 1000)[:40])
+    (place / "nogzip.txt.gz").write_bytes(b"this is no gzip file")
+    (place / "noparquet.parquet").write_bytes(b"PAR? this is no parquet file")
+    (place / "nothing").mkdir()
+    (place / "bad.toml").write_text("[train\nmax_steps = 3\n")
+    (place / "unknown.toml").write_text("[train]\nmax_iters = 3\n")
+    (place / "flat.toml").write_text("train = 3\n")
+    (place / "notjson.json").write_text("{")
+    (place / "wordpiece.json").write_text('{"model": {"type": "WordPiece", "vocab": {"a": 0}}}')
+    (place / "existing").mkdir()
+    (place / "existing" / "thesis.txt").write_text("the only copy")
+    shutil.copytree(place / "run", place / "damaged")
+    for weights in (place / "damaged").rglob("model.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:-10])
+    shutil.copytree(place / "run", place / "gone")
+    shutil.rmtree(place / "gone" / "checkpoints")
+    (place / "strange").mkdir()
+    (place / "strange" / "config.json").write_text('{"model_type": "bert"}')
+    return place
+
+
+MISTAKES = [
+    # command line, exit code, and what the line must say
+    (["trian"], 2, "unknown command"),
+    (["train", "good.txt", "--max_iters", "5"], 2, "--train.max-steps"),
+    (["train", "good.txt", "--train.max-stepz", "5"], 2, "--train.max-steps"),
+    (["train", "good.txt", "--lr", "5"], 2, "--train.learning-rate"),
+    (["train", "good.txt", "--train.max-steps", "many"], 2, "train.max_steps"),
+    (["train", "good.txt", "--train.max-steps", "0"], 2, "train.max_steps"),
+    (["train", "good.txt", "--model.dropout", "1.5"], 2, "model.dropout"),
+    (["train", "good.txt", "--model.n-embd", "10", "--model.n-head", "3"], 2, "Try --model.n-embd"),
+    (["train", "good.txt", "--model.n-kv-head", "3"], 2, "n_kv_head"),
+    (["train", "good.txt", "--train.precision", "fp64"], 2, "train.precision"),
+    (["train", "good.txt", "--train.batch-size", "4", "--train.micro-batch-size", "3"], 2, "divide"),
+    (["train", "good.txt", "--preset"], 2, "--preset"),
+    (["train", "good.txt", "--preset", "modern-xz"], 2, "Did you mean modern-xs"),
+    (["train", "good.txt", "--config", "missing.toml"], 2, "missing.toml does not exist"),
+    (["train", "good.txt", "--config", "bad.toml"], 2, "not valid TOML"),
+    (["train", "good.txt", "--config", "unknown.toml"], 2, "Did you mean train.max_steps"),
+    (["train", "good.txt", "--config", "flat.toml"], 2, "must be a table"),
+    (["train", "good.txt", "--budget", "soon"], 2, "290s, 5m or 1h30m"),
+    (["train", "good.txt", "--budget", "-5m"], 2, "length of time"),
+    (["train", "good.txt", "--device", "cuda:7", *SHORT], 2, "not available here"),
+    (["train", "good.txt", "--device", "gpu", *SHORT], 2, 'no device "gpu"'),
+    (["train", "god.txt", *SHORT], 1, "good.txt"),
+    (["train", "tinyshakespear", *SHORT], 1, "tinyshakespeare"),
+    (["train", "nothing", *SHORT], 1, "holds nothing to read"),
+    (["train", "*.nope", *SHORT], 1, "matches nothing"),
+    (["train", "odd.xyz", *SHORT], 1, "odd.xyz"),
+    (["train", "empty.txt", *SHORT], 1, "empty"),
+    (["train", "short.txt", *SHORT], 1, "--model.block-size"),
+    (["train", "latin1.txt", *SHORT], 1, "byte 0xe9 at offset 3"),
+    (["train", "nokey.jsonl", *SHORT], 1, "nokey.jsonl"),
+    (["train", "badline.jsonl", *SHORT], 1, "badline.jsonl"),
+    (["train", "number.jsonl", *SHORT], 1, "number.jsonl"),
+    (["train", "broken.txt.gz", *SHORT], 1, "broken.txt.gz"),
+    (["train", "nogzip.txt.gz", *SHORT], 1, "nogzip.txt.gz"),
+    (["train", "noparquet.parquet", *SHORT], 1, "noparquet.parquet"),
+    (["train", "good.txt", *SHORT[:-1], "gpt3"], 1, "gpt2"),
+    (["train", "good.txt", *SHORT[:-1], "bpe:10"], 1, "bpe:10"),
+    (["train", "good.txt", *SHORT[:-1], "bpe:x"], 1, "bpe"),
+    (["train", "good.txt", *SHORT[:-1], "notjson.json"], 1, "notjson.json"),
+    (["train", "good.txt", *SHORT[:-1], "wordpiece.json"], 1, "wordpiece.json"),
+    (["train", "good.txt", *SHORT, "--out", "existing"], 2, "existing exists already"),
+    (["train", "good.txt", *SHORT, "--out", "good.txt"], 2, "good.txt exists already"),
+    (["train", "good.txt", *SHORT, "--model.vocab-size", "100"], 2, "smaller than the tokenizer"),
+    (["train", "--resume", "nothing"], 1, "not a run"),
+    (["train", "--resume", "run"], 1, "finished: 2 of 2 steps"),
+    (["train", "--resume", "run", "--preset", "modern-s"], 2, "--preset does not go with --resume"),
+    (["train", "--resume", "run", "--model.n-layer", "2"], 1, "its model was"),
+    (["train", "--resume", "damaged", "--train.max-steps", "4"], 1, "no checkpoint of damaged is valid"),
+    (["train", "--resume", "run", "gone"], 2, "takes one run"),
+    (["prepare", "good.txt", "--tokenizer", "byte"], 2, "--out"),
+    (["prepare", "good.txt", "--tokenizer", "byte", "--out", "existing"], 1, "existing"),
+    (["prepare", "latin1.txt", "--tokenizer", "byte", "--out", "new"], 1, "byte 0xe9"),
+    (["prepare", "good.txt", "--val-fraction", "2", "--out", "new"], 2, "data.val_fraction"),
+    (["evaluate"], 2, "model"),
+    (["evaluate", "nowhere"], 1, "nowhere does not exist"),
+    (["evaluate", "good.txt"], 1, "not a folder"),
+    (["evaluate", "run", "missing.txt"], 1, "missing.txt"),
+    (["evaluate", "run", "good.txt", "--stride", "9"], 2, "stride"),
+    (["evaluate", "run", "good.txt", "--context", "99"], 2, "context"),
+    (["evaluate", "run", "empty.txt"], 1, "empty.txt"),
+    (["evaluate", "strange"], 1, "strange"),
+    (["evaluate", "damaged"], 1, "no valid checkpoint"),
+    (["generate", "gone"], 1, "gone"),
+    (["generate", "run@step-7"], 1, "It has: @step-2"),
+    (["generate", "nothing"], 1, "config.json"),
+    (["generate", "run", "--temperature", "-1"], 2, "temperature"),
+    (["generate", "run", "--top-k", "0"], 2, "top_k"),
+    (["generate", "run", "--top-p", "2"], 2, "top_p"),
+    (["generate", "run", "--num-samples", "0"], 2, "--num-samples"),
+    (["generate", "run", "--max-new-tokens", "-1"], 2, "max_new_tokens"),
+    (["generate", "run", "--stop", ""], 2, "stop"),
+    (["info", "nowhere"], 1, "nowhere"),
+]  # fmt: skip
+
+
+def snapshot(place: Path) -> dict[str, bytes]:
+    files = (file for file in place.rglob("*") if file.is_file() and "cache" not in file.parts)
+    return {str(file.relative_to(place)): file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize(("argv", "code", "says"), MISTAKES, ids=[" ".join(row[0])[:70] for row in MISTAKES])
+def test_a_mistake_gets_one_clear_line_and_leaves_nothing(place, monkeypatch, capfd, argv, code, says):
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("TOKENLOOM_CACHE", str(place / "cache"))
+    before = snapshot(place)
+    with pytest.raises(SystemExit) as left:
+        main(argv)
+    said = capfd.readouterr().err
+    last = said.strip().splitlines()[-1]
+    assert left.value.code == code, said
+    assert "Traceback" not in said
+    assert last.startswith("tokenloom: ")
+    assert says in last
+    assert snapshot(place) == before
+
+
+def test_json_output_is_one_object_and_nothing_else(place, monkeypatch, capfd):
+    monkeypatch.chdir(place)
+    for argv in (
+        ["evaluate", "run", "--json"],
+        ["generate", "run", "--max-new-tokens", "3", "--json"],
+        ["info", "--json"],
+    ):
+        with pytest.raises(SystemExit) as left:
+            main(argv)
+        assert left.value.code == 0
+        assert isinstance(json.loads(capfd.readouterr().out), dict)

@@ -1,0 +1,24 @@
+"""The stream that people read."""
+
+import pytest
+from screens import plain, terminal
+
+from tokenloom.reporting.terminal import can_draw, encodable, stderr_console
+
+
+def test_only_a_terminal_that_can_move_its_cursor_is_drawn_on(monkeypatch):
+    assert can_draw(terminal())
+    assert not can_draw(plain())
+    monkeypatch.setenv("TERM", "dumb")
+    assert not can_draw(terminal())
+
+
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_a_log_is_no_terminal_whatever_the_environment_says(monkeypatch, variable):
+    monkeypatch.setenv(variable, "1")
+    assert not can_draw(stderr_console())
+
+
+def test_what_a_stream_cannot_carry_becomes_a_question_mark():
+    assert encodable("aé語", "latin-1") == "aé?"
+    assert encodable("aé語", "utf-8") == "aé語"

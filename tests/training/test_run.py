@@ -1,0 +1,243 @@
+"""Whole runs of tiny models: exact resume above all."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tokenloom import api
+from tokenloom.errors import CheckpointError, Interrupted, TokenloomError, TrainingError, UsageError
+from tokenloom.training import loop
+from tokenloom.training.tracking import read_records
+from tokenloom.weights.checkpoint import list_checkpoints
+
+TIMES = ("seconds", "tokens_per_sec", "mfu")
+TINY = {
+    "model": {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 16, "dropout": 0.1},
+    "data": {"tokenizer": "byte"},
+    "train": {
+        "max_steps": 60,
+        "batch_size": 4,
+        "micro_batch_size": 2,  # two micro-batches an update
+        "eval_interval": 10,
+        "save_interval": 25,
+        "log_interval": 7,  # so that a checkpoint falls between two records
+        "warmup_steps": 5,
+        "device": "cpu",
+    },
+    "sample": {"max_new_tokens": 8},
+}
+# Trains in its own process and kills it, as the power supply would, after step 33.
+KILLED = """
+import json, os, signal, sys
+from tokenloom import api
+from tokenloom.reporting.console import QuietDisplay
+class Killer(QuietDisplay):
+    def stepped(self, step, loss, tokens_per_sec):
+        if step == 33:
+            os.kill(os.getpid(), signal.SIGKILL)
+api._display = lambda quiet: Killer()
+api.train(sys.argv[1], out=sys.argv[2], settings=json.loads(sys.argv[3]))
+"""
+
+
+def settings(**sections):
+    """TINY with some values replaced."""
+    return {name: values | sections.get(name, {}) for name, values in TINY.items()}
+
+
+def without_times(path: Path) -> list[dict]:
+    return [{k: v for k, v in record.items() if k not in TIMES} for record in read_records(path)]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "rhyme.txt"
+    path.write_text("".join(f"{n} green bottles hanging on the wall, and {n * n} more.\n" for n in range(200)))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("TOKENLOOM_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="module")
+def finished(text, tmp_path_factory) -> Path:
+    """A run of 20 steps that came to its end."""
+    run = tmp_path_factory.mktemp("runs") / "finished"
+    short = {"max_steps": 20, "save_interval": 10, "optimizer": "muon"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOKENLOOM_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        api.train(text, out=run, settings=settings(train=short), quiet=True)
+    return run
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("family", "optimizer"), [("gpt2", "adamw"), ("modern", "muon")])
+def test_killed_and_resumed_equals_never_stopped(text, tmp_path, family, optimizer, precision):
+    shape = {"family": family} | ({"bigram_buckets": 64, "value_embeddings": True} if family == "modern" else {})
+    wanted = settings(model=shape, train={"precision": precision, "optimizer": optimizer})
+    api.train(text, out=tmp_path / "whole", settings=wanted, quiet=True)
+
+    command = [sys.executable, "-c", KILLED, str(text), str(tmp_path / "killed"), json.dumps(wanted)]
+    killed = subprocess.run(command, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert [path.name for path in list_checkpoints(tmp_path / "killed" / "checkpoints")] == ["step-00000025"]
+    api.resume(tmp_path / "killed", quiet=True)
+
+    last = "checkpoints/step-00000060"
+    for name in ("model.safetensors", "optimizer.safetensors", "config.json"):
+        assert (tmp_path / "whole" / last / name).read_bytes() == (tmp_path / "killed" / last / name).read_bytes()
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        assert without_times(tmp_path / "whole" / name) == without_times(tmp_path / "killed" / name)
+
+
+def test_a_run_leaves_everything_about_it_in_its_folder(finished):
+    for name in (
+        "config.toml",
+        "metrics.jsonl",
+        "samples.jsonl",
+        "summary.json",
+        "report.html",
+        "loss.png",
+        "loss.pdf",
+    ):
+        assert (finished / name).stat().st_size > 0
+    assert not list(finished.rglob("*.unfinished"))
+    assert not list(finished.parent.glob(".timing-*"))
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["steps"] == 20
+    assert summary["tokens"] == 20 * 4 * 16
+    assert summary["val_loss"] < 5.5  # a model that learned nothing is at ln 257 = 5.55
+
+
+def test_the_training_loss_is_that_of_the_model_before_each_update(finished):
+    first = read_records(finished / "metrics.jsonl")[0]
+    assert first["step"] == 7
+    assert 4 < first["train/loss"] < 5.6
+    assert first["tokens"] == 7 * 64
+
+
+def test_the_summary_agrees_with_evaluate(finished):
+    summary = json.loads((finished / "summary.json").read_text())
+    measured = api.evaluate(finished, quiet=True, precision=summary["precision"])
+    # The same windows in batches of another size: the sums differ by rounding, in bf16 by up to 2^-8 a product.
+    assert measured["loss"] == pytest.approx(summary["val_loss"], rel=1e-5 if summary["precision"] == "fp32" else 5e-3)
+
+
+def test_a_finished_run_goes_on_only_with_more_steps(finished):
+    with pytest.raises(CheckpointError, match=r"finished: 20 of 20 steps.*--train.max-steps"):
+        api.resume(finished, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("sections", "named"),
+    [
+        ({"model": {"n_layer": 3}}, "model"),
+        ({"train": {"seed": 1, "max_steps": 30}}, "seed"),
+        ({"train": {"optimizer": "adamw", "max_steps": 30}}, "optimizer"),
+    ],
+)
+def test_another_model_seed_or_optimizer_is_refused_by_name(finished, sections, named):
+    with pytest.raises(CheckpointError, match=f"its {named} was"):
+        api.resume(finished, settings=sections, quiet=True)
+
+
+def test_a_first_signal_saves_and_says_how_to_go_on(text, tmp_path, monkeypatch):
+    original = loop.update
+
+    def update_and_interrupt(trainee, step):
+        if step == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return original(trainee, step)
+
+    monkeypatch.setattr(loop, "update", update_and_interrupt)
+    with pytest.raises(Interrupted, match="tokenloom train --resume") as stopped:
+        api.train(text, out=tmp_path / "run", settings=settings(), quiet=True)
+    assert stopped.value.exit_code == 143
+    assert [path.name for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000004"]
+
+
+def test_a_loss_that_is_no_number_never_reaches_the_weights(text, tmp_path, monkeypatch):
+    seen = {}
+    original = loop._gradients
+
+    def poisoned(trainee, step):
+        nats = original(trainee, step)
+        if step == 12:
+            next(trainee.model.parameters()).grad.fill_(float("nan"))
+            seen["before"] = [parameter.detach().clone() for parameter in trainee.model.parameters()]
+            seen["model"] = trainee.model
+        return nats
+
+    monkeypatch.setattr(loop, "_gradients", poisoned)
+    with pytest.raises(TrainingError, match=r"step 13: the gradient is not a number.*windows at tokens"):
+        api.train(text, out=tmp_path / "run", settings=settings(), quiet=True)
+    assert all(
+        map(bool, [before.equal(now) for before, now in zip(seen["before"], seen["model"].parameters(), strict=True)])
+    )
+
+
+def test_the_update_does_not_depend_on_the_micro_batch_size(text, tmp_path):
+    losses = []
+    for size in (1, 4):
+        run = tmp_path / str(size)
+        wanted = settings(
+            model={"dropout": 0.0}, train={"micro_batch_size": size, "max_steps": 10, "precision": "fp32"}
+        )
+        losses.append(api.train(text, out=run, settings=wanted, quiet=True)["val_loss"])
+    # fp32 sums in another order: 1e-7 an operation, grown over ten updates.
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_patience_stops_early_and_keeps_the_best(text, tmp_path):
+    wanted = settings(train={"learning_rate": 0.3, "muon_learning_rate": 0.5, "patience": 1, "eval_interval": 5})
+    summary = api.train(text, out=tmp_path / "run", settings=wanted, quiet=True)
+    assert summary["steps"] < 60
+    assert list_checkpoints(tmp_path / "run" / "checkpoints", "best")
+
+
+def test_a_budget_fixes_the_steps_and_is_saved(text, tmp_path):
+    wanted = settings()
+    del wanted["train"]["max_steps"], wanted["train"]["eval_interval"]
+    from tokenloom.training.budget import seconds_since_start
+    from tokenloom.training.run import read_run_config
+
+    summary = api.train(text, out=tmp_path / "run", budget=seconds_since_start() + 6, settings=wanted, quiet=True)
+    assert summary["steps"] == read_run_config(tmp_path / "run").train.max_steps > 1
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"model": {"block_size": 100_000}}, r"context of 100,000 tokens.*--model.block-size"),
+        ({"train": {"batch_size": 5000, "micro_batch_size": None}}, r"fewer than a batch.*--train.batch-size"),
+        ({"model": {"block_size": 4000}}, r"fewer than a batch|validation text"),
+        ({"data": {"val_fraction": 0.001}}, r"validation text has .* too few.*--data.val-fraction 0"),
+        ({"model": {"vocab_size": 100}}, "smaller than the tokenizer's"),
+        ({"train": {"precision": "fp16"}}, "fp16 training needs a GPU"),
+        ({"train": {"device": "abacus"}}, 'no device "abacus"'),
+    ],
+)
+def test_preflight_refuses_with_a_setting_that_works_and_leaves_nothing(text, tmp_path, sections, message):
+    with pytest.raises(TokenloomError, match=message):
+        api.train(text, out=tmp_path / "run", settings=settings(**sections), quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_without_validation_text_works(text, tmp_path):
+    wanted = settings(data={"val_fraction": 0.0}, train={"max_steps": 5})
+    summary = api.train(text, out=tmp_path / "run", settings=wanted, quiet=True)
+    assert summary["val_loss"] is None
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_nothing_existing_is_overwritten(finished, text):
+    before = (finished / "config.toml").read_bytes()
+    with pytest.raises(UsageError, match="exists already.*--resume"):
+        api.train(text, out=finished, settings=settings(), quiet=True)
+    assert (finished / "config.toml").read_bytes() == before
