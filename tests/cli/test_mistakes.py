@@ -1,4 +1,4 @@
-"""What people type wrong: one line that says what, got and do; exit 1 or 2; nothing left behind, nothing overwritten."""
+"""What people type wrong: one line that says what, got and do; exit 1 or 2; nothing left, nothing overwritten."""
 
 import gzip
 import json
@@ -80,7 +80,7 @@ MISTAKES = [
     (["train", "good.txt", "--config", "unknown.toml"], 2, "Did you mean train.max_steps"),
     (["train", "good.txt", "--config", "flat.toml"], 2, "must be a table"),
     (["train", "good.txt", "--budget", "soon"], 2, "290s, 5m or 1h30m"),
-    (["train", "good.txt", "--budget", "-5m"], 2, "length of time"),
+    (["train", "good.txt", "--budget", "-5m"], 2, "--budget requires"),
     (["train", "good.txt", "--device", "cuda:7", *SHORT], 2, "not available here"),
     (["train", "good.txt", "--device", "gpu", *SHORT], 2, 'no device "gpu"'),
     (["train", "god.txt", *SHORT], 1, "good.txt"),
@@ -121,11 +121,11 @@ MISTAKES = [
     (["evaluate", "run", "missing.txt"], 1, "missing.txt"),
     (["evaluate", "run", "good.txt", "--stride", "9"], 2, "stride"),
     (["evaluate", "run", "good.txt", "--context", "99"], 2, "context"),
-    (["evaluate", "run", "empty.txt"], 1, "empty.txt"),
+    (["evaluate", "run", "empty.txt"], 1, "at least 2 tokens"),
     (["evaluate", "strange"], 1, "strange"),
     (["evaluate", "damaged"], 1, "no valid checkpoint"),
     (["generate", "gone"], 1, "gone"),
-    (["generate", "run@step-7"], 1, "It has: @step-2"),
+    (["generate", "run@step-7"], 1, "It has: @step-1, @step-2"),
     (["generate", "nothing"], 1, "config.json"),
     (["generate", "run", "--temperature", "-1"], 2, "temperature"),
     (["generate", "run", "--top-k", "0"], 2, "top_k"),

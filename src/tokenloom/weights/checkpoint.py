@@ -179,13 +179,12 @@ def rotate_checkpoints(folder: Path, keep: int, kind: str = "step") -> None:
 
 def read_model(folder: Path) -> Model:
     """The model in a folder of config.json and model.safetensors; raises `CheckpointError` if they do not fit."""
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder} has no {name}. Name a run, a checkpoint or a Hugging Face GPT-2 folder.")
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "model.safetensors")
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{folder} has no {Path(error.filename).name}. Name a run, a checkpoint or a model."
-        ) from None
     except (ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder} cannot be read: {error}. Use another checkpoint.") from None
     if config.get("model_type") == "gpt2":
