@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def train(
     config: str | Path | None = None,
     out: str | Path | None = None,
     budget: str | float | None = None,
+    started: float | None = None,
     tokenizer: str | None = None,
     settings: Settings | None = None,
     quiet: bool = False,
@@ -61,9 +63,10 @@ def train(
     """Train a model on text and leave everything about it in the folder `out`; gives the headline figures.
 
     Settings come from `preset` (modern-xs), then the TOML file `config`, then `settings`, nested like the file:
-    `{"train": {"max_steps": 100}}`. Without a number of steps anywhere, `budget` ("5m", or seconds) fixes it; two
-    minutes if that is not given either. Raises `TokenloomError`.
+    `{"train": {"max_steps": 100}}`. Without a number of steps anywhere, `budget` ("5m", or seconds) fixes it, counted
+    from `started` (`time.time`; the call, if None); two minutes if that is not given either. Raises `TokenloomError`.
     """
+    started = started or time.time()
     layers = [
         read_preset(preset or DEFAULT_PRESET),
         read_toml(Path(config)) if config else {},
@@ -74,11 +77,11 @@ def train(
     has_steps = any("max_steps" in layer.get("train", {}) for layer in layers)
     if budget is None and not has_steps:
         budget = DEFAULT_BUDGET
-    seconds = parse_budget(str(budget)) if budget is not None else None
+    deadline = started + parse_budget(str(budget)) if budget is not None else None
     run = _new_run_folder(out, chosen)
     with _display(quiet) as display, _data_progress(quiet) as progress:
         shards = prepare_cached(chosen.data, progress=progress)
-        return train_run(chosen, shards, run, budget=seconds, display=display)
+        return train_run(chosen, shards, run, deadline=deadline, display=display)
 
 
 def resume(run: str | Path | None = None, *, settings: Settings | None = None, quiet: bool = False) -> dict[str, Any]:

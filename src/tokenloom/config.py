@@ -18,61 +18,11 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tokenloom.errors import ConfigError
+from tokenloom.foreign_names import FOREIGN_NAMES
 
 Family = Literal["gpt2", "modern"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["constant", "linear", "cosine", "wsd"]
-
-# Names that users of other tools type first, answered with ours.
-FOREIGN_NAMES = {
-    "max_iters": "train.max_steps",
-    "num_steps": "train.max_steps",
-    "num_iterations": "train.max_steps",
-    "num_train_epochs": "train.max_steps",
-    "num_epochs": "train.max_steps",
-    "lr": "train.learning_rate",
-    "lr_decay_iters": "train.max_steps",
-    "warmup_iters": "train.warmup_steps",
-    "warmup": "train.warmup_steps",
-    "wd": "train.weight_decay",
-    "clip": "train.grad_clip",
-    "max_norm": "train.grad_clip",
-    "max_grad_norm": "train.grad_clip",
-    "eval_iters": "train.eval_batches",
-    "eval_iter": "train.eval_batches",
-    "eval_freq": "train.eval_interval",
-    "eval_steps": "train.eval_interval",
-    "save_steps": "train.save_interval",
-    "save_total_limit": "train.keep_checkpoints",
-    "logging_steps": "train.log_interval",
-    "gradient_accumulation_steps": "train.batch_size",
-    "per_device_train_batch_size": "train.micro_batch_size",
-    "device_batch_size": "train.micro_batch_size",
-    "global_batch_size": "train.batch_size",
-    "dtype": "train.precision",
-    "context_length": "model.block_size",
-    "max_seq_len": "model.block_size",
-    "sequence_len": "model.block_size",
-    "seq_len": "model.block_size",
-    "n_ctx": "model.block_size",
-    "n_positions": "model.block_size",
-    "emb_dim": "model.n_embd",
-    "d_model": "model.n_embd",
-    "hidden_size": "model.n_embd",
-    "n_heads": "model.n_head",
-    "num_heads": "model.n_head",
-    "num_attention_heads": "model.n_head",
-    "num_key_value_heads": "model.n_kv_head",
-    "n_layers": "model.n_layer",
-    "num_layers": "model.n_layer",
-    "num_hidden_layers": "model.n_layer",
-    "depth": "model.n_layer",
-    "drop_rate": "model.dropout",
-    "bias": "model.qkv_bias",
-    "train_ratio": "data.val_fraction",
-    "val_ratio": "data.val_fraction",
-    "dataset": "data.sources",
-}
 
 
 class Section(BaseModel):

@@ -133,12 +133,12 @@ def test_any_step_can_be_resumed_without_those_before_it(order):
 @pytest.mark.parametrize("order", ORDERS)
 def test_asking_disturbs_no_random_stream_and_depends_on_none(order):
     torch.manual_seed(0)
-    np.random.seed(0)  # noqa: NPY002
+    np.random.seed(0)
     before = torch.random.get_rng_state()
     first = batches_of(order=order).starts(5)
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(1)
-    np.random.seed(1)  # noqa: NPY002
+    np.random.seed(1)
     assert (batches_of(order=order).starts(5) == first).all()
 
 

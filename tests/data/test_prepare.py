@@ -94,7 +94,7 @@ def test_shards_and_processes_do_not_change_the_tokens(
     whole = prepare(config(corpus, tokenizer=tokenizer, workers=1), tmp_path / "whole")
     monkeypatch.setattr(encoding, "SHARD_BYTES", 100)
     many = prepare(config(corpus, tokenizer=tokenizer, workers=2), tmp_path / "many")
-    again = prepare(config(corpus, tokenizer=tokenizer, workers=1), tmp_path / "again")
+    prepare(config(corpus, tokenizer=tokenizer, workers=1), tmp_path / "again")
     assert len(many.meta["splits"]["train"]["shards"]) > 5
     assert (ids(many.train), ids(many.val)) == (ids(whole.train), ids(whole.val))
     assert many.train.document_ends().tolist() == whole.train.document_ends().tolist()
@@ -137,7 +137,6 @@ def test_a_learned_tokenizer_sees_training_text_only(corpus: Path, tmp_path: Pat
     learned = prepare(config(corpus, tokenizer="char"), tmp_path / "learned")
     expected = make_tokenizer("char", text(plain).split(ENDOFTEXT))
     assert learned.tokenizer.fingerprint == expected.fingerprint
-    assert set("3") - set(text(plain).replace(ENDOFTEXT, "")) == set()
     (tmp_path / "one.txt").write_text("a" * 90 + "z" * 10)
     single = prepare(config(tmp_path / "one.txt", tokenizer="char"), tmp_path / "single")
     assert single.tokenizer.fingerprint == make_tokenizer("char", ["a"]).fingerprint
@@ -206,8 +205,8 @@ def test_touched_or_copied_text_is_still_the_same(corpus: Path, tmp_path: Path) 
     [
         ({"tokenizer": "gpt2"}, "they were made with tokenizer 'byte', not 'gpt2'"),
         ({"val_fraction": 0.2}, "they were made with val_fraction 0.1, not 0.2"),
-        ({"encoding_errors": "replace"}, "encoding_errors 'strict', not 'replace'"),
-        ({"endoftext": "refuse"}, "endoftext 'token', not 'refuse'"),
+        ({"encoding_errors": "replace"}, "they were made with encoding_errors 'strict', not 'replace'"),
+        ({"endoftext": "refuse"}, "they were made with endoftext 'token', not 'refuse'"),
     ],
 )
 def test_other_shards_are_never_overwritten(change: dict, says: str, corpus: Path, tmp_path: Path) -> None:

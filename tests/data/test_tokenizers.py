@@ -27,7 +27,8 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 TRICKY = st.lists(
     st.sampled_from([
         " ", "  ", "\n", "\r\n", "\t", "\x00", "\u3000", "\x85", "'s", "'ll", "’", "1", "23", "a", "The", "é",
-        "e\u0301", "中", "👩\u200d🚀", "!?", "<|", ENDOFTEXT, "endoftext|>", "²", "İ", "ſ", "\ufeff", "\ufffd",
+        "e\u0301", "中", "。", ".", ",", ")", "👩\u200d🚀", "!?", "<|", ENDOFTEXT, "endoftext|>", "²",
+        "İ", "ſ", "\ufeff", "\ufffd",
     ]),
     max_size=20,
 ).map("".join)  # fmt: skip
@@ -397,7 +398,8 @@ def test_stretches_encoded_apart_give_the_ids_of_the_whole(parts: list[str], siz
 def test_stretches_stay_short_wherever_the_text_allows(shakespeare: str) -> None:
     line = shakespeare.replace("\n", " ").replace("  ", " ") * 2
     words = line.replace(" ", "\n")
-    for text in (shakespeare * 2, line, words):
+    chinese = shakespeare.replace(" ", "中").replace("\n", "。")
+    for text in (shakespeare * 2, line, words, chinese):
         pieces = list(stretches((text[i : i + 99_999] for i in range(0, len(text), 99_999)), ENDOFTEXT))
         assert "".join(pieces) == text
         assert max(map(len, pieces)) < STRETCH + 100_000

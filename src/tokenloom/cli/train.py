@@ -66,6 +66,7 @@ def train(
         Print one JSON object with the results on stdout; progress goes to stderr.
     """
     from tokenloom import api
+    from tokenloom.training.budget import process_start
 
     shortcuts = {"seed": seed, "device": device, "precision": precision, "compile": compile}
     settings = {
@@ -81,7 +82,10 @@ def train(
             raise UsageError(f"--resume takes one run, got {len(sources)}. Name one, or none for the newest.")
         summary = api.resume(*sources, settings=settings)
     else:
-        summary = api.train(*sources, preset=preset, config=config, out=out, budget=budget, settings=settings)
+        start = process_start()
+        summary = api.train(
+            *sources, preset=preset, config=config, out=out, budget=budget, started=start, settings=settings
+        )
     if json:
         print(json_format.dumps(summary))
 

@@ -31,7 +31,7 @@ from tokenloom.errors import DataError, Interrupted, TokenizerError
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, the bytes read for it so far, and how many there are, or None."""
 
-SAMPLE_CHARACTERS = 1 << 25  # of training text that a tokenizer learns from
+SAMPLE_CHARACTERS = 1 << 23  # of training text that a tokenizer learns from: learning takes 50 times that in memory
 
 
 def prepare(data: DataConfig, out: str | Path, *, progress: Progress | None = None) -> Shards:

@@ -86,8 +86,8 @@ class GPT2(nn.Module):
         self.lm_head = _linear(C, V, bias=False)
         if config.tie_embeddings:
             self.lm_head.weight = self.wte.weight
-        draw = {"gpt2": _draw_as_gpt2, "book": _draw_as_book}[config.init]
-        draw(self, generator)
+        if not self.wte.weight.is_meta:
+            {"gpt2": _draw_as_gpt2, "book": _draw_as_book}[config.init](self, generator)
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of ids (B, T); with a cache, ids are the tokens not yet seen."""
@@ -124,7 +124,7 @@ def _linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
 
 
 def _embedding(rows: int, width: int) -> nn.Embedding:
-    return nn.Embedding(rows, width, device="meta").to_empty(device=torch.get_default_device())
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
 
 
 def _draw_as_gpt2(model: GPT2, generator: torch.Generator | None) -> None:

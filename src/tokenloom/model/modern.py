@@ -130,7 +130,8 @@ class Modern(nn.Module):
         self.lm_head = _linear(C, V)
         if config.tie_embeddings:
             self.lm_head.weight = self.wte.weight
-        self._draw(generator)
+        if not self.wte.weight.is_meta:
+            self._draw(generator)
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of ids (B, T); with a cache, ids are the tokens not yet seen."""
@@ -207,4 +208,4 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 def _embedding(rows: int, width: int) -> nn.Embedding:
-    return nn.Embedding(rows, width, device="meta").to_empty(device=torch.get_default_device())
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)

@@ -33,17 +33,18 @@ def parse_budget(text: str) -> float:
     return seconds
 
 
-def seconds_since_start() -> float:
-    """Age of this process: the user's clock began when the command was typed, imports included."""
-    return time.time() - psutil.Process().create_time()
+def process_start() -> float:
+    """When this process began (`time.time`): the user's clock ran while torch was imported."""
+    return psutil.Process().create_time()
 
 
-def steps_within(trainee: Trainee, budget: float) -> int:
-    """Updates that fit between now and `budget` seconds after the process began, evaluations and saving included.
+def steps_within(trainee: Trainee, deadline: float) -> int:
+    """Updates that fit between now and `deadline` (`time.time`), evaluations, saving and the report included.
 
     Times a few updates and one evaluation on `trainee`, whose weights are of no use afterwards. Raises `UsageError` if
-    the budget is too short for a single update.
+    there is no time for a single update.
     """
+    budget = deadline - time.time()
     step_seconds = _median_seconds(lambda number: update(trainee, number), budget)
     look_seconds = _seconds(lambda: _look(trainee))
     final_seconds = _seconds(lambda: evaluate_now(trainee))
@@ -53,11 +54,11 @@ def steps_within(trainee: Trainee, budget: float) -> int:
     else:
         fixed_seconds = final_seconds
         step_seconds += look_seconds / train.eval_interval
-    left = budget * (1 - RESERVE_SHARE) - RESERVE_SECONDS - fixed_seconds - seconds_since_start()
+    left = deadline - time.time() - fixed_seconds - RESERVE_SECONDS - RESERVE_SHARE * budget
     if left < step_seconds:
         raise UsageError(
-            f"a budget of {budget:.0f} s leaves no time for an update: starting, evaluating and saving take about "
-            f"{budget - left:.0f} s. Give more time, or a smaller --preset."
+            f"the budget ends {step_seconds - left:.1f} s too early for a single update: there is hardly time to start, "
+            "evaluate and save. Give more, or a smaller --preset."
         )
     return int(left / step_seconds)
 

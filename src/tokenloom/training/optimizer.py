@@ -72,14 +72,27 @@ class Optimizer:
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Take back what `state_tensors` gave; raises `CheckpointError` where it does not fit."""
-        parameters: dict[str, nn.Parameter] = {name: parameter for parameter, name in self.names.items()}
+        places = {
+            (kind, self.names[parameter]): parameter
+            for kind, part in self.parts.items()
+            for group in part.param_groups
+            for parameter in group["params"]
+        }
+        missing = set(places) if tensors else set()  # an optimizer that has made no step remembers nothing
         for path, tensor in tensors.items():
-            kind, key, name = path.split("/", 2)
-            if kind not in self.parts or name not in parameters:
+            kind, _, rest = path.partition("/")
+            key, _, name = rest.partition("/")
+            parameter = places.get((kind, name))
+            if parameter is None or (tensor.ndim > 0 and tensor.shape != parameter.shape):
                 raise CheckpointError(
-                    f"the saved optimizer has {path}, which this run's {'+'.join(self.parts)} has no place for. "
-                    "Resume with the configuration that was saved."
+                    f"the saved optimizer has {path} {tuple(tensor.shape)}, which this run's {'+'.join(self.parts)} "
+                    "has no place for. Resume with the configuration that was saved."
                 )
-            parameter = parameters[name]
+            missing.discard((kind, name))
             # AdamW counts its steps on the CPU or beside the parameter; the moments always live beside it.
             self.parts[kind].state[parameter][key] = tensor.to(parameter.device)
+        if missing:
+            kind, name = min(missing)
+            raise CheckpointError(
+                f"the saved optimizer has nothing of {kind} for {name}. Resume with the configuration that was saved."
+            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import time
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -48,13 +49,13 @@ def train_run(
     run: Path,
     *,
     resume: bool = False,
-    budget: float | None = None,
+    deadline: float | None = None,
     display: Display | None = None,
 ) -> dict[str, Any]:
     """Train, and leave config.toml, metrics, samples, checkpoints, plots and report in `run`; gives the summary.
 
-    With `resume` the run goes on from its newest valid checkpoint, bit for bit as if it had never stopped. `budget`, in
-    seconds since the process began, fixes `max_steps`. Raises `TrainingError`, `CheckpointError`, `UsageError`.
+    With `resume` the run goes on from its newest valid checkpoint, bit for bit as if it had never stopped. A
+    `deadline` (`time.time`) fixes `max_steps`. Raises `TrainingError`, `CheckpointError`, `UsageError`.
     """
     display = display or QuietDisplay()
     config = _with_vocabulary(config, shards)
@@ -66,14 +67,14 @@ def train_run(
         checkpoint = _checkpoint_to_resume(run, config, shards, display) if resume else None
         to_beat = _to_beat(run, shards)
         with StopRequest() as stop:
-            if budget is not None and checkpoint is None:
+            if deadline is not None and checkpoint is None:
                 timed = _trainee(config, shards, run, runtime, world, estimate, None)
-                config = config.with_values(train={"max_steps": steps_within(timed, budget)})
+                config = config.with_values(train={"max_steps": steps_within(timed, deadline)})
                 del timed
             if world.is_main:
                 _open_folder(run, config, shards, to_beat)
             trainee = _trainee(config, shards, run, runtime, world, estimate, checkpoint)
-            display.started(_plan(trainee, shards, estimate, budget, to_beat))
+            display.started(_plan(trainee, shards, estimate, deadline, to_beat))
             tracker = Tracker(run, trainee.progress.step, tensorboard=config.train.tensorboard)
             try:
                 train_loop(trainee, tracker, display, stop)
@@ -221,7 +222,7 @@ def _to_beat(run: Path, shards: Shards) -> dict[str, Any] | None:
 
 
 def _plan(
-    trainee: Trainee, shards: Shards, estimate: Estimate, budget: float | None, baselines: dict[str, Any] | None
+    trainee: Trainee, shards: Shards, estimate: Estimate, deadline: float | None, baselines: dict[str, Any] | None
 ) -> dict[str, Any]:
     config, left = trainee.config, trainee.config.train.max_steps - trainee.progress.step
     return {
@@ -241,7 +242,7 @@ def _plan(
         "max_steps": config.train.max_steps,
         "tokens_per_step": trainee.tokens_per_step,
         "first_step": trainee.progress.step,
-        "budget_seconds": budget,
+        "budget_seconds": None if deadline is None else deadline - time.time(),
         "baselines": baselines,
     }
 

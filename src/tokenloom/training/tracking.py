@@ -22,11 +22,11 @@ class Tracker:
 
     def __init__(self, run: Path, first_step: int = 0, *, tensorboard: bool = False) -> None:
         run.mkdir(parents=True, exist_ok=True)
+        self._board = _open_tensorboard(run, first_step) if tensorboard else None  # first: it may be missing
         self._files = {}
         for name in (METRICS, SAMPLES):
             cut_back(run / name, first_step)
             self._files[name] = (run / name).open("a", encoding="utf-8")
-        self._board = _open_tensorboard(run, first_step) if tensorboard else None
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Losses, rates and times at a step."""

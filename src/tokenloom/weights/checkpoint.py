@@ -94,11 +94,11 @@ def save_checkpoint(
 
 def write_sealed(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a folder, seal it with a manifest, and move it to `path` in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
         write(unfinished)
         files = sorted(file for file in unfinished.rglob("*") if file.is_file())
         entries = {str(f.relative_to(unfinished)): {"bytes": f.stat().st_size, "sha256": _sha256(f)} for f in files}
@@ -111,9 +111,10 @@ def write_sealed(path: Path, write: Callable[[Path], None]) -> None:
             shutil.rmtree(path)
         unfinished.rename(path)
         _flush(path.parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
+        reason = getattr(error, "strerror", None) or error
         raise CheckpointError(
-            f"could not write {path}: {error.strerror or error}. Free some space or choose another --out; "
+            f"could not write {path}: {reason}. Free some space or choose another --out; "
             "earlier checkpoints are untouched."
         ) from error
     finally:
@@ -124,20 +125,21 @@ def damage(path: Path) -> str | None:
     """What is wrong with a sealed folder, in a few words; None if nothing is."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
-        entries = manifest["files"].items()
+        version = manifest["format"]
+        entries = [(name, int(entry["bytes"]), entry["sha256"]) for name, entry in manifest["files"].items()]
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
     except (ValueError, KeyError, AttributeError, TypeError):
         return f"{MANIFEST} is not readable"
-    if manifest.get("format") != FORMAT_VERSION:
-        return f"format {manifest.get('format')} is not {FORMAT_VERSION}"
-    for name, entry in entries:
+    if version != FORMAT_VERSION:
+        return f"format {version} is not {FORMAT_VERSION}"
+    for name, size, sha256 in entries:
         file = path / name
         if not file.is_file():
             return f"{name} is missing"
-        if file.stat().st_size != entry["bytes"]:
-            return f"{name} has {file.stat().st_size:,} bytes instead of {entry['bytes']:,}"
-        if _sha256(file) != entry["sha256"]:
+        if file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size:,} bytes instead of {size:,}"
+        if _sha256(file) != sha256:
             return f"{name} does not match its sha256"
     return None
 
@@ -187,6 +189,8 @@ def read_model(folder: Path) -> Model:
         tensors = load_file(folder / "model.safetensors")
     except (ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder} cannot be read: {error}. Use another checkpoint.") from None
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{folder} cannot be read: config.json is not an object. Use another checkpoint.")
     if config.get("model_type") == "gpt2":
         model_config, tensors = from_huggingface(config, tensors)
     elif "tokenloom" in config:

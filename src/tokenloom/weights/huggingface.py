@@ -16,6 +16,14 @@ PREFIX = "transformer."
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 # Masks that old exports carry as if they were weights.
 IGNORED = (".attn.bias", ".attn.masked_bias")
+# Settings of Hugging Face's GPT-2 under which it computes what ours does; with others the weights would fit in vain.
+COMPUTED_ALIKE: dict[str, tuple[object, ...]] = {
+    "activation_function": ("gelu_new", "gelu_fast", "gelu_pytorch_tanh"),
+    "layer_norm_epsilon": (1e-5,),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "add_cross_attention": (False,),
+}
 
 
 def to_huggingface(
@@ -45,7 +53,11 @@ def from_huggingface(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
         if not ours.endswith(IGNORED):
             state[ours] = tensor.T if ours.endswith(TRANSPOSED) else tensor
     if not model.qkv_bias:
-        state = {name: tensor for name, tensor in state.items() if not name.endswith("c_attn.bias")}
+        biases = {name for name in state if name.endswith("c_attn.bias")}
+        if any(state[name].any() for name in biases):  # saved by us without, and trained since by transformers
+            model = model.model_copy(update={"qkv_bias": True})
+        else:
+            state = {name: tensor for name, tensor in state.items() if name not in biases}
     if model.tie_embeddings:
         state["lm_head.weight"] = state.get("wte.weight", torch.empty(0))
     return model, state
@@ -76,6 +88,11 @@ def _huggingface_config(config: ModelConfig, eot_id: int) -> dict[str, Any]:
 
 
 def _our_config(config: Mapping[str, Any]) -> ModelConfig:
+    for name, alike in COMPUTED_ALIKE.items():
+        if name in config and config[name] not in alike:
+            raise WeightsError(
+                f"this GPT-2 has {name} {config[name]!r}, which is not supported. Supported: {alike[0]!r}."
+            )
     if "tokenloom" in config:
         return Config.of({"model": config["tokenloom"]}).model
     if config.get("model_type") != "gpt2":

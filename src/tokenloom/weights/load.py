@@ -31,8 +31,6 @@ def load(reference: str | Path) -> Loaded:
     that step. A checkpoint or a Hugging Face GPT-2 folder is taken as it stands. Raises `CheckpointError`.
     """
     path, notices = find_checkpoint(reference)
-    if (path / MANIFEST).exists():
-        path = open_checkpoint(path).path
     model, tokenizer = read_model(path), load_tokenizer(path)
     if tokenizer.vocab_size > model.config.vocabulary:
         raise CheckpointError(
@@ -43,7 +41,7 @@ def load(reference: str | Path) -> Loaded:
 
 
 def find_checkpoint(reference: str | Path) -> tuple[Path, list[str]]:
-    """The folder of weights that `reference` names, and a line for each damaged one passed over."""
+    """The folder of weights that `reference` names, verified if sealed, and a line for each damaged one passed over."""
     text = str(reference)
     folder, _, place = text.rpartition("@") if re.search(r"@(best|step-\d+)$", text) else (text, "", "")
     path = Path(folder)
@@ -55,9 +53,9 @@ def find_checkpoint(reference: str | Path) -> tuple[Path, list[str]]:
     if not checkpoints.is_dir():
         if place:
             raise CheckpointError(f"{path} is not a run folder, so it has no @{place}. Leave @{place} out.")
-        return path, []
+        return (open_checkpoint(path).path if (path / MANIFEST).exists() else path), []
     if place.startswith("step-"):
-        return _step_folder(checkpoints, int(place.removeprefix("step-"))), []
+        return open_checkpoint(_step_folder(checkpoints, int(place.removeprefix("step-")))).path, []
     newest, notices = newest_checkpoint(checkpoints, place or "step")
     if newest is None:
         raise CheckpointError(

@@ -21,6 +21,7 @@ Merge = tuple[bytes, bytes]
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 GPT2_MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 SMALLEST_VOCABULARY = 257
+_LONGEST_WORD = 128  # bytes, while learning
 
 _PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 _OTHERS = tuple(byte for byte in range(256) if byte not in _PRINTABLE)
@@ -117,15 +118,18 @@ def learn_byte_pairs(vocab_size: int, texts: Iterable[str]) -> BytePairs:
 
     The same texts give the same merges. A text too short for so many merges gives fewer tokens.
     """
+    from tokenizers import Regex, models, pre_tokenizers, trainers
     from tokenizers import Tokenizer as Learner
-    from tokenizers import models, pre_tokenizers, trainers
 
     if vocab_size < SMALLEST_VOCABULARY:
         raise TokenizerError(
             f"bpe:{vocab_size} is too small: 256 bytes and {ENDOFTEXT} are {SMALLEST_VOCABULARY} tokens. Try bpe:2048."
         )
     learner = Learner(models.BPE())
-    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    # A merge costs the square of a word's length, and text without spaces is one word.
+    short_words = pre_tokenizers.Split(Regex(f".{{{_LONGEST_WORD}}}"), "isolated")
+    bytes_in_words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    learner.pre_tokenizer = pre_tokenizers.Sequence([bytes_in_words, short_words])  # type: ignore[assignment]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(  # type: ignore[call-arg]
         vocab_size=vocab_size - 1, initial_alphabet=alphabet, show_progress=False, special_tokens=[]

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 STRETCH = 1 << 18  # characters: enough that cutting costs nothing, small enough to hold many
-LONGEST = 1 << 22
+LONGEST = 1 << 20  # what a tokenizer has to hold of a text without any place to cut
+
+_AFTER_LETTERS = ".,;:!?)。，、；：！？」"
 
 
 def stretches(texts: Iterable[str], eot_text: str) -> Iterator[str]:
     """The same text in other pieces: the ids of the pieces, joined, are the ids of the whole.
 
-    A cut falls before a single space, or after a single line end, between other characters: GPT-2's pattern and its
-    successors part the text there in any case. Text that has neither for 4 million characters is cut regardless,
-    though never inside a written <|endoftext|>.
+    A cut falls before a single space, after a single line end, or between a letter and a punctuation mark: there
+    GPT-2's pattern and its successors part the text in any case. Text that has no such place for a million characters
+    is cut regardless, though never inside a written <|endoftext|>.
     """
     held: list[str] = []
     size = 0
@@ -22,8 +24,7 @@ def stretches(texts: Iterable[str], eot_text: str) -> Iterator[str]:
         size += len(text)
         if size < STRETCH:
             continue
-        joined = "".join(held)
-        start = 0
+        joined, start = "".join(held), 0
         while len(joined) - start >= STRETCH:
             end = _last_cut(joined, start, min(start + LONGEST, len(joined)), eot_text)
             if end is None:
@@ -36,13 +37,20 @@ def stretches(texts: Iterable[str], eot_text: str) -> Iterator[str]:
 
 
 def _last_cut(text: str, start: int, stop: int, eot_text: str) -> int | None:
-    """The last place in text[start:stop] to cut; None to wait for more text first."""
-    for mark, after in ((" ", 0), ("\n", 1)):
+    """The last place of the best kind in text[start:stop] to cut; None to wait for more text first."""
+    # The characters on both sides of a mark must be known, so that its place can be judged.
+    for mark, cut_after in ((" ", 0), ("\n", 1)):
         at = text.rfind(mark, start + 1, stop - 1)
         while at > start:
             # "/" belongs to the line end before it in some newer patterns.
             if not text[at - 1].isspace() and not text[at + 1].isspace() and text[at + 1] != "/":
-                return at + after
+                return at + cut_after
+            at = text.rfind(mark, start + 1, at)
+    for mark in _AFTER_LETTERS:
+        at = text.rfind(mark, start + 1, stop)
+        while at > start:
+            if text[at - 1].isalpha():
+                return at
             at = text.rfind(mark, start + 1, at)
     if stop - start < LONGEST:
         return None

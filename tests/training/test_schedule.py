@@ -1,0 +1,105 @@
+"""The learning rate at the steps that matter, for every schedule."""
+
+import math
+
+import pytest
+
+from tokenloom.config import TrainConfig
+from tokenloom.training.schedule import learning_rate, muon_learning_rate
+
+SHAPES = ["constant", "linear", "cosine", "wsd"]
+
+
+def config_of(schedule, **options) -> TrainConfig:
+    values = {"max_steps": 100, "warmup_steps": 20, "learning_rate": 1.0, "min_lr": 0.1, "decay_fraction": 0.5}
+    return TrainConfig(schedule=schedule, **{**values, **options})
+
+
+def rates(config) -> list[float]:
+    return [learning_rate(step, config) for step in range(config.max_steps)]
+
+
+@pytest.mark.parametrize("schedule", SHAPES)
+def test_it_rises_in_equal_parts_to_the_peak(schedule):
+    config = config_of(schedule, initial_lr=0.2)
+    rise = rates(config)[:20]
+    assert rise[0] == pytest.approx(0.2 + 0.8 / 20)  # the first update is not wasted on initial_lr itself
+    assert rise[9] == pytest.approx(0.6)
+    assert rise[19] == pytest.approx(1.0)
+    assert [b - a for a, b in zip(rise, rise[1:], strict=False)] == pytest.approx([0.04] * 19)
+
+
+@pytest.mark.parametrize("schedule", SHAPES)
+def test_without_a_warmup_it_starts_at_the_peak(schedule):
+    assert learning_rate(0, config_of(schedule, warmup_steps=0)) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("schedule", "after_warmup", "quarter", "half", "three_quarters", "last", "end"),
+    [
+        ("constant", 1, 1, 1, 1, 1, 1),
+        ("linear", 1, 0.775, 0.55, 0.325, 0.1 + 0.9 / 80, 0.1),
+        ("cosine", 1, 0.1 + 0.45 * (1 + math.sqrt(0.5)), 0.55, 0.1 + 0.45 * (1 - math.sqrt(0.5)), None, 0.1),
+        ("wsd", 1, 1, 1, 0.55, 0.1 + 0.9 / 40, 0.1),
+    ],
+)
+def test_it_falls_as_its_name_says(schedule, after_warmup, quarter, half, three_quarters, last, end):
+    config = config_of(schedule)
+    at = {20: after_warmup, 40: quarter, 60: half, 80: three_quarters, 99: last, 100: end}
+    at[99] = last or 0.1 + 0.45 * (1 + math.cos(math.pi * 79 / 80))
+    for step, expected in at.items():
+        assert learning_rate(step, config) == pytest.approx(expected), step
+
+
+@pytest.mark.parametrize("schedule", SHAPES)
+@pytest.mark.parametrize("warmup", [0, 1, 20, 99, 100, 500])
+def test_it_stays_within_its_bounds_whatever_the_warmup(schedule, warmup):
+    config = config_of(schedule, warmup_steps=warmup, initial_lr=0.05)
+    seen = rates(config)
+    assert all(0.05 < rate <= 1.0 for rate in seen)
+    fall = seen[warmup:]
+    assert fall == sorted(fall, reverse=True)
+    assert learning_rate(10**6, config) <= 1.0  # past the end too
+
+
+@pytest.mark.parametrize("schedule", SHAPES)
+def test_a_run_of_a_single_step_has_a_rate(schedule):
+    assert learning_rate(0, config_of(schedule, max_steps=1, warmup_steps=0)) == 1.0
+    assert learning_rate(0, config_of(schedule, max_steps=1, warmup_steps=1)) == 1.0
+
+
+@pytest.mark.parametrize("decay", [0.1, 0.5, 1.0])
+def test_wsd_is_stable_and_decays_at_the_end(decay):
+    config = config_of("wsd", warmup_steps=0, decay_fraction=decay, min_lr=0.0)
+    seen = rates(config)
+    assert seen.count(1.0) == pytest.approx(100 * (1 - decay), abs=1)
+    assert learning_rate(100, config) == 0.0
+    if decay == 1.0:
+        assert seen == pytest.approx(rates(config_of("linear", warmup_steps=0, min_lr=0.0)))
+
+
+def test_muons_is_the_same_share_of_its_peak():
+    config = config_of("cosine", muon_learning_rate=0.02)
+    for step in (0, 5, 19, 20, 50, 99):
+        assert muon_learning_rate(step, config) == pytest.approx(0.02 * learning_rate(step, config))
+
+
+def test_appendix_d_warms_up_over_27_of_135_steps_and_follows_the_cosine_of_the_book():
+    """Peak 1e-3, initial and minimum 1e-5; the book's code is written out on the right."""
+    config = TrainConfig(
+        max_steps=135, warmup_steps=27, schedule="cosine", learning_rate=1e-3, initial_lr=1e-5, min_lr=1e-5
+    )
+    assert config.warmup_steps == int(0.2 * config.max_steps)
+    for step in range(27, 135):
+        progress = (step - 27) / (135 - 27)
+        book = 1e-5 + (1e-3 - 1e-5) * 0.5 * (1 + math.cos(math.pi * progress))
+        assert learning_rate(step, config) == pytest.approx(book, rel=1e-12)
+    for step in range(27):  # ours is one step ahead here: the book's first update is made at initial_lr
+        book = 1e-5 + (step + 1) * (1e-3 - 1e-5) / 27
+        assert learning_rate(step, config) == pytest.approx(book, rel=1e-12)
+    assert max(rates(config)) == 1e-3
+
+
+def test_the_books_own_training_has_one_rate_throughout():
+    config = TrainConfig(max_steps=90, schedule="constant", learning_rate=4e-4, warmup_steps=0)
+    assert set(rates(config)) == {4e-4}

@@ -1,0 +1,584 @@
+"""Checkpoints: whole or absent, bit for bit, and never trusted without a look."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tokenloom.config import ModelConfig, TrainConfig
+from tokenloom.data.tokenizers import load_tokenizer, make_tokenizer
+from tokenloom.errors import CheckpointError, TokenloomError
+from tokenloom.model.gpt2 import GPT2
+from tokenloom.training.optimizer import Optimizer
+from tokenloom.weights import checkpoint as checkpoint_module
+from tokenloom.weights.checkpoint import (
+    MANIFEST,
+    damage,
+    list_checkpoints,
+    newest_checkpoint,
+    open_checkpoint,
+    read_model,
+    rotate_checkpoints,
+    save_checkpoint,
+    write_sealed,
+    write_text,
+)
+from tokenloom.weights.load import load
+
+TEXT = "the quick brown fox jumps over the lazy dog. 0123456789"
+STATE = {"tokens": 640, "best_val_loss": 1 / 3, "seconds": 2.5}
+FILES = {
+    "config.json",
+    "model.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    MANIFEST,
+}
+
+
+class NamelessTokenizer:
+    """As little as a checkpoint asks of a tokenizer."""
+
+    eot_id = 0
+
+    def save(self, folder: Path) -> None:
+        (folder / "tokenizer.json").write_text("{}")
+
+
+def trained_optimizer(model, **options) -> Optimizer:
+    optimizer = Optimizer(model, TrainConfig(**options))
+    ids = torch.randint(0, 50, (2, 2, 8), generator=torch.Generator().manual_seed(3))
+    for step in range(2):
+        optimizer.zero_grad()
+        model.loss(*ids).backward()
+        optimizer.step(step)
+    return optimizer
+
+
+def save(folder, step=1000, model=None, **options):
+    model = model or tiny_gpt2()
+    return save_checkpoint(folder, step, model, NamelessTokenizer(), state=STATE, **options)
+
+
+def tiny_gpt2() -> GPT2:
+    shape = {"vocab_size": 50, "block_size": 8, "n_layer": 1, "n_head": 2, "n_embd": 8}
+    return GPT2(ModelConfig(family="gpt2", **shape), torch.Generator().manual_seed(0))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def flip(file: Path, position: int = -1, bit: int = 1) -> None:
+    data = bytearray(file.read_bytes())
+    data[position] ^= bit
+    file.write_bytes(data)
+
+
+# Round trip
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("family", ["gpt2", "modern"])
+def test_everything_comes_back_bit_for_bit(tmp_path, model_of, family, tied, optimizer):
+    model = model_of(family, tie_embeddings=tied).train()
+    tensors = trained_optimizer(model, optimizer=optimizer).state_tensors()
+    saved = save_checkpoint(tmp_path, 7, model, NamelessTokenizer(), state=STATE, optimizer=tensors)
+    opened = open_checkpoint(saved.path)
+    assert saved.path == tmp_path / "step-00000007"
+    assert opened.step == 7
+    assert opened.state() == {"format": 1, "step": 7, **STATE}
+
+    again = opened.model()
+    assert again.config == model.config
+    assert not again.training
+    assert again.state_dict().keys() == model.state_dict().keys()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+    assert (again.lm_head.weight is again.wte.weight) == tied
+    ids = torch.arange(16)[None]
+    assert torch.equal(again(ids), model.eval()(ids))
+
+    restored = opened.optimizer_tensors()
+    assert restored.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(restored[name], tensor), name
+        assert restored[name].dtype == tensor.dtype
+
+
+@pytest.mark.parametrize("family", ["gpt2", "modern"])
+def test_a_model_without_query_biases_comes_back_without(tmp_path, model_of, family):
+    model = model_of(family, qkv_bias=False) if family == "gpt2" else model_of(family)
+    again = read_model(save(tmp_path, model=model).path)
+    assert again.state_dict().keys() == model.state_dict().keys()
+    assert again.config == model.config
+
+
+def test_a_read_model_trains_on(tmp_path, model):
+    again = read_model(save(tmp_path, model=model).path).train()
+    trained_optimizer(again)
+    assert any(not torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
+
+
+def test_a_saved_model_is_not_changed_by_saving(tmp_path, model):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    save(tmp_path, model=model.train())
+    assert model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_checkpoint_may_be_weights_alone(tmp_path):
+    saved = save(tmp_path, kind="best")
+    assert saved.path.name == "best-00001000"
+    assert saved.step == 1000
+    assert saved.optimizer_tensors() == {}
+    assert list_checkpoints(tmp_path) == []
+    assert list_checkpoints(tmp_path, "best") == [saved.path]
+
+
+# What is in the folder
+
+
+def test_a_checkpoint_is_safetensors_and_json_and_nothing_else(tmp_path, model):
+    tokenizer = make_tokenizer("byte")
+    tensors = trained_optimizer(model).state_tensors()
+    path = save_checkpoint(tmp_path, 1, model, tokenizer, state=STATE, optimizer=tensors).path
+    assert set(contents(path)) == FILES
+    for name, data in contents(path).items():
+        if name.endswith(".json"):
+            json.loads(data)
+        else:  # safetensors: the length of a JSON header, then the header
+            length = int.from_bytes(data[:8], "little")
+            json.loads(data[8 : 8 + length])
+    assert load_tokenizer(path).fingerprint == tokenizer.fingerprint
+
+
+def test_the_manifest_holds_size_and_digest_of_every_other_file_and_is_written_last(tmp_path, monkeypatch):
+    written = []
+    flush = checkpoint_module._flush
+    monkeypatch.setattr(checkpoint_module, "_flush", lambda path: (written.append(path.name), flush(path)))
+    path = save(tmp_path).path
+    manifest = json.loads((path / MANIFEST).read_text())
+    assert set(manifest["files"]) == set(contents(path)) - {MANIFEST}
+    names = [name for name in written if (path / name).is_file()]
+    assert names[-1] == MANIFEST
+    assert set(names) == set(contents(path))  # everything is flushed
+    assert written[-2:] == [".step-00001000.unfinished", tmp_path.name]  # the folders too
+    assert damage(path) is None
+
+
+# Damage
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+@pytest.mark.parametrize("harm", ["removed", "truncated", "emptied", "flipped", "lengthened"])
+def test_harm_to_any_file_is_seen_and_the_one_before_is_taken(tmp_path, name, harm):
+    model = tiny_gpt2()
+    tokenizer = make_tokenizer("byte")
+    tensors = trained_optimizer(model).state_tensors()
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, model, tokenizer, state=STATE, optimizer=tensors)
+    file = tmp_path / "step-00000002" / name
+    data = file.read_bytes()
+    harms = {
+        "removed": file.unlink,
+        "truncated": lambda: file.write_bytes(data[: len(data) // 2]),
+        "emptied": lambda: file.write_bytes(b""),
+        "flipped": lambda: flip(file, len(data) // 2),
+        "lengthened": lambda: file.write_bytes(data + b"x"),
+    }
+    harms[harm]()
+    problem = damage(file.parent)
+    assert problem
+    assert name == MANIFEST or name in problem
+    with pytest.raises(CheckpointError, match="is damaged"):
+        open_checkpoint(file.parent)
+    newest, (notice,) = newest_checkpoint(tmp_path)
+    assert newest.step == 1
+    assert str(file.parent) in notice
+    assert problem in notice
+
+
+def test_no_flipped_bit_of_the_manifest_goes_unseen(tmp_path):
+    """Except where it changes white space alone, and so nothing that is said."""
+    path = save(tmp_path).path
+    file = path / MANIFEST
+    meaning, original = json.loads(file.read_text()), file.read_bytes()
+    for position in range(len(original)):
+        for bit in (1, 2, 4, 32, 128):
+            flip(file, position, bit)
+            problem = damage(path)
+            assert problem or json.loads(file.read_text()) == meaning, (position, bit)
+            file.write_bytes(original)
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", "3", '{"files": []}', '{"files": {"a": 1}}', '{"format": 99, "files": {}}']
+)
+def test_a_manifest_that_is_something_else_is_damage(tmp_path, content):
+    path = save(tmp_path).path
+    (path / MANIFEST).write_text(content)
+    assert damage(path)
+
+
+def test_all_damaged_leaves_nothing_and_a_notice_for_each(tmp_path):
+    for step in (1, 2, 3):
+        (save(tmp_path, step).path / MANIFEST).unlink()
+    newest, notices = newest_checkpoint(tmp_path)
+    assert newest is None
+    assert [f"{step:08d}" in notice for step, notice in zip((3, 2, 1), notices, strict=True)] == [True] * 3
+
+
+def test_where_there_is_no_checkpoint_there_is_none(tmp_path):
+    assert newest_checkpoint(tmp_path) == (None, [])
+    assert newest_checkpoint(tmp_path / "absent") == (None, [])
+
+
+def test_checkpoints_are_ordered_by_number_and_strangers_left_alone(tmp_path):
+    steps = (99_999_999, 100_000_000, 5)
+    for step in steps:
+        save(tmp_path, step)
+    for stranger in ("step-", "step-12", "step-0000000x", ".step-00000009.unfinished", "best-00000001"):
+        (tmp_path / stranger).mkdir()
+    assert [int(path.name[5:]) for path in list_checkpoints(tmp_path)] == sorted(steps)
+    assert newest_checkpoint(tmp_path)[0].step == 100_000_000
+
+
+# Rotation
+
+
+def steps_left(folder: Path) -> list[int]:
+    return [int(path.name[5:]) for path in list_checkpoints(folder)]
+
+
+def test_rotation_keeps_the_newest(tmp_path):
+    for step in range(1, 6):
+        save(tmp_path, step)
+        save(tmp_path, step, kind="best")
+    rotate_checkpoints(tmp_path, 2)
+    assert steps_left(tmp_path) == [4, 5]
+    assert len(list_checkpoints(tmp_path, "best")) == 5
+    rotate_checkpoints(tmp_path, 2)
+    assert steps_left(tmp_path) == [4, 5]
+
+
+def test_rotation_never_removes_the_newest_valid_one(tmp_path):
+    for step in range(1, 6):
+        save(tmp_path, step)
+    for step in (3, 4, 5):
+        flip(tmp_path / f"step-{step:08d}" / "model.safetensors")
+    rotate_checkpoints(tmp_path, 1)
+    assert steps_left(tmp_path) == [2, 5]
+    assert newest_checkpoint(tmp_path)[0].step == 2
+
+
+# Failing writes
+
+
+def full_disk(*args, **kwargs):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def interrupted(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("place", ["save_file", "_write_json", "_flush", "_sha256"])
+@pytest.mark.parametrize("same_name", [True, False])
+@pytest.mark.parametrize(("failure", "error"), [(full_disk, CheckpointError), (interrupted, KeyboardInterrupt)])
+def test_a_write_that_fails_leaves_the_old_one_whole_and_nothing_unfinished(
+    tmp_path, monkeypatch, place, same_name, failure, error
+):
+    before = contents(save(tmp_path, 1).path)
+    monkeypatch.setattr(checkpoint_module, place, failure)
+    with pytest.raises(error):
+        save(tmp_path, 1 if same_name else 2)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    assert contents(tmp_path / "step-00000001") == before
+    assert newest_checkpoint(tmp_path)[0].step == 1
+    save(tmp_path, 2)
+    assert newest_checkpoint(tmp_path)[0].step == 2
+
+
+def test_an_interruption_in_the_middle_of_the_tokenizer_leaves_nothing(tmp_path):
+    class Interrupting(NamelessTokenizer):
+        def save(self, folder):
+            super().save(folder)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path, 1, tiny_gpt2(), Interrupting(), state=STATE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint_module, "save_file", full_disk)
+    with pytest.raises(CheckpointError) as refused:
+        save(tmp_path)
+    assert str(refused.value) == (
+        f"could not write {tmp_path / 'step-00001000'}: No space left on device. "
+        "Free some space or choose another --out; earlier checkpoints are untouched."
+    )
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="a limit on the size of files needs POSIX")
+def test_a_disk_that_is_really_full_is_told_the_same_way(tmp_path):
+    """safetensors reports a failed write as an error of its own; the limit stands for a full disk."""
+    script = """
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_checkpoint import CheckpointError, save
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+try:
+    save(Path(sys.argv[1]))
+except CheckpointError as error:
+    sys.exit(0 if "could not write" in str(error) else 3)
+sys.exit(4)
+"""
+    arguments = [sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent)]
+    finished = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_told_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="could not write"):
+        save(tmp_path / "file" / "checkpoints")
+
+
+def test_what_a_killed_process_left_unfinished_is_in_nobodys_way(tmp_path):
+    unfinished = tmp_path / ".step-00001000.unfinished"
+    unfinished.mkdir()
+    (unfinished / "model.safetensors").write_text("half")
+    assert newest_checkpoint(tmp_path) == (None, [])
+    saved = save(tmp_path)
+    assert not unfinished.exists()
+    assert damage(saved.path) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a process for every moment")
+def test_a_process_killed_at_any_moment_leaves_a_valid_checkpoint(tmp_path):
+    """Step 2 is written by processes that die before the first, the second … of their calls to the file system."""
+    script = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_checkpoint import newest_checkpoint, save, tiny_gpt2
+
+CALLS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree")
+model = tiny_gpt2()
+
+def write_and_die(folder, moment):
+    calls = 0
+    def watch(event, arguments):
+        nonlocal calls
+        calls += event in CALLS
+        if calls > moment:
+            os._exit(9)
+    sys.addaudithook(watch)
+    save(folder, 2, model)
+    os._exit(0)
+
+for moment in range(1000):
+    folder = Path(sys.argv[1]) / str(moment)
+    save(folder, 1, model)
+    if os.fork() == 0:
+        write_and_die(folder, moment)
+    died = os.waitstatus_to_exitcode(os.wait()[1]) == 9
+    newest, notices = newest_checkpoint(folder)
+    assert notices == [] and newest is not None and newest.model()
+    print(newest.step)
+    if not died:
+        break
+"""
+    arguments = [sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent)]
+    finished = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    steps = [int(step) for step in finished.stdout.split()]
+    assert steps == sorted(steps)
+    assert len(steps) > 20
+    assert (steps[0], steps[-1]) == (1, 2)
+
+
+def test_a_folder_may_be_sealed_by_anyone(tmp_path):
+    def write(folder: Path) -> None:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "file").write_text("x")
+
+    write_sealed(tmp_path / "there" / "sealed", write)
+    assert damage(tmp_path / "there" / "sealed") is None
+    (tmp_path / "there" / "sealed" / "deep" / "file").write_text("y")
+    assert damage(tmp_path / "there" / "sealed") == "deep/file does not match its sha256"
+
+
+def test_a_small_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    write_text(tmp_path / "a.json", "old")
+    monkeypatch.setattr(checkpoint_module, "_flush", full_disk)
+    with pytest.raises(OSError):
+        write_text(tmp_path / "a.json", "new")
+    assert (tmp_path / "a.json").read_text() == "old"
+    monkeypatch.undo()
+    write_text(tmp_path / "a.json", "neu ✨")
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == "neu ✨"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json"]
+
+
+# Models that do not fit
+
+
+def edited(path: Path, edit) -> Path:
+    config = json.loads((path / "config.json").read_text())
+    edit(config)
+    (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda path: (path / "config.json").unlink(), "has no config.json"),
+        (lambda path: (path / "model.safetensors").unlink(), "has no model.safetensors"),
+        (lambda path: (path / "config.json").write_text("{"), "cannot be read"),
+        (lambda path: (path / "config.json").write_text("[]"), "cannot be read"),
+        (lambda path: (path / "model.safetensors").write_bytes(b"x" * 99), "cannot be read"),
+        (lambda path: edited(path, lambda c: c["tokenloom"].update(n_layer=3)), "lacks tensor h.2."),
+        (lambda path: edited(path, lambda c: c["tokenloom"].update(n_layer=1)), "has an unknown tensor h.1."),
+        (lambda path: edited(path, lambda c: c["tokenloom"].update(vocab_size=61)), "tensor .* is .*config.json says"),
+        (lambda path: edited(path, lambda c: c["tokenloom"].update(stranger=1)), "stranger"),
+        (lambda path: (path / "config.json").write_text('{"model_type": "llama"}'), 'holds a "llama"'),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_by_name(tmp_path, model, harm, said):
+    path = save(tmp_path, model=model).path
+    harm(path)
+    with pytest.raises(TokenloomError, match=said) as refused:
+        read_model(path)
+    assert "\n" not in str(refused.value)
+
+
+# References to models, wherever a command takes one
+
+
+@pytest.fixture
+def run(tmp_path, model):
+    """A run folder with steps 1, 2 and 3 and a best one of step 2; each has its step as its first weight."""
+    tokenizer = make_tokenizer("char", [TEXT])
+    config = model.config.model_copy(update={"vocab_size": tokenizer.vocab_size})
+    sized = type(model)(config, torch.Generator().manual_seed(0))
+    for step, kind in ((1, "step"), (2, "step"), (2, "best"), (3, "step")):
+        with torch.no_grad():
+            sized.wte.weight[0, 0] = step if kind == "step" else 99
+        save_checkpoint(tmp_path / "run" / "checkpoints", step, sized, tokenizer, state=STATE, kind=kind)
+    return tmp_path / "run"
+
+
+def loaded_step(reference) -> float:
+    return load(reference).model.wte.weight[0, 0].item()
+
+
+def test_a_run_means_its_newest_checkpoint(run):
+    loaded = load(run)
+    assert loaded.model.wte.weight[0, 0] == 3
+    assert loaded.path == run / "checkpoints" / "step-00000003"
+    assert loaded.notices == []
+    assert loaded.tokenizer.decode(loaded.tokenizer.encode(TEXT)) == TEXT
+    assert loaded_step(str(run)) == 3
+    assert loaded_step(f"{run}/") == 3
+
+
+def test_a_run_whose_newest_checkpoint_is_damaged_steps_back_and_says_so(run):
+    flip(run / "checkpoints" / "step-00000003" / "model.safetensors")
+    loaded = load(run)
+    assert loaded.model.wte.weight[0, 0] == 2
+    assert len(loaded.notices) == 1
+    assert "step-00000003 is damaged" in loaded.notices[0]
+
+
+def test_a_reference_may_name_the_best_a_step_or_a_checkpoint(run):
+    assert loaded_step(f"{run}@best") == 99
+    assert loaded_step(f"{run}@step-1") == 1
+    assert loaded_step(f"{run}@step-00000002") == 2
+    assert loaded_step(run / "checkpoints" / "step-00000002") == 2
+    assert loaded_step(run / "checkpoints" / "best-00000002") == 99
+
+
+def test_a_step_that_only_the_best_checkpoint_has_is_found_there(run):
+    shutil.rmtree(run / "checkpoints" / "step-00000002")
+    assert loaded_step(f"{run}@step-2") == 99
+
+
+def test_a_name_with_an_at_sign_in_it_is_a_name(run):
+    moved = run.rename(run.with_name("me@home"))
+    assert loaded_step(moved) == 3
+    assert loaded_step(f"{moved}@best") == 99
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("{run}@step-7", r"no checkpoint of step 7\. It has: @step-1, @step-2, @step-3\."),
+        ("{run}/absent", "absent does not exist"),
+        ("{run}@worst", "@worst does not exist"),
+        ("{run}/checkpoints/step-00000001@best", "is not a run folder, so it has no @best"),
+        ("{run}/checkpoints/step-00000001/config.json", "is not a folder"),
+        ("{run}/..", "has no config.json"),
+    ],
+)
+def test_a_reference_to_nothing_says_what_there_is(run, reference, said):
+    with pytest.raises(CheckpointError, match=said) as refused:
+        load(reference.format(run=run))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_run_without_a_valid_checkpoint_says_so(run):
+    for path in (run / "checkpoints").iterdir():
+        flip(path / "model.safetensors")
+    for place in ("", "@best"):
+        with pytest.raises(CheckpointError, match="has no valid checkpoint"):
+            load(f"{run}{place}")
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").mkdir()
+    with pytest.raises(CheckpointError, match="Train it first"):
+        load(run)
+
+
+@pytest.mark.parametrize("reference", ["{run}@step-2", "{run}/checkpoints/step-00000002"])
+def test_a_damaged_checkpoint_named_outright_is_refused_and_no_other_taken(run, reference):
+    flip(run / "checkpoints" / "step-00000002" / "model.safetensors")
+    with pytest.raises(CheckpointError, match="step-00000002 is damaged: model.safetensors does not match"):
+        load(reference.format(run=run))
+
+
+def test_a_step_that_lost_its_manifest_is_refused(run):
+    (run / "checkpoints" / "step-00000002" / MANIFEST).unlink()
+    with pytest.raises(CheckpointError, match=f"{MANIFEST} is missing"):
+        load(f"{run}@step-2")
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):
+    path = save_checkpoint(tmp_path, 1, tiny_gpt2(), make_tokenizer("byte"), state=STATE).path
+    with pytest.raises(CheckpointError, match="the tokenizer knows 257 tokens, the model 50"):
+        load(path)
+
+
+def test_a_model_may_be_saved_from_any_module_state(tmp_path, model):
+    """Weights that are views of one another, as transposed ones are, are written in full."""
+    with torch.no_grad():
+        model.h[0].mlp.c_fc.weight = nn.Parameter(model.h[0].mlp.c_fc.weight.T.contiguous().T)
+    again = read_model(save(tmp_path, model=model).path)
+    assert torch.equal(again.h[0].mlp.c_fc.weight, model.h[0].mlp.c_fc.weight)
