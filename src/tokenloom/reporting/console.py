@@ -261,9 +261,17 @@ def _plan_lines(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         "model": ", ".join(model),
         "machine": ", ".join(machine),
         "plan": _schedule_line(plan),
+        "needs": ", ".join(_needs(plan)),
         "to beat": f"{to_beat} bits/byte" if to_beat else "",
     }
     return [(name, text) for name, text in lines.items() if text]
+
+
+def _needs(plan: Mapping[str, Any]) -> list[str]:
+    """Memory and time, as far as they can be known beforehand."""
+    memory, seconds = plan.get("memory_bytes"), plan.get("estimated_seconds")
+    known = [f"about {memory / 1e9:.1f} GB of memory"] if memory else []
+    return [*known, f"about {duration(seconds)}"] if seconds and not plan.get("budget_seconds") else known
 
 
 def _schedule_line(plan: Mapping[str, Any]) -> str:

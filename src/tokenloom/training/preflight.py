@@ -10,8 +10,6 @@ from tokenloom.data.shards import Shards
 from tokenloom.errors import TrainingError
 from tokenloom.model.counts import count_parameters, training_flops_per_token
 
-# Share of the machine's matrix-product ceiling that a training step reaches, for a first guess at the time.
-USUAL_MFU = 0.3
 # fp32 weights, gradients and AdamW's two moments.
 BYTES_A_PARAMETER = 16
 # Numbers kept for the backward pass by a block, for each token and each unit of width (measured on both families).
@@ -27,10 +25,6 @@ class Estimate:
     windows: int
     validation_windows: int
     memory_bytes: int
-
-    def seconds(self, tokens: int, peak_flops: float) -> float:
-        """A first guess at the training time of so many tokens."""
-        return tokens * self.flops_per_token / (USUAL_MFU * peak_flops)
 
 
 def preflight(config: Config, shards: Shards, world_size: int = 1) -> Estimate:

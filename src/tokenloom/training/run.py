@@ -32,7 +32,7 @@ from tokenloom.reporting.console import Display, QuietDisplay
 from tokenloom.reporting.report import write_report
 from tokenloom.training.budget import steps_within
 from tokenloom.training.interrupt import StopRequest
-from tokenloom.training.loop import Progress, Trainee, evaluate_now, train_loop
+from tokenloom.training.loop import Progress, Trainee, evaluate_now, guess_seconds, train_loop
 from tokenloom.training.optimizer import Optimizer
 from tokenloom.training.preflight import Estimate, preflight
 from tokenloom.training.tracking import METRICS, Tracker, read_records
@@ -224,7 +224,7 @@ def _to_beat(run: Path, shards: Shards) -> dict[str, Any] | None:
 def _plan(
     trainee: Trainee, shards: Shards, estimate: Estimate, deadline: float | None, baselines: dict[str, Any] | None
 ) -> dict[str, Any]:
-    config, left = trainee.config, trainee.config.train.max_steps - trainee.progress.step
+    config = trainee.config
     return {
         "run": str(trainee.run),
         "data": " ".join(config.data.sources),
@@ -235,7 +235,7 @@ def _plan(
         "parameters": estimate.parameters,
         "flops_per_token": estimate.flops_per_token,
         "memory_bytes": estimate.memory_bytes,
-        "estimated_seconds": estimate.seconds(left * trainee.tokens_per_step, trainee.peak_flops),
+        "estimated_seconds": guess_seconds(trainee) if deadline is None else deadline - time.time(),
         "device": str(trainee.runtime.device),
         "precision": trainee.runtime.precision,
         "threads": torch.get_num_threads(),
