@@ -137,7 +137,7 @@ class TrainConfig(Section):
     initial_lr: float = Field(default=0.0, ge=0)
     """Where the warmup starts (of AdamW; Muon's starts at the same share of its peak)."""
     decay_fraction: float = Field(default=0.6, gt=0, le=1)
-    """Share of the updates, at the end, over which wsd decays."""
+    """Share of the updates after the warmup, at the end, over which wsd decays."""
     weight_decay: float = Field(default=0.1, ge=0)
     """Decoupled weight decay, on matrices and embeddings only."""
     beta1: float = Field(default=0.8, ge=0, lt=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -37,7 +38,8 @@ TRICKY = st.lists(
 @cache
 def tokenizer(kind: str) -> Tokenizer:
     if kind == "json":
-        return _somebody_elses()
+        with tempfile.TemporaryDirectory() as folder:
+            return _somebody_elses(Path(folder))
     return make_tokenizer(kind, [LEARNT_FROM])
 
 
@@ -46,17 +48,15 @@ def _bytes_only() -> dict:
     return {**model, "vocab": {written: i for written, i in model["vocab"].items() if i < 256}}
 
 
-def _somebody_elses(folder: Path | None = None, **parts: object) -> Tokenizer:
+def _somebody_elses(folder: Path, **parts: object) -> Tokenizer:
     """A byte-level tokenizer.json of another make: other ids, another end, other special tokens."""
-    import tempfile
-
     content = make_tokenizer("bpe:300", [LEARNT_FROM]).to_json()
     vocabulary = [written for written in content["model"]["vocab"] if written != ENDOFTEXT]
     content["model"]["vocab"] = {written: i for i, written in enumerate(["<s>", "</s>", *reversed(vocabulary)])}
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     content["added_tokens"] = [{"id": 0, "content": "<s>", **plain}, {"id": 1, "content": "</s>", **plain}]
     content.update(parts)
-    file = (folder or Path(tempfile.mkdtemp())) / "tokenizer.json"
+    file = folder / "tokenizer.json"
     file.write_text(json.dumps(content), encoding="utf-8")
     return load_tokenizer(file)
 

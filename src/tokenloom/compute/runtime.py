@@ -49,9 +49,14 @@ class Runtime:
             torch.mps.synchronize()
 
 
-def choose_runtime(device: str = "auto", precision: Precision | str = "auto") -> Runtime:
-    """The runtime asked for; raises `UsageError` for a device or precision that this machine does not have."""
+def choose_runtime(device: str = "auto", precision: Precision | str = "auto", local_rank: int = 0) -> Runtime:
+    """The runtime asked for, on the GPU number `local_rank` of this machine unless one is named.
+
+    Raises `UsageError` for a device or precision that this machine does not have.
+    """
     chosen = _choose_device(device)
+    if chosen.type == "cuda" and chosen.index is None:
+        chosen = torch.device("cuda", local_rank)
     if precision == "auto":
         precision = _fast_precision(chosen)
     if precision not in DTYPES:
@@ -124,8 +129,8 @@ def _choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise UsageError(f'there is no device "{name}". Choose auto, cpu, cuda, cuda:N or mps.') from None
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available.get(device.type, False):
+    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= count.get(device.type, 0):
         raise UsageError(f'device "{name}" is not available here. Choose auto or cpu.')
     return device
 

@@ -80,11 +80,11 @@ class Trainee:
         return self.config.train.batch_size * self.config.model.block_size
 
 
-def train_loop(trainee: Trainee, tracker: Tracker, display: Display, stop: StopRequest) -> None:
+def train_loop(trainee: Trainee, tracker: Tracker | None, display: Display, stop: StopRequest) -> None:
     """Train up to `max_steps`, recording, evaluating, sampling and saving on the way.
 
     Raises `Interrupted` after a requested stop has been saved, and `TrainingError` when the loss or the gradient is no
-    longer a number; the weights have not seen it then.
+    longer a number; the weights have not seen it then. `tracker` is None in all processes but the main one.
     """
     config, progress = trainee.config.train, trainee.progress
     stopwatch = Stopwatch(progress.seconds)
@@ -106,7 +106,7 @@ def train_loop(trainee: Trainee, tracker: Tracker, display: Display, stop: StopR
             record |= _evaluation_record(trainee)
         out_of_patience = looks and _out_of_patience(trainee)
         progress.seconds = stopwatch.total()
-        if record and trainee.world.is_main:
+        if record and tracker is not None:
             record = {**_position(trainee), **record}
             tracker.record(record)
             display.recorded(record)

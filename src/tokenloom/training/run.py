@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 import time
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -57,11 +58,11 @@ def train_run(
     With `resume` the run goes on from its newest valid checkpoint, bit for bit as if it had never stopped. A
     `deadline` (`time.time`) fixes `max_steps`. Raises `TrainingError`, `CheckpointError`, `UsageError`.
     """
-    display = display or QuietDisplay()
     config = _with_vocabulary(config, shards)
     world = join_world()
+    display = display if display is not None and world.is_main else QuietDisplay()
     try:
-        runtime = choose_runtime(config.train.device, config.train.precision)
+        runtime = choose_runtime(config.train.device, config.train.precision, world.local_rank)
         estimate = preflight(config, shards, world.size)
         _refuse_if_too_large(estimate, runtime)
         checkpoint = _checkpoint_to_resume(run, config, shards, display) if resume else None
@@ -75,11 +76,8 @@ def train_run(
                 _open_folder(run, config, shards, to_beat)
             trainee = _trainee(config, shards, run, runtime, world, estimate, checkpoint)
             display.started(_plan(trainee, shards, estimate, deadline, to_beat))
-            tracker = Tracker(run, trainee.progress.step, tensorboard=config.train.tensorboard)
-            try:
+            with _tracker(trainee) as tracker:
                 train_loop(trainee, tracker, display, stop)
-            finally:
-                tracker.close()
         summary = _summary(trainee, estimate)
         if world.is_main:
             write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
@@ -157,6 +155,12 @@ def _trainee(
         peak_flops=peak_flops(runtime),
         flops_per_token=estimate.flops_per_token,
     )
+
+
+def _tracker(trainee: Trainee) -> AbstractContextManager[Tracker | None]:
+    if not trainee.world.is_main:
+        return nullcontext()
+    return closing(Tracker(trainee.run, trainee.progress.step, tensorboard=trainee.config.train.tensorboard))
 
 
 def _open_folder(run: Path, config: Config, shards: Shards, baselines: dict[str, Any] | None) -> None:

@@ -107,10 +107,13 @@ def write_sealed(path: Path, write: Callable[[Path], None]) -> None:
         _write_json(unfinished / MANIFEST, {"format": FORMAT_VERSION, "files": entries})
         _flush(unfinished / MANIFEST)
         _flush(unfinished)
+        replaced = path.with_name(f".{path.name}.replaced")
+        shutil.rmtree(replaced, ignore_errors=True)
         if path.exists():
-            shutil.rmtree(path)
+            path.rename(replaced)
         unfinished.rename(path)
         _flush(path.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
     except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(
