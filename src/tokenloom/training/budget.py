@@ -57,8 +57,8 @@ def steps_within(trainee: Trainee, deadline: float) -> int:
     left = deadline - time.time() - fixed_seconds - RESERVE_SECONDS - RESERVE_SHARE * budget
     if left < step_seconds:
         raise UsageError(
-            f"the budget ends {step_seconds - left:.1f} s too early for a single update: there is hardly time to start, "
-            "evaluate and save. Give more, or a smaller --preset."
+            f"the budget ends {step_seconds - left:.1f} s too early for a single update: there is hardly time to "
+            "start, evaluate and save. Give more, or a smaller --preset."
         )
     return int(left / step_seconds)
 
