@@ -239,3 +239,20 @@ def test_nothing_existing_is_overwritten(finished, text):
     with pytest.raises(UsageError, match="exists already.*--resume"):
         api.train(text, out=finished, settings=settings(), quiet=True)
     assert (finished / "config.toml").read_bytes() == before
+
+
+def test_two_processes_train_the_same_model_as_one(text, tmp_path):
+    flags = "--tokenizer byte --train.max-steps 8 --train.batch-size 4 --precision fp32 --device cpu --json"
+    shape = "--model.n-layer 2 --model.n-head 2 --model.n-embd 32 --model.block-size 32 --sample.max-new-tokens 0"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
+    script = tmp_path / "command.py"
+    script.write_text("from tokenloom.cli.main import main\nmain()\n")
+    losses = []
+    for processes in ("1", "2"):
+        command = [*torchrun, processes, str(script), "train", str(text), *flags.split(), *shape.split()]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        losses.append(json.loads(done.stdout)["val_loss"])  # one object: only the main process speaks
+    # The gradient's two halves are summed in another order: 1e-7 an operation, grown over eight updates.
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert sorted(run.name for run in (tmp_path / "runs").iterdir()) == ["rhyme", "rhyme-2"]

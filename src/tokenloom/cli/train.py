@@ -86,7 +86,7 @@ def train(
         summary = api.train(
             *sources, preset=preset, config=config, out=out, budget=budget, started=start, settings=settings
         )
-    if json:
+    if json and summary:  # under torchrun the main process has it
         print(json_format.dumps(summary))
 
 

@@ -37,6 +37,13 @@ class World:
                 if parameter.grad is not None:
                     dist.all_reduce(parameter.grad)
 
+    def agree(self, value: str) -> str:
+        """The main process's value, in every process."""
+        shared = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(shared)
+        return shared[0]
+
     def barrier(self) -> None:
         """Wait for every process."""
         if self.size > 1:

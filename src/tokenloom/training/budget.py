@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from tokenloom.compute.parallel import World
 from tokenloom.errors import UsageError
 from tokenloom.training.loop import Trainee, evaluate_now, update, write_samples
 from tokenloom.weights.checkpoint import save_checkpoint
@@ -45,7 +46,7 @@ def steps_within(trainee: Trainee, deadline: float) -> int:
     there is no time for a single update.
     """
     budget = deadline - time.time()
-    step_seconds = _median_seconds(lambda number: update(trainee, number), budget)
+    step_seconds = _median_seconds(lambda number: update(trainee, number), budget, trainee.world)
     look_seconds = _seconds(lambda: _look(trainee))
     final_seconds = _seconds(lambda: evaluate_now(trainee))
     train = trainee.config.train
@@ -63,15 +64,15 @@ def steps_within(trainee: Trainee, deadline: float) -> int:
     return int(left / step_seconds)
 
 
-def _median_seconds(step: Callable[[int], object], budget: float) -> float:
+def _median_seconds(step: Callable[[int], object], budget: float, world: World) -> float:
     """Median time of a call, after warming up (compilation included)."""
     for number in range(WARMUP_STEPS):
         step(number)
-    allowed, started = min(TIMING_SHARE * budget, TIMING_SECONDS), time.perf_counter()
-    times: list[float] = []
-    while len(times) < FEWEST_TIMED_STEPS or time.perf_counter() - started < allowed:
-        times.append(_seconds(lambda: step(WARMUP_STEPS + len(times))))
-    return statistics.median(times)
+    first = _seconds(lambda: step(WARMUP_STEPS))
+    # All processes take part in every update, so they have to agree on how many are timed.
+    count = int(world.agree(str(int(min(TIMING_SHARE * budget, TIMING_SECONDS) / first))))
+    rest = range(WARMUP_STEPS + 1, WARMUP_STEPS + max(FEWEST_TIMED_STEPS, count))
+    return statistics.median([first, *(_seconds(lambda number=number: step(number)) for number in rest)])
 
 
 def _look(trainee: Trainee) -> None:

@@ -56,12 +56,14 @@ def train_run(
     """Train, and leave config.toml, metrics, samples, checkpoints, plots and report in `run`; gives the summary.
 
     With `resume` the run goes on from its newest valid checkpoint, bit for bit as if it had never stopped. A
-    `deadline` (`time.time`) fixes `max_steps`. Raises `TrainingError`, `CheckpointError`, `UsageError`.
+    `deadline` (`time.time`) fixes `max_steps`. Under torchrun every process calls this; the main one's folder counts,
+    and the others get an empty summary. Raises `TrainingError`, `CheckpointError`, `UsageError`.
     """
     config = _with_vocabulary(config, shards)
     world = join_world()
     display = display if display is not None and world.is_main else QuietDisplay()
     try:
+        run = Path(world.agree(str(run)))
         runtime = choose_runtime(config.train.device, config.train.precision, world.local_rank)
         estimate = preflight(config, shards, world.size)
         _refuse_if_too_large(estimate, runtime)
@@ -70,7 +72,8 @@ def train_run(
         with StopRequest() as stop:
             if deadline is not None and checkpoint is None:
                 timed = _trainee(config, shards, run, runtime, world, estimate, None)
-                config = config.with_values(train={"max_steps": steps_within(timed, deadline)})
+                steps = int(world.agree(str(steps_within(timed, deadline))))
+                config = config.with_values(train={"max_steps": steps})
                 del timed
             if world.is_main:
                 _open_folder(run, config, shards, to_beat)
@@ -78,12 +81,13 @@ def train_run(
             display.started(_plan(trainee, shards, estimate, deadline, to_beat))
             with _tracker(trainee) as tracker:
                 train_loop(trainee, tracker, display, stop)
+        world.barrier()  # the last checkpoint is written by then
         summary = _summary(trainee, estimate)
         if world.is_main:
             write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
             write_report(run)
         display.finished(summary)
-        return summary
+        return summary if world.is_main else {}
     finally:
         leave_world()
 
