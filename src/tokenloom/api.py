@@ -92,7 +92,7 @@ def resume(run: str | Path | None = None, *, settings: Settings | None = None, q
     folder = Path(run) if run is not None else _newest_run()
     config = Config.of(read_run_config(folder).model_dump(), settings or {})
     with _display(quiet) as display, _data_progress(quiet) as progress:
-        shards = _shards_behind(folder / "checkpoints" / "step") or prepare_cached(config.data, progress=progress)
+        shards = _shards_of(folder) or prepare_cached(config.data, progress=progress)
         return train_run(config, shards, folder, resume=True, display=display)
 
 
@@ -116,7 +116,7 @@ def evaluate(
     """
     loaded = model if isinstance(model, Loaded) else load(model)
     runtime = choose_runtime(device, precision)
-    shards = _shards_behind(loaded.path)
+    shards = _shards_of(loaded.path.parent.parent)  # RUN/checkpoints/step-…
     if sources:
         data = Config.of(settings or {}, _data_settings(sources, None)).data
         text = read_text(data, loaded.tokenizer)
@@ -209,9 +209,8 @@ def _newest_run() -> Path:
     return max(runs, key=lambda run: (run / CONFIG).stat().st_mtime)
 
 
-def _shards_behind(checkpoint: Path) -> Shards | None:
-    """The token shards of the run that a checkpoint belongs to, if they are still there."""
-    run = checkpoint.parent.parent
+def _shards_of(run: Path) -> Shards | None:
+    """The token shards that a run was trained on, if it is one and they are still there."""
     identity = run / IDENTITY
     if not identity.exists():
         return None

@@ -169,3 +169,15 @@ def test_json_output_is_one_object_and_nothing_else(place, monkeypatch, capfd):
             main(argv)
         assert left.value.code == 0
         assert isinstance(json.loads(capfd.readouterr().out), dict)
+
+
+def test_a_damaged_checkpoint_that_is_passed_over_is_named(place, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(place / "run", "run")
+    newest = Path("run/checkpoints/step-00000002/model.safetensors")
+    newest.write_bytes(newest.read_bytes()[:-1])
+    for argv in (["evaluate", "run", str(place / "good.txt")], ["generate", "run", "--max-new-tokens", "1"]):
+        with pytest.raises(SystemExit) as left:
+            main(argv)
+        assert left.value.code == 0
+        assert "step-00000002 is damaged (model.safetensors has" in capfd.readouterr().err

@@ -1,6 +1,7 @@
 """Whole runs of tiny models: exact resume above all."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -256,3 +257,10 @@ def test_two_processes_train_the_same_model_as_one(text, tmp_path):
     # The gradient's two halves are summed in another order: 1e-7 an operation, grown over eight updates.
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert sorted(run.name for run in (tmp_path / "runs").iterdir()) == ["rhyme", "rhyme-2"]
+
+
+def test_the_plan_is_told_before_training(text, tmp_path, capfd):
+    api.train(text, out=tmp_path / "run", settings=settings(train={"max_steps": 2}))
+    told = capfd.readouterr().err
+    assert re.search(r"windows +[\d,]+ to train on, 4 in a batch, [\d,]+ to validate", told)
+    assert re.search(r"needs +about [\d.]+ GB of memory, about ", told)

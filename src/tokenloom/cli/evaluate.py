@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from tokenloom.cli.flags import DataFlags, given
+from tokenloom.cli.models import load_model
 from tokenloom.cli.stdin import source_names
 
 
@@ -46,7 +47,7 @@ def evaluate(
     from tokenloom import api
 
     result = api.evaluate(
-        model,
+        load_model(model),
         *source_names(sources),
         stride=stride,
         context=context,

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from tokenloom.cli.models import load_model
 from tokenloom.cli.stdin import text_or_stdin
 from tokenloom.errors import UsageError
 
@@ -67,16 +68,13 @@ def generate(
     from tokenloom.compute.runtime import choose_runtime
     from tokenloom.generation.sampling import Sampling
     from tokenloom.generation.text import stream_text
-    from tokenloom.weights.load import load
 
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
     if num_samples < 1:
         raise UsageError(f"--num-samples must be at least 1, got {num_samples}. Try 1.")
     runtime = choose_runtime(device, precision)
     text = text_or_stdin(prompt)
-    loaded = load(model)
-    for notice in loaded.notices:
-        print(f"tokenloom: {notice}", file=sys.stderr)
+    loaded = load_model(model)
     chosen_seed = time.time_ns() % 2**31 if seed is None else seed
     pieces = stream_text(
         loaded.model.to(runtime.device),

@@ -258,6 +258,7 @@ def _plan_lines(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines = {
         "run": str(plan.get("run") or ""),
         "data": ": ".join(filter(None, [str(plan.get("data") or ""), ", ".join(counts)])),
+        "windows": _windows(plan),
         "model": ", ".join(model),
         "machine": ", ".join(machine),
         "plan": _schedule_line(plan),
@@ -265,6 +266,13 @@ def _plan_lines(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         "to beat": f"{to_beat} bits/byte" if to_beat else "",
     }
     return [(name, text) for name, text in lines.items() if text]
+
+
+def _windows(plan: Mapping[str, Any]) -> str:
+    if not plan.get("windows"):
+        return ""
+    train, batch, val = (plan[key] for key in ("windows", "batch_size", "validation_windows"))
+    return f"{train:,} to train on, {batch:,} in a batch, {val:,} to validate"
 
 
 def _needs(plan: Mapping[str, Any]) -> list[str]:

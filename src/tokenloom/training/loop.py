@@ -27,7 +27,7 @@ from tokenloom.reporting.console import Display
 from tokenloom.training.interrupt import StopRequest
 from tokenloom.training.optimizer import Optimizer
 from tokenloom.training.tracking import Tracker
-from tokenloom.weights.checkpoint import rotate_checkpoints, save_checkpoint
+from tokenloom.weights.checkpoint import CHECKPOINTS, rotate_checkpoints, save_checkpoint
 
 SMALLEST_LOSS_SCALE = 1.0  # below it, fp16 gradients that overflow are the model's fault and not the scale's
 
@@ -157,7 +157,7 @@ def guess_seconds(trainee: Trainee) -> float:
         _gradients(trainee, trainee.progress.step)
         trainee.runtime.synchronize()
         seconds = min(seconds, time.perf_counter() - before)
-        if seconds > 1:
+        if trainee.world.agree(str(seconds > 1)) == "True":  # all processes take part in every gradient
             break
     trainee.optimizer.zero_grad()
     return seconds * (trainee.config.train.max_steps - trainee.progress.step)
@@ -312,7 +312,7 @@ def _out_of_patience(trainee: Trainee) -> bool:
 
 def _save(trainee: Trainee, display: Display) -> None:
     if trainee.world.is_main:
-        folder = trainee.run / "checkpoints"
+        folder = trainee.run / CHECKPOINTS
         optimizer = trainee.optimizer.state_tensors()
         state = asdict(trainee.progress)
         path = save_checkpoint(
@@ -325,7 +325,7 @@ def _save(trainee: Trainee, display: Display) -> None:
 
 def _save_best(trainee: Trainee) -> None:
     if trainee.world.is_main:
-        folder = trainee.run / "checkpoints"
+        folder = trainee.run / CHECKPOINTS
         state = {"val_loss": trainee.progress.best_val_loss}
         save_checkpoint(folder, trainee.progress.step, trainee.model, trainee.tokenizer, state=state, kind="best")
         rotate_checkpoints(folder, 1, kind="best")

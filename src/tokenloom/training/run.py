@@ -37,9 +37,8 @@ from tokenloom.training.loop import Progress, Trainee, evaluate_now, guess_secon
 from tokenloom.training.optimizer import Optimizer
 from tokenloom.training.preflight import Estimate, preflight
 from tokenloom.training.tracking import METRICS, Tracker, read_records
-from tokenloom.weights.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint, write_text
+from tokenloom.weights.checkpoint import CHECKPOINTS, Checkpoint, list_checkpoints, newest_checkpoint, write_text
 
-CHECKPOINTS = "checkpoints"
 CONFIG = "config.toml"
 IDENTITY = "identity.json"
 
@@ -239,6 +238,7 @@ def _plan(
         "train_tokens": shards.train.n_tokens,
         "val_tokens": shards.val.n_tokens,
         "windows": estimate.windows,
+        "batch_size": config.train.batch_size,
         "validation_windows": estimate.validation_windows,
         "parameters": estimate.parameters,
         "flops_per_token": estimate.flops_per_token,

@@ -29,6 +29,7 @@ from tokenloom.weights.huggingface import from_huggingface, to_huggingface
 
 FORMAT_VERSION = 1
 MANIFEST = "MANIFEST.json"
+CHECKPOINTS = "checkpoints"  # their folder in a run
 _STEP_FOLDER = re.compile(r"(step|best)-(\d{8,})")
 
 

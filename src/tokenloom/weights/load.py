@@ -9,9 +9,14 @@ from pathlib import Path
 from tokenloom.data.tokenizers import Tokenizer, load_tokenizer
 from tokenloom.errors import CheckpointError
 from tokenloom.model import Model
-from tokenloom.weights.checkpoint import MANIFEST, list_checkpoints, newest_checkpoint, open_checkpoint, read_model
-
-CHECKPOINTS = "checkpoints"
+from tokenloom.weights.checkpoint import (
+    CHECKPOINTS,
+    MANIFEST,
+    list_checkpoints,
+    newest_checkpoint,
+    open_checkpoint,
+    read_model,
+)
 
 
 @dataclass(frozen=True)
