@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from tokenloom import api
 from tokenloom.cli.main import main
@@ -55,6 +56,7 @@ def place(tmp_path_factory) -> Path:
         weights.write_bytes(weights.read_bytes()[:-10])
     shutil.copytree(place / "run", place / "gone")
     shutil.rmtree(place / "gone" / "checkpoints")
+    torch.save({"weights": torch.nn.Linear(2, 2)}, place / "whole.pth")  # a pickled module, not its tensors
     (place / "strange").mkdir()
     (place / "strange" / "config.json").write_text('{"model_type": "bert"}')
     return place
@@ -123,6 +125,11 @@ MISTAKES = [
     (["evaluate", "run", "good.txt", "--context", "99"], 2, "context"),
     (["evaluate", "run", "empty.txt"], 1, "at least 2 tokens"),
     (["evaluate", "strange"], 1, "strange"),
+    (["evaluate", "whole.pth"], 1, "--trust"),
+    (["evaluate", "missing.pth"], 1, "missing.pth does not exist"),
+    (["info", "whole.pth", "--trust"], 1, "is no tensor"),
+    (["chapter5", "--quick", "--device", "gpu"], 2, 'no device "gpu"'),
+    (["chapter5", "--quick", "--out", "good.txt"], 1, "good.txt"),
     (["evaluate", "damaged"], 1, "no valid checkpoint"),
     (["generate", "gone"], 1, "gone"),
     (["generate", "run@step-7"], 1, "It has: @step-1, @step-2"),

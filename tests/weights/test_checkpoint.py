@@ -19,18 +19,19 @@ from tokenloom.errors import CheckpointError, TokenloomError
 from tokenloom.model.gpt2 import GPT2
 from tokenloom.training.optimizer import Optimizer
 from tokenloom.weights import checkpoint as checkpoint_module
+from tokenloom.weights import folder as folder_module
 from tokenloom.weights.checkpoint import (
     MANIFEST,
     damage,
     list_checkpoints,
     newest_checkpoint,
     open_checkpoint,
-    read_model,
     rotate_checkpoints,
     save_checkpoint,
     write_sealed,
     write_text,
 )
+from tokenloom.weights.folder import read_folder
 from tokenloom.weights.load import load
 
 TEXT = "the quick brown fox jumps over the lazy dog. 0123456789"
@@ -120,13 +121,13 @@ def test_everything_comes_back_bit_for_bit(tmp_path, model_of, family, tied, opt
 @pytest.mark.parametrize("family", ["gpt2", "modern"])
 def test_a_model_without_query_biases_comes_back_without(tmp_path, model_of, family):
     model = model_of(family, qkv_bias=False) if family == "gpt2" else model_of(family)
-    again = read_model(save(tmp_path, model=model).path)
+    again = read_folder(save(tmp_path, model=model).path).read()
     assert again.state_dict().keys() == model.state_dict().keys()
     assert again.config == model.config
 
 
 def test_a_read_model_trains_on(tmp_path, model):
-    again = read_model(save(tmp_path, model=model).path).train()
+    again = read_folder(save(tmp_path, model=model).path).read().train()
     trained_optimizer(again)
     assert any(not torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
 
@@ -294,7 +295,7 @@ def interrupted(*args, **kwargs):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("place", ["save_file", "_write_json", "_flush", "_sha256"])
+@pytest.mark.parametrize("place", ["write_folder", "_write_json", "_flush", "_sha256"])
 @pytest.mark.parametrize("same_name", [True, False])
 @pytest.mark.parametrize(("failure", "error"), [(full_disk, CheckpointError), (interrupted, KeyboardInterrupt)])
 def test_a_write_that_fails_leaves_the_old_one_whole_and_nothing_unfinished(
@@ -324,7 +325,7 @@ def test_an_interruption_in_the_middle_of_the_tokenizer_leaves_nothing(tmp_path)
 
 
 def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint_module, "save_file", full_disk)
+    monkeypatch.setattr(folder_module, "save_file", full_disk)
     with pytest.raises(CheckpointError) as refused:
         save(tmp_path)
     assert str(refused.value) == (
@@ -467,7 +468,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(tmp_path, model, harm, said
     path = save(tmp_path, model=model).path
     harm(path)
     with pytest.raises(TokenloomError, match=said) as refused:
-        read_model(path)
+        read_folder(path).read()
     assert "\n" not in str(refused.value)
 
 
@@ -580,5 +581,5 @@ def test_a_model_may_be_saved_from_any_module_state(tmp_path, model):
     """Weights that are views of one another, as transposed ones are, are written in full."""
     with torch.no_grad():
         model.h[0].mlp.c_fc.weight = nn.Parameter(model.h[0].mlp.c_fc.weight.T.contiguous().T)
-    again = read_model(save(tmp_path, model=model).path)
+    again = read_folder(save(tmp_path, model=model).path).read()
     assert torch.equal(again.h[0].mlp.c_fc.weight, model.h[0].mlp.c_fc.weight)

@@ -20,6 +20,7 @@ def evaluate(
     batch_size: int = 8,
     device: str = "auto",
     precision: str = "fp32",
+    trust: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
     data: DataFlags | None = None,  # type: ignore[valid-type]
 ) -> None:
@@ -28,7 +29,7 @@ def evaluate(
     Parameters
     ----------
     model
-        A run (or RUN@best, RUN@step-1000), a checkpoint, or a Hugging Face GPT-2 folder.
+        A run (or RUN@best, RUN@step-1000), a checkpoint, a Hugging Face GPT-2 folder, or a .pth.
     sources
         What to measure on; the run's own validation text if left out.
     stride
@@ -41,13 +42,15 @@ def evaluate(
         auto, cpu, cuda, cuda:N or mps.
     precision
         fp32, bf16, fp16 or auto.
+    trust
+        Let a .pth that holds more than tensors run its own code while it is read.
     json
         Print one JSON object on stdout.
     """
     from tokenloom import api
 
     result = api.evaluate(
-        load_model(model),
+        load_model(model, trust=trust),
         *source_names(sources),
         stride=stride,
         context=context,

@@ -30,6 +30,7 @@ def generate(
     stop: Annotated[list[str] | None, Parameter(negative="")] = None,
     device: str = "auto",
     precision: str = "fp32",
+    trust: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Let a model write: the text appears as it is made.
@@ -37,7 +38,7 @@ def generate(
     Parameters
     ----------
     model
-        A run (or RUN@best, RUN@step-1000), a checkpoint, or a Hugging Face GPT-2 folder.
+        A run (or RUN@best, RUN@step-1000), a checkpoint, a Hugging Face GPT-2 folder, or a .pth.
     prompt
         The text to continue; - reads it from stdin, and without one a new document begins.
     max_new_tokens
@@ -62,6 +63,8 @@ def generate(
         auto, cpu, cuda, cuda:N or mps.
     precision
         fp32, bf16, fp16 or auto.
+    trust
+        Let a .pth that holds more than tensors run its own code while it is read.
     json
         Print one JSON object on stdout when all is written.
     """
@@ -74,7 +77,7 @@ def generate(
         raise UsageError(f"--num-samples must be at least 1, got {num_samples}. Try 1.")
     runtime = choose_runtime(device, precision)
     text = text_or_stdin(prompt)
-    loaded = load_model(model)
+    loaded = load_model(model, trust=trust)
     chosen_seed = time.time_ns() % 2**31 if seed is None else seed
     pieces = stream_text(
         loaded.model.to(runtime.device),

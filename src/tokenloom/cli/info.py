@@ -15,17 +15,24 @@ from tokenloom.config import Config, preset_names, read_preset
 LIBRARIES = ("torch", "numpy", "tiktoken", "tokenizers", "safetensors", "pydantic", "matplotlib", "pyarrow", "datasets")
 
 
-def info(model: str | None = None, *, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+def info(
+    model: str | None = None,
+    *,
+    trust: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
     """Show versions, the machine, presets and named corpora; with a model, its configuration and size.
 
     Parameters
     ----------
     model
-        A run, a checkpoint or a Hugging Face GPT-2 folder.
+        A run, a checkpoint, a Hugging Face GPT-2 folder or a .pth.
+    trust
+        Let a .pth that holds more than tensors run its own code while it is read.
     json
         Print one JSON object on stdout.
     """
-    facts = _of_installation() if model is None else _of_model(model)
+    facts = _of_installation() if model is None else _of_model(model, trust)
     print(json_format.dumps(facts) if json else "\n".join(_lines(facts)))
 
 
@@ -45,11 +52,11 @@ def _of_installation() -> dict[str, Any]:
     }
 
 
-def _of_model(reference: str) -> dict[str, Any]:
+def _of_model(reference: str, trust: bool) -> dict[str, Any]:
     from tokenloom.model.counts import count_parameters, training_flops_per_token
     from tokenloom.weights.load import load
 
-    loaded = load(reference)
+    loaded = load(reference, trust=trust)
     config = loaded.model.config
     return {
         "path": str(loaded.path),

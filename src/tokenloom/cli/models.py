@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from tokenloom.weights.load import Loaded
 
 
-def load_model(reference: str) -> Loaded:
-    """The model and tokenizer; a damaged checkpoint that had to be passed over is named on stderr."""
+def load_model(reference: str, *, trust: bool = False) -> Loaded:
+    """The model and tokenizer; what had to be passed over or assumed is said on stderr."""
     from tokenloom.weights.load import load
 
-    loaded = load(reference)
+    loaded = load(reference, trust=trust)
     for notice in loaded.notices:
         print(f"tokenloom: {notice}", file=sys.stderr)
     return loaded

@@ -1,9 +1,10 @@
-"""The loss plot of chapter 5 as PNG and PDF."""
+"""The plots of chapter 5 as PNG and PDF: losses, and what the temperature does."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ _STYLE: dict[Any, Any] = {
     "text.parse_math": False,
     "pdf.fonttype": 42,
 }
+_BARS = (TRAIN, "#9aa5b1", VALIDATION)
 # Every metadata field that tells the time or the maker is left out: the same run gives the same bytes.
 _METADATA = {".png": {"Software": None}, ".pdf": {"CreationDate": None}}
 
@@ -57,6 +59,31 @@ def plot_losses(
 
     Each of `paths` ends in .png or .pdf and is replaced in one move; the same records give the same bytes.
     """
+    with _style():
+        figure = _losses_figure(list(records), baselines or {}, title)
+        for path in paths:
+            _save(figure, Path(path))
+
+
+def plot_temperatures(words: Sequence[str], chances: Mapping[float, Sequence[float]], paths: Iterable[Path]) -> None:
+    """Draw the probability of each word at each temperature, side by side (section 5.3.1); paths as above."""
+    with _style():
+        figure, axes = _figure()
+        width = 0.8 / len(chances)
+        for i, (temperature, heights) in enumerate(chances.items()):
+            places = [place + (i - (len(chances) - 1) / 2) * width for place in range(len(words))]
+            axes.bar(places, heights, width, label=f"temperature {temperature:g}", color=_BARS[i % len(_BARS)])
+        axes.set_xticks(range(len(words)), words, rotation=45, ha="right")
+        axes.set_ylabel("probability")
+        axes.spines[["right", "top"]].set_visible(False)
+        axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
+        axes.legend(frameon=False, fontsize=10)
+        for path in paths:
+            _save(figure, Path(path))
+
+
+@contextmanager
+def _style() -> Iterator[None]:
     from matplotlib import rc_context, rcdefaults, rcParams
 
     with rc_context(), warnings.catch_warnings():
@@ -64,12 +91,10 @@ def plot_losses(
         rcParams.update(_STYLE)
         # A title in a script that the font lacks is drawn with boxes, which is no reason to bother anyone.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        figure = _losses_figure(list(records), baselines or {}, title)
-        for path in paths:
-            _save(figure, Path(path))
+        yield
 
 
-def _losses_figure(records: list[Record], baselines: Mapping[str, float | None], title: str | None) -> Figure:
+def _figure() -> tuple[Figure, Axes]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -77,7 +102,11 @@ def _losses_figure(records: list[Record], baselines: Mapping[str, float | None],
     layout = ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.12)
     figure = Figure(figsize=(7.6, 4.7), dpi=160, layout=layout)
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    return figure, figure.add_subplot()
+
+
+def _losses_figure(records: list[Record], baselines: Mapping[str, float | None], title: str | None) -> Figure:
+    figure, axes = _figure()
     train, val = curve(records, "train/loss"), curve(records, "val/loss")
     _draw_losses(axes, train, val)
     for name, value in known_levels(baselines, {"unigram_nats_per_token": "unigram entropy"}).items():

@@ -17,15 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tokenloom.config import Config, ModelConfig
 from tokenloom.errors import CheckpointError
-from tokenloom.model import Model, build
-from tokenloom.weights.huggingface import from_huggingface, to_huggingface
+from tokenloom.model import Model
+from tokenloom.weights.folder import read_folder, write_folder
 
 FORMAT_VERSION = 1
 MANIFEST = "MANIFEST.json"
@@ -54,7 +52,7 @@ class Checkpoint:
 
     def model(self) -> Model:
         """The model, on the CPU in fp32, in evaluation mode."""
-        return read_model(self.path)
+        return read_folder(self.path).read()
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """What `Optimizer.state_tensors` gave; empty in a checkpoint of weights alone."""
@@ -80,7 +78,7 @@ def save_checkpoint(
     """Write `folder/<kind>-<step>`, replacing one of the same name; an interruption leaves no half-written folder."""
 
     def write(target: Path) -> None:
-        _write_model(target, model, tokenizer)
+        write_folder(target, model, tokenizer.eot_id)
         tokenizer.save(target)
         if optimizer is not None:
             save_file(
@@ -181,63 +179,6 @@ def rotate_checkpoints(folder: Path, keep: int, kind: str = "step") -> None:
         for path in paths[:-keep]:
             if newest is None or path != newest.path:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def read_model(folder: Path) -> Model:
-    """The model in a folder of config.json and model.safetensors; raises `CheckpointError` if they do not fit."""
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder} has no {name}. Name a run, a checkpoint or a Hugging Face GPT-2 folder.")
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        tensors = load_file(folder / "model.safetensors")
-    except (ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} cannot be read: {error}. Use another checkpoint.") from None
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{folder} cannot be read: config.json is not an object. Use another checkpoint.")
-    if config.get("model_type") == "gpt2":
-        model_config, tensors = from_huggingface(config, tensors)
-    elif "tokenloom" in config:
-        model_config = Config.of({"model": config["tokenloom"]}).model
-        if model_config.tie_embeddings:
-            tensors["lm_head.weight"] = tensors["wte.weight"]
-    else:
-        raise CheckpointError(
-            f'{folder} holds a "{config.get("model_type")}". Supported: gpt2 and our own checkpoints.'
-        )
-    return load_into_new_model(model_config, tensors, str(folder))
-
-
-def load_into_new_model(config: ModelConfig, tensors: Mapping[str, Tensor], where: str) -> Model:
-    """A model with these weights; raises `CheckpointError` naming the first that is missing, unknown or misshapen."""
-    with torch.device("meta"):
-        model = build(config)
-    expected = model.state_dict()
-    for name in sorted(expected.keys() ^ tensors.keys()):
-        word = "lacks" if name in expected else "has an unknown"
-        raise CheckpointError(f"{where} {word} tensor {name}. Its config.json belongs to other weights.")
-    for name, tensor in expected.items():
-        if tensor.shape != tensors[name].shape:
-            raise CheckpointError(
-                f"{where}: tensor {name} is {tuple(tensors[name].shape)}, config.json says {tuple(tensor.shape)}. "
-                "Use the config.json that came with the weights."
-            )
-    model.load_state_dict({name: tensor.float().contiguous() for name, tensor in tensors.items()}, assign=True)
-    if config.tie_embeddings:  # assignment has parted them
-        model.lm_head.weight = model.wte.weight
-    return model.eval()
-
-
-def _write_model(folder: Path, model: Model, tokenizer: SavesItself) -> None:
-    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    if model.config.family == "gpt2":
-        config, tensors = to_huggingface(model.config, state, tokenizer.eot_id)
-    else:
-        config = {"model_type": f"tokenloom-{model.config.family}", "tokenloom": model.config.model_dump()}
-        tensors = {n: t for n, t in state.items() if n != "lm_head.weight" or not model.config.tie_embeddings}
-    _write_json(folder / "config.json", config)
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def write_text(path: Path, text: str) -> None:

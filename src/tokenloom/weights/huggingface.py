@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from tokenloom.config import Config, ModelConfig
 from tokenloom.errors import WeightsError
+from tokenloom.weights.stored import Stored, StoredTensor, Transposed
 
 PREFIX = "transformer."
 # Hugging Face keeps OpenAI's Conv1D layout, (inputs, outputs); ours is nn.Linear's, (outputs, inputs).
@@ -44,22 +44,24 @@ def to_huggingface(
     return _huggingface_config(config, eot_id), tensors
 
 
-def from_huggingface(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Our configuration and state dict for a Hugging Face GPT-2; raises `WeightsError` for another architecture."""
+def from_huggingface(
+    config: Mapping[str, Any], tensors: Mapping[str, Stored]
+) -> tuple[ModelConfig, dict[str, StoredTensor]]:
+    """Our configuration and names for a Hugging Face GPT-2; raises `WeightsError` for another architecture."""
     model = _our_config(config)
-    state: dict[str, Tensor] = {}
+    state: dict[str, StoredTensor] = {}
     for name, tensor in tensors.items():
         ours = name.removeprefix(PREFIX)
         if not ours.endswith(IGNORED):
-            state[ours] = tensor.T if ours.endswith(TRANSPOSED) else tensor
+            state[ours] = Transposed(tensor) if ours.endswith(TRANSPOSED) else tensor
     if not model.qkv_bias:
-        biases = {name for name in state if name.endswith("c_attn.bias")}
-        if any(state[name].any() for name in biases):  # saved by us without, and trained since by transformers
+        biases = {name: tensor for name, tensor in tensors.items() if name.endswith("c_attn.bias")}
+        if any(tensor[:].any() for tensor in biases.values()):  # saved by us without, and trained since by transformers
             model = model.model_copy(update={"qkv_bias": True})
         else:
-            state = {name: tensor for name, tensor in state.items() if name not in biases}
+            state = {name: tensor for name, tensor in state.items() if not name.endswith("c_attn.bias")}
     if model.tie_embeddings:
-        state["lm_head.weight"] = state.get("wte.weight", torch.empty(0))
+        state.pop("lm_head.weight", None)
     return model, state
 
 

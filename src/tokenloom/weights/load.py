@@ -6,8 +6,10 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from tokenloom.data.tokenizers import Tokenizer, load_tokenizer
-from tokenloom.errors import CheckpointError
+from tokenloom.errors import CheckpointError, TokenizerError
 from tokenloom.model import Model
 from tokenloom.weights.checkpoint import (
     CHECKPOINTS,
@@ -15,8 +17,13 @@ from tokenloom.weights.checkpoint import (
     list_checkpoints,
     newest_checkpoint,
     open_checkpoint,
-    read_model,
 )
+from tokenloom.weights.folder import read_folder
+from tokenloom.weights.pickled import PICKLES, read_pickled
+from tokenloom.weights.stored import StoredModel
+
+GPT2_VOCABULARY = 50257
+_KNOWN = "a run, a checkpoint, a Hugging Face GPT-2 folder, or a .pth"
 
 
 @dataclass(frozen=True)
@@ -29,20 +36,41 @@ class Loaded:
     notices: list[str] = field(default_factory=list)
 
 
-def load(reference: str | Path) -> Loaded:
+@dataclass(frozen=True)
+class Found:
+    """What a reference names, its weights not yet read."""
+
+    stored: StoredModel
+    tokenizer: Tokenizer
+    path: Path
+    notices: list[str]
+
+
+def load(reference: str | Path, *, trust: bool = False, dtype: torch.dtype = torch.float32) -> Loaded:
     """The model and tokenizer that `reference` names.
 
     A run folder means its newest valid checkpoint; `RUN@best` the one with the best validation loss; `RUN@step-1000`
-    that step. A checkpoint or a Hugging Face GPT-2 folder is taken as it stands. Raises `CheckpointError`.
+    that step. Taken as they stand are a checkpoint, a folder of GPT-2 from Hugging Face, and a .pth. Without `trust`,
+    nothing in a file can run. Loading needs little more memory than the weights in `dtype`. Raises `CheckpointError`
+    and `WeightsError`.
     """
-    path, notices = find_checkpoint(reference)
-    model, tokenizer = read_model(path), load_tokenizer(path)
-    if tokenizer.vocab_size > model.config.vocabulary:
+    found = find(reference, trust=trust)
+    return Loaded(found.stored.read(dtype), found.tokenizer, found.path, found.notices)
+
+
+def find(reference: str | Path, *, trust: bool = False) -> Found:
+    """What `load` would read: configuration, tensors by name and shape, tokenizer."""
+    if Path(reference).suffix.lower() in PICKLES:
+        found = _find_pickled(Path(reference), trust)
+    else:
+        path, notices = find_checkpoint(reference)
+        found = Found(read_folder(path), load_tokenizer(path), path, notices)
+    known, wanted = found.stored.config.vocabulary, found.tokenizer.vocab_size
+    if wanted > known:
         raise CheckpointError(
-            f"{path}: the tokenizer knows {tokenizer.vocab_size:,} tokens, the model {model.config.vocabulary:,}. "
-            "They do not belong together."
+            f"{found.path}: the tokenizer knows {wanted:,} tokens, the model {known:,}. They do not belong together."
         )
-    return Loaded(model, tokenizer, path, notices)
+    return found
 
 
 def find_checkpoint(reference: str | Path) -> tuple[Path, list[str]]:
@@ -51,9 +79,9 @@ def find_checkpoint(reference: str | Path) -> tuple[Path, list[str]]:
     folder, _, place = text.rpartition("@") if re.search(r"@(best|step-\d+)$", text) else (text, "", "")
     path = Path(folder)
     if not path.exists():
-        raise CheckpointError(f"{path} does not exist. Name a run folder, a checkpoint or a Hugging Face folder.")
+        raise CheckpointError(f"{path} does not exist. Name {_KNOWN}.")
     if not path.is_dir():
-        raise CheckpointError(f"{path} is not a folder. Name a run folder, a checkpoint or a Hugging Face folder.")
+        raise CheckpointError(f"{path} is not a folder, nor weights by its name. Name {_KNOWN}.")
     checkpoints = path / CHECKPOINTS
     if not checkpoints.is_dir():
         if place:
@@ -67,6 +95,17 @@ def find_checkpoint(reference: str | Path) -> tuple[Path, list[str]]:
             f"{path} has no valid checkpoint{f' @{place}' if place else ''} yet. {_have(checkpoints)}"
         )
     return newest.path, notices
+
+
+def _find_pickled(path: Path, trust: bool) -> Found:
+    stored, notices = read_pickled(path, trust=trust)
+    try:
+        return Found(stored, load_tokenizer(path.parent), path, notices)
+    except TokenizerError:
+        if (path.parent / "tokenizer.json").exists() or stored.config.vocabulary < GPT2_VOCABULARY:
+            raise
+    # A .pth holds no tokenizer; the book's models, and all of GPT-2's vocabulary, have GPT-2's.
+    return Found(stored, load_tokenizer("gpt2"), path, [*notices, f"{path.name} has no tokenizer; taken as gpt2's"])
 
 
 def _step_folder(checkpoints: Path, step: int) -> Path:
