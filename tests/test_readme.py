@@ -79,6 +79,7 @@ def test_the_public_names_are_these():
         "TokenloomError",
         "__version__",
         "evaluate",
+        "export",
         "generate",
         "load",
         "load_tokenizer",

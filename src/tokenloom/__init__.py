@@ -20,6 +20,7 @@ _HOMES = {
     "Sampling": "tokenloom.generation.sampling",
     "TokenloomError": "tokenloom.errors",
     "evaluate": "tokenloom.api",
+    "export": "tokenloom.api",
     "generate": "tokenloom.api",
     "load": "tokenloom.weights.load",
     "load_tokenizer": "tokenloom.data.tokenizers",
@@ -36,6 +37,7 @@ __all__ = [
     "TokenloomError",
     "__version__",
     "evaluate",
+    "export",
     "generate",
     "load",
     "load_tokenizer",
@@ -45,7 +47,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from tokenloom.api import evaluate, generate, prepare, resume, train
+    from tokenloom.api import evaluate, export, generate, prepare, resume, train
     from tokenloom.config import Config
     from tokenloom.data.tokenizers import load_tokenizer
     from tokenloom.errors import TokenloomError

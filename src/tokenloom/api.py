@@ -26,7 +26,9 @@ from tokenloom.generation.text import TextCompletion, generate_text
 from tokenloom.reporting.console import QuietDisplay, TrainingDisplay, progress_bar, progress_counter
 from tokenloom.training.budget import parse_budget
 from tokenloom.training.run import CONFIG, IDENTITY, read_run_config, train_run
+from tokenloom.weights.export import export_model
 from tokenloom.weights.load import Loaded, load
+from tokenloom.weights.pickled import PICKLES
 
 DEFAULT_PRESET = "modern-xs"
 DEFAULT_BUDGET = "2m"
@@ -175,6 +177,18 @@ def generate(
             num_samples=num_samples,
             stop=stop,
         )
+
+
+def export(
+    model: str | Path | Loaded, out: str | Path, *, format: str | None = None, license: str | None = None
+) -> list[str]:
+    """Hand a model on: hf (a folder for transformers), pth or book (files of torch.save); gives what should be told.
+
+    Without a format, one file for an `out` that ends in .pth, else hf. Nothing is overwritten. Raises `TokenloomError`.
+    """
+    loaded = model if isinstance(model, Loaded) else load(model)
+    guessed = "pth" if Path(out).suffix.lower() in PICKLES else "hf"
+    return export_model(loaded, Path(out), format or guessed, license=license)
 
 
 def _data_settings(sources: Sequence[str | Path], tokenizer: str | None) -> Settings:

@@ -140,6 +140,13 @@ MISTAKES = [
     (["generate", "run", "--num-samples", "0"], 2, "--num-samples"),
     (["generate", "run", "--max-new-tokens", "-1"], 2, "max_new_tokens"),
     (["generate", "run", "--stop", ""], 2, "stop"),
+    (["export", "run", "out", "--format", "onnx"], 2, 'no format "onnx"'),
+    (["export", "run", "existing"], 2, "existing exists already"),
+    (["export", "run", "good.txt", "--format", "pth"], 2, "good.txt exists already"),
+    (["export", "run", "out"], 1, "modern family cannot be exported as hf"),
+    (["export", "run", "out.pth", "--format", "book"], 1, "modern family cannot be exported as book"),
+    (["export", "run", "out", "--format", "pth"], 2, "out.pth"),
+    (["export", "nowhere", "out"], 1, "nowhere does not exist"),
     (["info", "nowhere"], 1, "nowhere"),
 ]  # fmt: skip
 

@@ -123,6 +123,39 @@ def write_sealed(path: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def write_whole_folder(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a folder beside `path`, then move it there; `path` may be an empty folder."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        write(unfinished)
+        for file in unfinished.iterdir():
+            _flush(file)
+        if path.is_dir():
+            path.rmdir()
+        unfinished.rename(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"could not write {path}: {error}. Free some space or choose another place.") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def write_whole_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a file beside `path`, then move it there."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(unfinished)
+        _flush(unfinished)
+        unfinished.replace(path)
+    except (OSError, RuntimeError) as error:  # torch.save has a RuntimeError for a full disk
+        raise CheckpointError(f"could not write {path}: {error}. Free some space or choose another place.") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def damage(path: Path) -> str | None:
     """What is wrong with a sealed folder, in a few words; None if nothing is."""
     try:

@@ -19,11 +19,12 @@ from tokenloom.weights.checkpoint import (
     open_checkpoint,
 )
 from tokenloom.weights.folder import read_folder
+from tokenloom.weights.openai import is_openai_folder, openai_tokenizer, read_openai
 from tokenloom.weights.pickled import PICKLES, read_pickled
 from tokenloom.weights.stored import StoredModel
 
 GPT2_VOCABULARY = 50257
-_KNOWN = "a run, a checkpoint, a Hugging Face GPT-2 folder, or a .pth"
+_KNOWN = "a run, a checkpoint, a folder of GPT-2 from Hugging Face or OpenAI, or a .pth"
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ def load(reference: str | Path, *, trust: bool = False, dtype: torch.dtype = tor
     """The model and tokenizer that `reference` names.
 
     A run folder means its newest valid checkpoint; `RUN@best` the one with the best validation loss; `RUN@step-1000`
-    that step. Taken as they stand are a checkpoint, a folder of GPT-2 from Hugging Face, and a .pth. Without `trust`,
-    nothing in a file can run. Loading needs little more memory than the weights in `dtype`. Raises `CheckpointError`
-    and `WeightsError`.
+    that step. Taken as they stand are a checkpoint, a folder of GPT-2 from Hugging Face or OpenAI, and a .pth. Without
+    `trust`, nothing in a file can run. Loading needs little more memory than the weights in `dtype`. Raises
+    `CheckpointError` and `WeightsError`.
     """
     found = find(reference, trust=trust)
     return Loaded(found.stored.read(dtype), found.tokenizer, found.path, found.notices)
@@ -64,7 +65,10 @@ def find(reference: str | Path, *, trust: bool = False) -> Found:
         found = _find_pickled(Path(reference), trust)
     else:
         path, notices = find_checkpoint(reference)
-        found = Found(read_folder(path), load_tokenizer(path), path, notices)
+        if is_openai_folder(path):
+            found = Found(read_openai(path), openai_tokenizer(path), path, notices)
+        else:
+            found = Found(read_folder(path), load_tokenizer(path), path, notices)
     known, wanted = found.stored.config.vocabulary, found.tokenizer.vocab_size
     if wanted > known:
         raise CheckpointError(

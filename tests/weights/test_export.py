@@ -1,0 +1,129 @@
+"""What is handed on opens elsewhere, and comes back as it was."""
+
+import os
+
+import pytest
+import torch
+
+from tokenloom import api
+from tokenloom.book import GPTModel
+from tokenloom.data.tokenizers import load_tokenizer
+from tokenloom.errors import CheckpointError, UsageError, WeightsError
+from tokenloom.weights.export import export_model
+from tokenloom.weights.load import Loaded, load
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # whatever is opened here is opened from the disk
+transformers = pytest.importorskip("transformers")
+IDS = torch.arange(16)[None]
+
+
+@pytest.fixture
+def loaded(model_of, tmp_path):
+    tokenizer = load_tokenizer("byte")
+    return Loaded(model_of("gpt2", vocab_size=tokenizer.vocab_size + 7), tokenizer, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    place = tmp_path_factory.mktemp("place")
+    (place / "good.txt").write_text("all work and no play makes Jack a dull boy\n" * 100)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOKENLOOM_CACHE", str(place / "cache"))
+        shape = {"family": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 8}
+        train = {"max_steps": 2, "batch_size": 2, "seed": 99}
+        settings = {"model": shape, "train": train}
+        summary = api.train(place / "good.txt", out=place / "run", quiet=True, tokenizer="byte", settings=settings)
+    return place / "run", summary
+
+
+def test_a_folder_for_hugging_face_opens_there(loaded, tmp_path):
+    export_model(loaded, tmp_path / "out", "hf")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    # 1e-4 in fp32 is the promise: the same products in another layout.
+    torch.testing.assert_close(theirs(IDS).logits, loaded.model(IDS), rtol=0, atol=1e-4)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer("Grüße, 世界").input_ids == loaded.tokenizer.encode("Grüße, 世界")
+    again = load(tmp_path / "out")
+    assert again.tokenizer.fingerprint == loaded.tokenizer.fingerprint
+    assert torch.equal(again.model(IDS), loaded.model(IDS))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "modern"])
+def test_a_pth_comes_back_as_it_was(model_of, tmp_path, name):
+    tokenizer = load_tokenizer("byte")
+    model = model_of(name, vocab_size=tokenizer.vocab_size)
+    (told,) = export_model(Loaded(model, tokenizer, tmp_path), tmp_path / "model.pth", "pth")
+    assert "holds no tokenizer" in told
+    tokenizer.save(tmp_path)
+    again = load(tmp_path / "model.pth")
+    assert again.model.config == model.config
+    assert torch.equal(again.model(IDS), model(IDS))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("qkv_bias", [True, False])
+def test_the_books_model_takes_it_strictly(model_of, tmp_path, tied, qkv_bias):
+    tokenizer = load_tokenizer("gpt2")
+    shape = {"vocab_size": 50257, "tie_embeddings": tied, "qkv_bias": qkv_bias}
+    model = model_of("gpt2", **shape)
+    assert export_model(Loaded(model, tokenizer, tmp_path), tmp_path / "model.pth", "book") == []
+    settings = {"vocab_size": 50257, "context_length": 16, "emb_dim": 16, "n_heads": 2, "n_layers": 2}
+    classes = [GPTModel]
+    try:
+        from llms_from_scratch.ch04 import GPTModel as Theirs
+
+        classes.append(Theirs)
+    except ImportError:
+        pass  # the book's own package is not needed: ours has its names, its order and its strictness
+    for cls in classes:
+        book = cls({**settings, "drop_rate": 0.0, "qkv_bias": qkv_bias})
+        book.load_state_dict(torch.load(tmp_path / "model.pth", weights_only=True))
+        # fused products sum in another order than the book's three
+        torch.testing.assert_close(book.eval()(IDS), model(IDS), rtol=0, atol=1e-4)
+
+
+def test_the_card_tells_what_the_run_knows(run, tmp_path):
+    folder, summary = run
+    api.export(folder, tmp_path / "out", license="apache-2.0")
+    card = (tmp_path / "out" / "README.md").read_text()
+    for fact in (
+        "apache-2.0",
+        "good.txt",
+        "| seed | 99 |",
+        "| steps | 2 |",
+        f"{summary['val_loss']:.4f}",
+        "`tokenloom",
+    ):
+        assert fact in card
+    assert transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.n_ctx == 8
+
+
+def test_what_is_there_is_not_overwritten(loaded, tmp_path):
+    (tmp_path / "model.pth").write_text("the only copy")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("the only copy")
+    for out, format in (("model.pth", "pth"), ("model.pth", "book"), ("full", "hf")):
+        with pytest.raises(UsageError, match="exists already"):
+            export_model(loaded, tmp_path / out, format)
+    assert (tmp_path / "model.pth").read_text() == "the only copy"
+
+
+def test_a_failure_leaves_nothing_behind(loaded, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr("tokenloom.weights.folder.save_file", full)
+    for out, format in (("model.pth", "pth"), ("out", "hf")):
+        with pytest.raises(CheckpointError, match="No space left"):
+            export_model(loaded, tmp_path / out, format)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_modern_model_is_refused_where_nothing_computes_it(model_of, tmp_path):
+    tokenizer = load_tokenizer("byte")
+    loaded = Loaded(model_of("modern", vocab_size=tokenizer.vocab_size), tokenizer, tmp_path)
+    for format in ("hf", "book"):
+        with pytest.raises(WeightsError, match="modern family"):
+            export_model(loaded, tmp_path / "out.pth" if format == "book" else tmp_path / "out", format)
