@@ -81,6 +81,7 @@ def test_the_public_names_are_these():
         "evaluate",
         "export",
         "generate",
+        "inspect",
         "load",
         "load_tokenizer",
         "prepare",

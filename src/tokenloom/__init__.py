@@ -22,6 +22,7 @@ _HOMES = {
     "evaluate": "tokenloom.api",
     "export": "tokenloom.api",
     "generate": "tokenloom.api",
+    "inspect": "tokenloom.api",
     "load": "tokenloom.weights.load",
     "load_tokenizer": "tokenloom.data.tokenizers",
     "prepare": "tokenloom.api",
@@ -39,6 +40,7 @@ __all__ = [
     "evaluate",
     "export",
     "generate",
+    "inspect",
     "load",
     "load_tokenizer",
     "prepare",
@@ -47,7 +49,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from tokenloom.api import evaluate, export, generate, prepare, resume, train
+    from tokenloom.api import evaluate, export, generate, inspect, prepare, resume, train
     from tokenloom.config import Config
     from tokenloom.data.tokenizers import load_tokenizer
     from tokenloom.errors import TokenloomError

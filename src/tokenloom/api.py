@@ -21,6 +21,7 @@ from tokenloom.errors import CheckpointError, TokenloomError, UsageError
 from tokenloom.evaluation.baselines import baselines
 from tokenloom.evaluation.loss import measure
 from tokenloom.evaluation.text import read_text, text_of_split
+from tokenloom.evaluation.tokens import inspect_tokens
 from tokenloom.generation.sampling import Sampling
 from tokenloom.generation.text import TextCompletion, generate_text
 from tokenloom.reporting.console import QuietDisplay, TrainingDisplay, progress_bar, progress_counter
@@ -176,6 +177,31 @@ def generate(
             seed=seed,
             num_samples=num_samples,
             stop=stop,
+        )
+
+
+def inspect(
+    model: str | Path | Loaded,
+    text: str,
+    *,
+    top: int = 10,
+    context: int | None = None,
+    stride: int | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+) -> dict[str, Any]:
+    """What a model saw at each token of a text, and the loss that `evaluate` gives for it (section 5.1.2).
+
+    `tokens` holds id, text, bytes, log_probability (nats), probability, rank (1 is the likeliest), entropy (nats) and
+    the `top` likeliest tokens; the first token of a text is not among them, for nothing predicts it. Raises
+    `TokenloomError`.
+    """
+    loaded = model if isinstance(model, Loaded) else load(model)
+    runtime = choose_runtime(device, precision)
+    ids = loaded.tokenizer.encode_array(text)
+    with runtime.autocast():
+        return inspect_tokens(
+            loaded.model.to(runtime.device), ids, loaded.tokenizer, top=top, context=context, stride=stride
         )
 
 

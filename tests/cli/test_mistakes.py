@@ -147,6 +147,13 @@ MISTAKES = [
     (["export", "run", "out.pth", "--format", "book"], 1, "modern family cannot be exported as book"),
     (["export", "run", "out", "--format", "pth"], 2, "out.pth"),
     (["export", "nowhere", "out"], 1, "nowhere does not exist"),
+    (["inspect", "run"], 2, "--text"),
+    (["inspect", "run", "good.txt", "--text", "both"], 2, "--text"),
+    (["inspect", "run", "missing.txt"], 1, "missing.txt"),
+    (["inspect", "run", "latin1.txt"], 1, "not UTF-8"),
+    (["inspect", "run", "--text", "x"], 1, "at least 2 tokens"),
+    (["inspect", "run", "good.txt", "--top", "-1"], 2, "top"),
+    (["inspect", "run", "good.txt", "--context", "99"], 2, "context"),
     (["info", "nowhere"], 1, "nowhere"),
 ]  # fmt: skip
 

@@ -104,22 +104,19 @@ def measure(
     """
     stride = context if stride is None else stride
     _check(len(tokens), model.config.block_size, context, stride, batch_size, max_windows)
-    inputs = len(tokens) - 1  # the last token is a target only
-    numbers = _spread(_count_windows(inputs, context, stride), max_windows)
+    numbers = _spread(_count_windows(len(tokens) - 1, context, stride), max_windows)
     device = device or next(model.parameters()).device
-    sums, scored, scored_bytes = [], 0, 0
+    sums, done, scored, scored_bytes = [], 0, 0, 0
     with torch.no_grad(), evaluating(model.modules()):
-        for first in range(0, len(numbers), batch_size):
-            batch = [_window(number, inputs, context, stride) for number in numbers[first : first + batch_size]]
-            ids, targets = _read(tokens, batch, width=min(context, inputs))
-            _refuse_unknown(ids, targets, model.config.vocabulary)
+        for ids, targets in _window_batches(tokens, numbers, context, stride, batch_size, model.config.vocabulary):
+            done += len(ids)
             counted = targets[targets != UNSCORED]
             scored += counted.size
             if byte_lengths is not None:
                 scored_bytes += int(byte_lengths[counted].sum())
             sums.append(model.loss(torch.from_numpy(ids).to(device), torch.from_numpy(targets).to(device), "sum"))
             if progress is not None:
-                progress(first + len(batch), len(numbers))
+                progress(done, len(numbers))
     # One transfer at the end: asking for each sum at once would make the device wait for the host. Then in float64.
     nats = torch.stack(sums).float().cpu().double().sum().item()
     return Measurement(nats, scored, context, stride, None if byte_lengths is None else scored_bytes)
@@ -141,6 +138,15 @@ def loss_over_batches(
     return sum(losses) / len(losses) if losses else math.nan
 
 
+def windows(
+    tokens: np.ndarray, config: ModelConfig, context: int, stride: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The windows that `measure` scores, one by one: ids (1, T) and targets (1, T), `UNSCORED` where none counts."""
+    _check(len(tokens), config.block_size, context, stride, 1, None)
+    numbers = range(_count_windows(len(tokens) - 1, context, stride))
+    return _window_batches(tokens, numbers, context, stride, 1, config.vocabulary)
+
+
 @contextmanager
 def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Eval mode for those of `modules` (as `model.modules()` gives them) that are training, and back afterwards."""
@@ -160,6 +166,17 @@ class _Window(NamedTuple):
     start: int
     scored_from: int
     stop: int
+
+
+def _window_batches(
+    tokens: np.ndarray | TokenReader, numbers: Sequence[int], context: int, stride: int, batch_size: int, known: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    inputs = len(tokens) - 1  # the last token is a target only
+    for first in range(0, len(numbers), batch_size):
+        batch = [_window(number, inputs, context, stride) for number in numbers[first : first + batch_size]]
+        ids, targets = _read(tokens, batch, width=min(context, inputs))
+        _refuse_unknown(ids, targets, known)
+        yield ids, targets
 
 
 def _count_windows(inputs: int, context: int, stride: int) -> int:
