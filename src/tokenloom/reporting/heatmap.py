@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.text import Text
 
-# From what the model expected to what took it by surprise: least probability, background, with black letters on all.
+# From what the model expected to what took it by surprise: least probability, and the background of black letters.
+# Named colours, which a terminal of 16 colours has too, and which its theme keeps readable.
 LEVELS = (
-    (0.5, "#b7e3b0"),
-    (0.1, "#e3efa6"),
-    (0.01, "#fde38a"),
-    (0.001, "#fdb56b"),
-    (0.0, "#f2827b"),
+    (0.5, "bright_green"),
+    (0.1, "bright_cyan"),
+    (0.01, "bright_yellow"),
+    (0.001, "bright_magenta"),
+    (0.0, "bright_red"),
 )
 _SHOWN = str.maketrans({"\n": "↵\n", "\t": "→\t", "\r": "␍"})
 
