@@ -40,10 +40,11 @@ def place(tmp_path_factory) -> Path:
 def run(command: str, place: Path) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "TOKENLOOM_CACHE": str(place / "cache")}
     return subprocess.run(
-        ["sh", "-c", command], cwd=place, env=environment, capture_output=True, text=True, timeout=200
+        ["sh", "-c", command], cwd=place, env=environment, capture_output=True, text=True, timeout=600
     )
 
 
+@pytest.mark.timeout(900)  # a dozen processes, each with its own start: minutes on a busy machine
 def test_the_commands_run_one_after_the_other(place):
     commands = [line.partition("  #")[0].strip() for line in "".join(blocks("sh")).splitlines()]
     commands = [command for command in commands if "tokenloom" in command]
