@@ -1,4 +1,4 @@
-"""OpenAI's folders, against small checkpoints that TensorFlow wrote (tensorflow/write_checkpoint.py)."""
+"""OpenAI's folders, against small checkpoints that TensorFlow wrote (openai-checkpoints/write_checkpoint.py)."""
 
 import random
 import shutil
@@ -15,7 +15,7 @@ from tokenloom.weights.load import load
 from tokenloom.weights.openai import openai_tokenizer, parameters_as_book, read_openai
 from tokenloom.weights.tensorbundle import open_bundle
 
-WRITTEN = Path(__file__).parent / "tensorflow"
+WRITTEN = Path(__file__).parent / "openai-checkpoints"
 SETTINGS = {"vocab_size": 300, "context_length": 16, "emb_dim": 8, "n_heads": 2, "n_layers": 2, "drop_rate": 0.0}
 IDS = torch.arange(16)[None]
 

@@ -1,7 +1,7 @@
 """Write the small checkpoints of this folder with TensorFlow itself, and what is in them as safetensors.
 
 Run in an environment of its own, with tensorflow-cpu and safetensors installed:
-python tests/weights/tensorflow/write_checkpoint.py
+python tests/weights/openai-checkpoints/write_checkpoint.py
 """
 
 import json
