@@ -19,6 +19,7 @@ _HOMES = {
     "Modern": "tokenloom.model",
     "Sampling": "tokenloom.generation.sampling",
     "TokenloomError": "tokenloom.errors",
+    "compare": "tokenloom.api",
     "evaluate": "tokenloom.api",
     "export": "tokenloom.api",
     "generate": "tokenloom.api",
@@ -37,6 +38,7 @@ __all__ = [
     "Sampling",
     "TokenloomError",
     "__version__",
+    "compare",
     "evaluate",
     "export",
     "generate",
@@ -49,7 +51,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from tokenloom.api import evaluate, export, generate, inspect, prepare, resume, train
+    from tokenloom.api import compare, evaluate, export, generate, inspect, prepare, resume, train
     from tokenloom.config import Config
     from tokenloom.data.tokenizers import load_tokenizer
     from tokenloom.errors import TokenloomError

@@ -19,6 +19,7 @@ from tokenloom.data.prepare import prepare_cached
 from tokenloom.data.shards import Shards, open_shards
 from tokenloom.errors import CheckpointError, TokenloomError, UsageError
 from tokenloom.evaluation.baselines import baselines
+from tokenloom.evaluation.comparison import compare_inspected
 from tokenloom.evaluation.loss import measure
 from tokenloom.evaluation.text import read_text, text_of_split
 from tokenloom.evaluation.tokens import inspect_tokens
@@ -203,6 +204,31 @@ def inspect(
         return inspect_tokens(
             loaded.model.to(runtime.device), ids, loaded.tokenizer, top=top, context=context, stride=stride
         )
+
+
+def compare(
+    a: str | Path | Loaded,
+    b: str | Path | Loaded,
+    text: str,
+    *,
+    context: int | None = None,
+    stride: int | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+) -> dict[str, Any]:
+    """The same text under two models or two checkpoints: the loss of each, and where they differ.
+
+    `models` holds the figures of A and B, each in its own context if none is given; `parts` the text token by token,
+    or word by word where their tokens differ; `words` those that B gained most on first, and lost most on last. A
+    difference is B's nats less A's. Raises `TokenloomError`.
+    """
+    loaded = [model if isinstance(model, Loaded) else load(model) for model in (a, b)]
+    seen = [
+        {"model": str(model.path)}
+        | inspect(model, text, top=0, context=context, stride=stride, device=device, precision=precision)
+        for model in loaded
+    ]
+    return compare_inspected(text, *seen)
 
 
 def export(

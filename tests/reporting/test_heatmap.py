@@ -5,7 +5,16 @@ import io
 import pytest
 from rich.console import Console
 
-from tokenloom.reporting.heatmap import LEVELS, colour, heatmap, legend
+from tokenloom.reporting.heatmap import (
+    CHANGES,
+    LEVELS,
+    change_legend,
+    change_map,
+    colour,
+    colour_of_change,
+    heatmap,
+    legend,
+)
 
 TOKENS = [{"text": text, "probability": p} for text, p in [(" night", 0.9), ("\n", 0.2), (" and", 0.0005)] * 30]
 
@@ -39,3 +48,14 @@ def test_no_line_is_longer_than_the_terminal(width):
 
 def test_a_terminal_gets_colours():
     assert "\x1b[" in drawn(heatmap("It was", TOKENS), legend())
+
+
+@pytest.mark.parametrize(("difference", "row"), [(2.0, 0), (0.1, 1), (0.0, 2), (-0.1, 2), (-0.5, 3), (-30.0, 4)])
+def test_a_colour_stands_for_a_range_of_changes(difference, row):
+    assert colour_of_change(difference) == CHANGES[row][1]
+
+
+def test_what_is_alike_keeps_its_colour():
+    parts = [{"text": " night", "difference": 0.0}, {"text": "\n", "difference": -2.0}]
+    shown = drawn(change_map("It was", parts), change_legend())
+    assert shown.startswith("It was night\x1b[")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json as json_format
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from tokenloom.cli.models import load_model
-from tokenloom.cli.stdin import STDIN, text_or_stdin
-from tokenloom.errors import DataError, UsageError
+from tokenloom.cli.stdin import text_of
+from tokenloom.reporting.wording import quoted
 
 _ALTERNATIVES = 3  # in the table
 
@@ -56,7 +55,7 @@ def inspect(
     """
     from tokenloom import api
 
-    written = _text(file, text)
+    written = text_of("inspect", file, text)
     result = api.inspect(
         load_model(model, trust=trust),
         written,
@@ -72,21 +71,6 @@ def inspect(
         _draw(result)
     else:
         print("\n".join(_table(result)))
-
-
-def _text(file: str | None, text: str | None) -> str:
-    if (file is None) == (text is None):
-        raise UsageError("inspect needs one text: the name of a file, - for stdin, or --text. Give one of them.")
-    if text is not None:
-        return text
-    assert file is not None
-    if file == STDIN:
-        return text_or_stdin(file)
-    try:
-        return Path(file).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        wrong = f"byte 0x{error.object[error.start]:02x} at offset {error.start:,}"
-        raise DataError(f"{file} is not UTF-8: {wrong}. Re-encode it.") from None
 
 
 def _draw(result: dict[str, Any]) -> None:
@@ -105,17 +89,12 @@ def _table(result: dict[str, Any]) -> list[str]:
     lines = [f"{'token':20} {'id':>6} {'nats':>7} {'probability':>11} {'rank':>6} {'entropy':>7}  likelier"]
     for token in result["tokens"]:
         others = [other for other in token["top"] if other["id"] != token["id"]][:_ALTERNATIVES]
-        likelier = "  ".join(f"{_quoted(other['text'], 12)} {other['probability']:.2f}" for other in others)
+        likelier = "  ".join(f"{quoted(other['text'], 12)} {other['probability']:.2f}" for other in others)
         lines.append(
-            f"{_quoted(token['text'], 20):20} {token['id']:>6} {-token['log_probability']:>7.3f} "
+            f"{quoted(token['text'], 20):20} {token['id']:>6} {-token['log_probability']:>7.3f} "
             f"{token['probability']:>11.3e} {token['rank']:>6} {token['entropy']:>7.3f}  {likelier}"
         )
     return [*lines, _measured(result)]
-
-
-def _quoted(text: str, width: int) -> str:
-    shown = json_format.dumps(text, ensure_ascii=False)
-    return shown if len(shown) <= width else f"{shown[: width - 1]}…"
 
 
 def _measured(result: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": "Measure a model on a text: loss, perplexity, bits per byte.",
     "generate": "Let a model write.",
     "inspect": "Show what a model saw at each token of a text.",
+    "compare": "Show how two models read the same text, token by token.",
     "export": "Hand a model on: to Hugging Face, to PyTorch, to the book's code.",
     "chapter5": "Replay chapter 5 of the book and compare every figure.",
     "info": "Show versions, the machine, presets and corpora; or a model's configuration.",

@@ -47,11 +47,14 @@ def inspect_tokens(
             seen += _seen(logits.float(), torch.from_numpy(targets[0, scored]).to(device), tokenizer, top)
     # Summed in double: many small terms.
     nats = math.fsum(-token["log_probability"] for token in seen)
+    scored_bytes = int(tokenizer.byte_lengths[ids[1:].astype(np.int64)].sum())
     return {
         "nats": nats,
         "loss": nats / len(seen),
         "perplexity": math.exp(min(nats / len(seen), 700)),
+        "bits_per_byte": nats / math.log(2) / scored_bytes if scored_bytes else None,
         "scored_tokens": len(seen),
+        "scored_bytes": scored_bytes,
         "context": context,
         "stride": stride,
         "first": _token(int(ids[0]), tokenizer),

@@ -17,6 +17,14 @@ LEVELS = (
     (0.001, "bright_magenta"),
     (0.0, "bright_red"),
 )
+# From what B expected much better than A to what it expected much worse: least difference in nats, and background.
+CHANGES = (
+    (1.0, "bright_red", "≥ 1 nat worse"),
+    (0.1, "bright_yellow", "≥ 0.1 worse"),
+    (-0.1, None, "alike"),
+    (-1.0, "bright_cyan", "≥ 0.1 better"),
+    (-float("inf"), "bright_green", "≥ 1 nat better"),
+)
 _SHOWN = str.maketrans({"\n": "↵\n", "\t": "→\t", "\r": "␍"})
 
 
@@ -30,8 +38,19 @@ def heatmap(first: str, tokens: Iterable[Mapping[str, Any]]) -> Text:
     return drawn
 
 
+def change_map(before: str, parts: Iterable[Mapping[str, Any]]) -> Text:
+    """The text of `compare`'s parts, line ends shown, coloured where B differs from A."""
+    from rich.text import Text
+
+    drawn = Text(before.translate(_SHOWN))
+    for part in parts:
+        background = colour_of_change(part["difference"])
+        drawn.append(part["text"].translate(_SHOWN), style=f"black on {background}" if background else "")
+    return drawn
+
+
 def legend() -> Text:
-    """What the colours mean."""
+    """What the colours of `heatmap` mean."""
     from rich.text import Text
 
     drawn = Text("probability ")
@@ -43,3 +62,17 @@ def legend() -> Text:
 
 def colour(probability: float) -> str:
     return next(background for least, background in LEVELS if probability >= least)
+
+
+def change_legend() -> Text:
+    """What the colours of `change_map` mean."""
+    from rich.text import Text
+
+    drawn = Text("B is ")
+    for _, background, label in reversed(CHANGES):
+        drawn.append(f" {label} ", style=f"black on {background}" if background else "")
+    return drawn
+
+
+def colour_of_change(difference: float) -> str | None:
+    return next(background for least, background, _ in CHANGES if difference >= least)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shlex
@@ -94,6 +95,12 @@ def next_commands(run: str, figures: Mapping[str, Any], *, finished_steps: int |
 def visible(text: str) -> str:
     """Text in which every control character but tab and newline can be seen and none acts on a terminal or page."""
     return _UNPRINTABLE.sub("\ufffd", text.translate(_CONTROLS))
+
+
+def quoted(text: str, width: int) -> str:
+    """Text between quotation marks, line ends and the like written out, shortened to `width` characters."""
+    shown = json.dumps(text, ensure_ascii=False)
+    return shown if len(shown) <= width else f"{shown[: width - 1]}…"
 
 
 def compact(number: float) -> str:

@@ -1,0 +1,64 @@
+"""Two readings of one text: sums that agree, words that line up whatever the tokens, and who gained where."""
+
+import pytest
+
+from tokenloom import api
+from tokenloom.data.tokenizers import load_tokenizer
+from tokenloom.data.tokenizers.bytepairs import learn_byte_pairs
+from tokenloom.weights.load import Loaded
+
+TEXT = "It is a dull, dull boy: 👋 Jack.\n\nAll work<|endoftext|>and no play  makes him so.\n"
+BYTE = load_tokenizer("byte")
+PAIRS = learn_byte_pairs(300, ["all work and no play makes Jack a dull, dull boy. " * 5])
+
+
+@pytest.fixture
+def reader(model_of, tmp_path):
+    def make(family, tokenizer, **changes):
+        return Loaded(model_of(family, vocab_size=tokenizer.vocab_size, **changes), tokenizer, tmp_path)
+
+    return make
+
+
+def test_models_of_one_tokenizer_are_compared_token_by_token(reader):
+    a, b = reader("gpt2", BYTE), reader("modern", BYTE)
+    result = api.compare(a, b, TEXT, stride=5)
+    assert result["unit"] == "token"
+    assert [part["id"] for part in result["parts"]] == BYTE.encode(TEXT)[1:]
+    for column, model in enumerate((a, b)):
+        alone = api.inspect(model, TEXT, stride=5)
+        seen = [-token["log_probability"] for token in alone["tokens"]]
+        assert [part["nats"][column] for part in result["parts"]] == seen
+        assert result["models"][column]["nats"] == alone["nats"]
+        assert result["models"][column]["bits_per_byte"] == alone["bits_per_byte"]
+
+
+def test_models_of_different_tokenizers_are_compared_over_the_same_bytes(reader):
+    result = api.compare(reader("gpt2", BYTE), reader("gpt2", PAIRS), TEXT)
+    assert result["unit"] == "word"
+    assert [part["text"] for part in result["parts"][:5]] == [" is", " a", " dull,", " dull", " boy:"]
+    assert result["before"] + "".join(part["text"] for part in result["parts"]) == TEXT
+    for column in (0, 1):
+        covered = sum(part["nats"][column] for part in result["parts"])
+        assert 0 < covered < result["models"][column]["nats"]  # all but the first word
+
+
+def test_words_are_summed_over_their_places_and_sorted_by_gain(reader):
+    result = api.compare(reader("gpt2", BYTE), reader("gpt2", PAIRS), "a dull dull dull boy")
+    words = {word["word"]: word for word in result["words"]}
+    assert words["dull"]["times"] == 3
+    assert words["dull"]["difference"] == pytest.approx(sum(p["difference"] for p in result["parts"][:3]))
+    differences = [word["difference"] for word in result["words"]]
+    assert differences == sorted(differences)
+
+
+def test_a_model_is_like_itself(reader):
+    a = reader("gpt2", BYTE)
+    result = api.compare(a, a, TEXT)
+    assert not any(part["difference"] for part in (*result["parts"], *result["words"]))
+
+
+def test_a_text_of_one_word_has_nothing_to_compare_between_tokenizers(reader):
+    result = api.compare(reader("gpt2", BYTE), reader("gpt2", PAIRS), "dull")
+    assert (result["parts"], result["before"]) == ([], "dull")
+    assert result["models"][0]["scored_tokens"] == 3
