@@ -97,6 +97,8 @@ class DataConfig(Section):
     """Files, folders, globs, "-" (stdin), hf:NAME, a folder of token shards, or a named corpus."""
     tokenizer: str = "bpe:2048"
     """gpt2, char, byte, bpe:N (trained on the text), or the path of a tokenizer.json."""
+    add_tokens: tuple[str, ...] = ()
+    """Tokens to add to the tokenizer's, such as <|user|>: found whole wherever the text has them."""
     val_fraction: float = Field(default=0.1, ge=0, lt=1)
     """Share kept for validation: the end of a single text, or whole documents chosen by hash."""
     text_key: str = "text"

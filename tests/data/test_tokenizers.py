@@ -386,7 +386,7 @@ def test_stretches_encoded_apart_give_the_ids_of_the_whole(parts: list[str], siz
     usual = cutting.STRETCH
     cutting.STRETCH = size
     try:
-        pieces = list(stretches(parts * 3, ENDOFTEXT))
+        pieces = list(stretches(parts * 3, [ENDOFTEXT]))
     finally:
         cutting.STRETCH = usual
     assert "".join(pieces) == text
@@ -400,7 +400,7 @@ def test_stretches_stay_short_wherever_the_text_allows(shakespeare: str) -> None
     words = line.replace(" ", "\n")
     chinese = shakespeare.replace(" ", "中").replace("\n", "。")
     for text in (shakespeare * 2, line, words, chinese):
-        pieces = list(stretches((text[i : i + 99_999] for i in range(0, len(text), 99_999)), ENDOFTEXT))
+        pieces = list(stretches((text[i : i + 99_999] for i in range(0, len(text), 99_999)), [ENDOFTEXT]))
         assert "".join(pieces) == text
         assert max(map(len, pieces)) < STRETCH + 100_000
         gpt2 = load_tokenizer("gpt2")
@@ -409,7 +409,7 @@ def test_stretches_stay_short_wherever_the_text_allows(shakespeare: str) -> None
 
 def test_text_without_a_place_to_cut_is_cut_outside_of_a_written_end() -> None:
     before = "x" * (LONGEST - 5)
-    pieces = list(stretches([before, ENDOFTEXT, "y" * 100], ENDOFTEXT))
+    pieces = list(stretches([before, ENDOFTEXT, "y" * 100], [ENDOFTEXT]))
     assert "".join(pieces) == before + ENDOFTEXT + "y" * 100
     assert any(ENDOFTEXT in piece for piece in pieces)
     assert all(len(piece) <= LONGEST for piece in pieces)

@@ -16,6 +16,7 @@ def prepare(
     *sources: str,
     out: Path,
     tokenizer: str | None = None,
+    add_token: Annotated[list[str] | None, Parameter(negative="")] = None,
     workers: int | None = None,
     val_fraction: float | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -31,6 +32,8 @@ def prepare(
         Folder of the shards; the same call again does nothing.
     tokenizer
         gpt2, char, byte, bpe:N or the path of a tokenizer.json.
+    add_token
+        A token to add to the tokenizer's, such as <|user|>; may be given more than once.
     workers
         Processes; one for each core if left out.
     val_fraction
@@ -40,7 +43,7 @@ def prepare(
     """
     from tokenloom import api
 
-    shortcuts = {"workers": workers, "val_fraction": val_fraction}
+    shortcuts = {"workers": workers, "val_fraction": val_fraction, "add_tokens": add_token}
     settings = {"data": given(data) | {name: value for name, value in shortcuts.items() if value is not None}}
     shards = api.prepare(*source_names(sources), out=out, tokenizer=tokenizer, settings=settings)
     counts: dict[str, Any] = {

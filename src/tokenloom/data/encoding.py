@@ -85,16 +85,17 @@ class Encoder:
         return record if whole and same else None
 
 
-def jobs(parts: Iterable[Part], eot_text: str, endoftext: EndOfText) -> Iterator[Job]:
+def jobs(parts: Iterable[Part], tokenizer: Tokenizer, endoftext: EndOfText) -> Iterator[Job]:
     """The parts of each split, packed into shards in their order; the same text always gives the same shards.
 
     Raises `DataError` for a written <|endoftext|> where that is to be refused.
     """
+    eot_text = tokenizer.eot_text
     filling = {split: Job(split, 0) for split in SPLITS}
     for part in parts:
         job = filling[part.split]
         begins = job.index > 0 or job.size > 0  # the first document of a split has none before it
-        for text in stretches(part.texts, eot_text):
+        for text in stretches(part.texts, (eot_text, *tokenizer.added)):
             if endoftext == "refuse" and eot_text in text:
                 raise DataError(
                     f'{part.source} contains {eot_text}. Remove it, or pass --data.endoftext "token" or "text".'

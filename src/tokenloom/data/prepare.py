@@ -82,10 +82,11 @@ class _Request:
     def __init__(self, data: DataConfig, stdin: BinaryIO | None) -> None:
         self.data, self._stdin = data, stdin
         # One that needs no text is made first: a misspelt name shall not cost an hour.
-        self.fixed_tokenizer = None if learns(data.tokenizer) else load_tokenizer(data.tokenizer)
+        self.fixed_tokenizer = None if learns(data.tokenizer) else make_tokenizer(data.tokenizer, added=data.add_tokens)
         self.sources = find_sources(data.sources, stdin)
         self.options = {
             "tokenizer": data.tokenizer,
+            "add_tokens": list(data.add_tokens),
             "val_fraction": data.val_fraction,
             "text_key": data.text_key,
             "encoding_errors": data.encoding_errors,
@@ -117,7 +118,7 @@ class _Request:
     def difference(self, meta: dict[str, Any]) -> str | None:
         """How a finished folder differs from what is asked for, in words; None where it is the same."""
         for option, asked in self.options.items():
-            made = meta["request"].get(option)
+            made = meta["request"].get(option, [])  # nothing could be added by versions that do not tell
             if made != asked:
                 return f"they were made with {option} {made!r}, not {asked!r}"
         if self.fixed_tokenizer and self.fixed_tokenizer.fingerprint != meta["tokenizer"]["fingerprint"]:
@@ -204,7 +205,7 @@ def _write_shards(request: _Request, folder: Path, progress: Progress | None) ->
     reading = request.reading()
     parts = rule.parts(_pieces(request, reading, "encoding", progress))
     workers = data.workers or _cores()
-    todo = jobs(parts, tokenizer.eot_text, data.endoftext)
+    todo = jobs(parts, tokenizer, data.endoftext)
     records = encode_jobs(Encoder(folder, tokenizer, data.endoftext), todo, workers)
     request.refuse_if_changed()
     if not any(record.tokens for split in SPLITS for record in records[split]):
@@ -235,7 +236,9 @@ def _tokenizer(request: _Request, rule: SplitRule, folder: Path, progress: Progr
         with contextlib.suppress(TokenizerError):
             return load_tokenizer(folder)
         shutil.rmtree(folder)
-    tokenizer = request.fixed_tokenizer or make_tokenizer(request.data.tokenizer, _sample(request, rule, progress))
+    tokenizer = request.fixed_tokenizer or make_tokenizer(
+        request.data.tokenizer, _sample(request, rule, progress), request.data.add_tokens
+    )
     unfinished = folder.with_suffix(".tmp")
     tokenizer.save(unfinished)
     os.replace(unfinished, folder)
@@ -248,14 +251,16 @@ def _sample(request: _Request, rule: SplitRule, progress: Progress | None) -> It
     reading = request.reading()
     for source in request.sources:
         share = source.size / total if total and source.size else 1 / len(request.sources)
-        yield from _at_most(int(SAMPLE_CHARACTERS * share) + 1, _training_texts(rule, source.pieces(reading)))
+        yield from _at_most(
+            int(SAMPLE_CHARACTERS * share) + 1, _training_texts(rule, source.pieces(reading), request.data.add_tokens)
+        )
         if progress is not None:
             progress("learning the tokenizer", reading.bytes_read, total)
 
 
-def _training_texts(rule: SplitRule, pieces: Iterator[Piece]) -> Iterator[str]:
+def _training_texts(rule: SplitRule, pieces: Iterator[Piece], added: Sequence[str]) -> Iterator[str]:
     parts = (part for part in rule.parts(pieces) if part.split == "train")
-    return itertools.chain.from_iterable(stretches(part.texts, ENDOFTEXT) for part in parts)
+    return itertools.chain.from_iterable(stretches(part.texts, (ENDOFTEXT, *added)) for part in parts)
 
 
 def _at_most(characters: int, texts: Iterator[str]) -> Iterator[str]:
@@ -308,10 +313,18 @@ def _open_as_it_stands(data: DataConfig) -> Shards:
         )
     found = replace(open_shards(Path(data.sources[0]).expanduser()), already_prepared=True)
     made, asked = found.meta["request"].get("tokenizer"), data.tokenizer
+    if data.add_tokens and data.add_tokens != found.tokenizer.added:
+        raise DataError(
+            f"token shards {found.path} were made with the added tokens {list(found.tokenizer.added)}, "
+            f"not {list(data.add_tokens)}. Leave --add-token out, or prepare the text again."
+        )
     # The default is no wish: a folder of shards brings its tokenizer.
     if asked in (made, DataConfig().tokenizer):
         return found
-    if learns(asked) or load_tokenizer(asked).fingerprint != found.meta["tokenizer"]["fingerprint"]:
+    if (
+        learns(asked)
+        or make_tokenizer(asked, added=data.add_tokens).fingerprint != found.meta["tokenizer"]["fingerprint"]
+    ):
         raise DataError(
             f"token shards {found.path} were made with tokenizer {made or found.meta['tokenizer']['kind']}, "
             f"not {asked}. Leave --data.tokenizer out, or prepare the text again."

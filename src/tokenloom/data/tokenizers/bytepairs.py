@@ -134,8 +134,7 @@ def learn_byte_pairs(vocab_size: int, texts: Iterable[str]) -> BytePairs:
     trainer = trainers.BpeTrainer(  # type: ignore[call-arg]
         vocab_size=vocab_size - 1, initial_alphabet=alphabet, show_progress=False, special_tokens=[]
     )
-    documents = (part for text in texts for part in text.split(ENDOFTEXT))
-    learner.train_from_iterator(documents, trainer)
+    learner.train_from_iterator(texts, trainer)
     merges = json.loads(learner.to_str())["model"]["merges"]
     return BytePairs("bpe", merges=[merge_of(merge) for merge in merges])
 

@@ -28,13 +28,16 @@ class Tokenizer(ABC):
     `token_bytes[id]` is the text behind an id, so decoding is the same for every kind; only encoding differs.
     """
 
+    added: tuple[str, ...] = ()
+    """Tokens that were added to a vocabulary that was there before (`AddedTokens`)."""
+
     def __init__(self, kind: str, token_bytes: Sequence[bytes], eot_id: int, special_ids: Iterable[int] = ()) -> None:
         self.kind = kind
         self.token_bytes = list(token_bytes)
         self.vocab_size = len(self.token_bytes)
         self.eot_id = eot_id
         self.eot_text = self.token_bytes[eot_id].decode("utf-8")
-        self._special_ids = sorted({eot_id, *special_ids})
+        self.special_ids = sorted({eot_id, *special_ids})
 
     @abstractmethod
     def _description(self) -> bytes:
@@ -57,7 +60,7 @@ class Tokenizer(ABC):
     def byte_lengths(self) -> np.ndarray:
         """The bytes of text that each id stands for, (vocab_size,) int64; 0 for special tokens."""
         lengths = np.array([len(token) for token in self.token_bytes], dtype=np.int64)
-        lengths[self._special_ids] = 0
+        lengths[self.special_ids] = 0
         return lengths
 
     def encode(self, text: str, endoftext: EndOfText = "token") -> list[int]:
@@ -125,7 +128,11 @@ class Tokenizer(ABC):
             "eos_token": self.eot_text,
             "add_prefix_space": False,
             "clean_up_tokenization_spaces": False,
-            "tokenloom": {"kind": self.kind, "fingerprint": self.fingerprint},
+            "tokenloom": {
+                "kind": self.kind,
+                "fingerprint": self.fingerprint,
+                **({"added": self.added} if self.added else {}),
+            },
         }
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)

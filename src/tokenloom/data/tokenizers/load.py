@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenloom.data.tokenizers.added import between_tokens, with_added
 from tokenloom.data.tokenizers.bytepairs import (
     BYTE_OF_CHARACTER,
     GPT2_ALPHABET,
@@ -29,16 +30,18 @@ _SIZE_OF_TAIL = 257  # the bytes and <|endoftext|>, which end a vocabulary of ch
 _FIXED: dict[str, Callable[[], Tokenizer]] = {"gpt2": gpt2_tokenizer, "byte": byte_tokenizer}
 
 
-def make_tokenizer(spec: str, texts: Iterable[str] = ()) -> Tokenizer:
+def make_tokenizer(spec: str, texts: Iterable[str] = (), added: Sequence[str] = ()) -> Tokenizer:
     """The tokenizer that `spec` describes; "char" and "bpe:N" learn from `texts`, the others leave them unread.
 
-    Raises `TokenizerError` for a spec that names none.
+    Tokens of `added` come after its own. Raises `TokenizerError` for a spec that names none.
     """
     if spec == "char":
-        return learn_characters(texts)
-    if spec.partition(":")[0] == "bpe":
-        return learn_byte_pairs(_size_of(spec), texts)
-    return load_tokenizer(spec)
+        base: Tokenizer = learn_characters(between_tokens(texts, added))
+    elif spec.partition(":")[0] == "bpe":
+        base = learn_byte_pairs(_size_of(spec), between_tokens(texts, added))
+    else:
+        base = load_tokenizer(spec)
+    return with_added(base, added)
 
 
 def learns(spec: str) -> bool:
@@ -57,6 +60,8 @@ def load_tokenizer(reference: str | Path) -> Tokenizer:
         return _FIXED[str(reference)]()
     path = Path(reference)
     file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file() and _has_gpt2_merges(path):
+        return gpt2_tokenizer()
     if not reference or not file.is_file():
         raise TokenizerError(_explain_missing(str(reference), path))
     content = _read_json(file)
@@ -66,7 +71,10 @@ def load_tokenizer(reference: str | Path) -> Tokenizer:
     try:
         if not isinstance(ours, dict):
             return _foreign(content, str(file), config)
-        tokenizer = _ours(str(ours.get("kind")), content, str(file), config)
+        added = ours.get("added") or ()
+        if added:
+            content = {**content, "added_tokens": content["added_tokens"][: -len(added)]}
+        tokenizer = with_added(_ours(str(ours.get("kind")), content, str(file), config), added)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise TokenizerError(f"{file} is not a tokenizer.json ({error!r}). Export it again.") from None
     if tokenizer.fingerprint != ours.get("fingerprint"):
@@ -108,6 +116,14 @@ def _is_gpt2(content: Mapping[str, Any]) -> bool:
     merge_list = "\n".join(["#version: 0.2", *lines, ""])
     return hashlib.sha256(merge_list.encode("utf-8")).hexdigest() == GPT2_MERGES_SHA256 and all(
         model["vocab"].get(written) == i for i, written in enumerate(_gpt2_written(lines))
+    )
+
+
+def _has_gpt2_merges(folder: Path) -> bool:
+    """Whether a folder from before tokenizer.json, with vocab.json and merges.txt, holds GPT-2's own list."""
+    file = folder / "merges.txt"
+    return (
+        file.is_file() and hashlib.sha256(file.read_bytes().replace(b"\r\n", b"\n")).hexdigest() == GPT2_MERGES_SHA256
     )
 
 
