@@ -27,6 +27,7 @@ from tokenloom.generation.sampling import Sampling
 from tokenloom.generation.text import TextCompletion, generate_text
 from tokenloom.reporting.console import QuietDisplay, TrainingDisplay, progress_bar, progress_counter
 from tokenloom.training.budget import parse_budget
+from tokenloom.training.initial import continuing
 from tokenloom.training.run import CONFIG, IDENTITY, read_run_config, train_run
 from tokenloom.weights.export import export_model
 from tokenloom.weights.load import Loaded, load
@@ -61,6 +62,7 @@ def train(
     budget: str | float | None = None,
     started: float | None = None,
     tokenizer: str | None = None,
+    init_from: str | Path | None = None,
     settings: Settings | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -68,22 +70,31 @@ def train(
 
     Settings come from `preset` (modern-xs), then the TOML file `config`, then `settings`, nested like the file:
     `{"train": {"max_steps": 100}}`. Without a number of steps anywhere, `budget` ("5m", or seconds) fixes it, counted
-    from `started` (`time.time`; the call, if None); two minutes if that is not given either. Raises `TokenloomError`.
+    from `started` (`time.time`; the call, if None); two minutes if that is not given either.
+
+    `init_from` names a model to go on from: weights, shape and tokenizer are its own, and `preset` counts for the rest
+    only. Raises `TokenloomError`.
     """
     started = started or time.time()
-    layers = [
-        read_preset(preset or DEFAULT_PRESET),
+    wishes = [
         read_toml(Path(config)) if config else {},
         settings or {},
         _data_settings(sources, tokenizer),
+        {"train": {"init_from": str(init_from)}} if init_from is not None else {},
     ]
-    chosen = Config.of(*layers)
+    layers = [read_preset(preset or DEFAULT_PRESET), *wishes]
+    chosen, notices = Config.of(*layers), []
+    if chosen.train.init_from is not None:
+        layers = [read_preset(preset) if preset else {}, *wishes]
+        chosen, notices = continuing(chosen.train.init_from, layers[0], wishes)
     has_steps = any("max_steps" in layer.get("train", {}) for layer in layers)
     if budget is None and not has_steps:
         budget = DEFAULT_BUDGET
     deadline = started + parse_budget(str(budget)) if budget is not None else None
     run = _new_run_folder(out, chosen)
     with _display(quiet) as display, _data_progress(quiet) as progress:
+        for notice in notices:
+            display.notice(notice)
         shards = prepare_cached(chosen.data, progress=progress)
         return train_run(chosen, shards, run, deadline=deadline, display=display)
 

@@ -118,6 +118,10 @@ class DataConfig(Section):
 class TrainConfig(Section):
     """How the weights are found."""
 
+    init_from: str | None = None
+    """A model to go on from: its weights, shape and tokenizer; none: a new model."""
+    init_optimizer: bool = False
+    """Take over what the optimizer of init_from remembers, too."""
     max_steps: int = Field(default=1000, gt=0)
     """Updates in all; the schedule ends here."""
     batch_size: int = Field(default=16, gt=0)
@@ -230,6 +234,10 @@ class Config(Section):
             train.micro_batch_size is None or train.batch_size % train.micro_batch_size == 0,
             f"train.micro_batch_size {train.micro_batch_size} does not divide train.batch_size {train.batch_size}. "
             "Choose a divisor.",
+        )
+        _refuse_unless(
+            train.init_from is not None or not train.init_optimizer,
+            "train.init_optimizer needs a model to take it from. Add --init-from, or leave it out.",
         )
         _refuse_unless(
             train.min_lr <= train.learning_rate,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,9 @@ def train(
     resume: Annotated[bool, Parameter(negative="")] = False,
     budget: str | None = None,
     tokenizer: str | None = None,
+    add_token: Annotated[list[str] | None, Parameter(negative="")] = None,
+    init_from: str | None = None,
+    init_optimizer: Annotated[bool, Parameter(negative="")] = False,
     seed: int | None = None,
     device: str | None = None,
     precision: str | None = None,
@@ -52,6 +56,12 @@ def train(
         How long the whole command may take (290s, 5m, 1h); fixes the number of steps.
     tokenizer
         gpt2, char, byte, bpe:N or the path of a tokenizer.json.
+    add_token
+        A token to add to the tokenizer's, such as <|user|>; may be given more than once.
+    init_from
+        A model to go on from: a run, a checkpoint, a folder of GPT-2, or a .pth; shape and tokenizer are its own.
+    init_optimizer
+        Take over what the optimizer of that model remembers, too.
     seed
         Seed of weights, batches and dropout.
     device
@@ -68,16 +78,20 @@ def train(
     from tokenloom import api
     from tokenloom.training.budget import process_start
 
-    shortcuts = {"seed": seed, "device": device, "precision": precision, "compile": compile}
+    shortcuts = {"seed": seed, "device": device, "precision": precision, "compile": compile, "init_from": init_from}
+    if init_optimizer:
+        shortcuts["init_optimizer"] = True
+    tokens = {"tokenizer": tokenizer, "add_tokens": add_token}
     settings = {
         "model": given(model),
-        "data": given(data_) | ({"tokenizer": tokenizer} if tokenizer else {}),
+        "data": given(data_) | {name: value for name, value in tokens.items() if value},
         "train": given(train) | {name: value for name, value in shortcuts.items() if value is not None},
         "sample": given(sample) | ({"prompts": prompt} if prompt else {}),
     }
     sources = source_names(data)
     if resume:
-        _refuse_with_resume(preset=preset, config=config, out=out, budget=budget, tokenizer=tokenizer)
+        beginnings = {"preset": preset, "config": config, "out": out, "budget": budget, "tokenizer": tokenizer}
+        _refuse_with_resume({**beginnings, "add-token": add_token, "init-from": init_from})
         if len(sources) > 1:
             raise UsageError(f"--resume takes one run, got {len(sources)}. Name one, or none for the newest.")
         summary = api.resume(*sources, settings=settings)
@@ -90,7 +104,7 @@ def train(
         print(json_format.dumps(summary))
 
 
-def _refuse_with_resume(**flags: object) -> None:
+def _refuse_with_resume(flags: Mapping[str, object]) -> None:
     for name, value in flags.items():
         if value is not None:
             raise UsageError(f"--{name} does not go with --resume: a run goes on as it was started. Leave it out.")

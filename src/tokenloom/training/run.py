@@ -32,6 +32,7 @@ from tokenloom.model import build
 from tokenloom.reporting.console import Display, QuietDisplay
 from tokenloom.reporting.report import write_report
 from tokenloom.training.budget import steps_within
+from tokenloom.training.initial import initial_model, initial_optimizer
 from tokenloom.training.interrupt import StopRequest
 from tokenloom.training.loop import Progress, Trainee, evaluate_now, guess_seconds, train_loop
 from tokenloom.training.optimizer import Optimizer
@@ -127,7 +128,12 @@ def _trainee(
     checkpoint: Checkpoint | None,
 ) -> Trainee:
     """A model, its optimizer and its batches: new, or as a checkpoint left them."""
-    model = checkpoint.model() if checkpoint else build(config.model, torch.Generator().manual_seed(config.train.seed))
+    if checkpoint:
+        model = checkpoint.model()
+    elif config.train.init_from:
+        model = initial_model(config).train()
+    else:
+        model = build(config.model, torch.Generator().manual_seed(config.train.seed))
     model.to(runtime.device)
     if config.train.activation_checkpointing:
         recompute_activations(model.h)
@@ -136,6 +142,8 @@ def _trainee(
     if checkpoint:
         optimizer.load_state_tensors(checkpoint.optimizer_tensors())
         state = checkpoint.state()
+    elif config.train.init_optimizer:
+        optimizer.load_state_tensors(initial_optimizer(config))
     return Trainee(
         config=config,
         run=run,

@@ -27,6 +27,7 @@ from tokenloom.weights.folder import read_folder, write_folder
 
 FORMAT_VERSION = 1
 MANIFEST = "MANIFEST.json"
+OPTIMIZER = "optimizer.safetensors"
 CHECKPOINTS = "checkpoints"  # their folder in a run
 _STEP_FOLDER = re.compile(r"(step|best)-(\d{8,})")
 
@@ -56,7 +57,7 @@ class Checkpoint:
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """What `Optimizer.state_tensors` gave; empty in a checkpoint of weights alone."""
-        path = self.path / "optimizer.safetensors"
+        path = self.path / OPTIMIZER
         return load_file(path) if path.exists() else {}
 
     def state(self) -> dict[str, Any]:
@@ -81,9 +82,7 @@ def save_checkpoint(
         write_folder(target, model, tokenizer.eot_id)
         tokenizer.save(target)
         if optimizer is not None:
-            save_file(
-                {name: t.detach().contiguous() for name, t in optimizer.items()}, target / "optimizer.safetensors"
-            )
+            save_file({name: t.detach().contiguous() for name, t in optimizer.items()}, target / OPTIMIZER)
         _write_json(target / "state.json", {"format": FORMAT_VERSION, "step": step, **state})
 
     path = folder / f"{kind}-{step:08d}"

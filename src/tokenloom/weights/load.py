@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 from tokenloom.data.tokenizers import Tokenizer, load_tokenizer
 from tokenloom.errors import CheckpointError, TokenizerError
 from tokenloom.model import Model
+from tokenloom.weights.book_names import state_from_book
 from tokenloom.weights.checkpoint import (
     CHECKPOINTS,
     MANIFEST,
+    OPTIMIZER,
     list_checkpoints,
     newest_checkpoint,
     open_checkpoint,
 )
 from tokenloom.weights.folder import read_folder
 from tokenloom.weights.openai import is_openai_folder, openai_tokenizer, read_openai
-from tokenloom.weights.pickled import PICKLES, read_pickled
-from tokenloom.weights.stored import StoredModel
+from tokenloom.weights.pickled import PICKLES, pickled_optimizer, read_pickled
+from tokenloom.weights.stored import StoredModel, Transposed
 
 GPT2_VOCABULARY = 50257
 _KNOWN = "a run, a checkpoint, a folder of GPT-2 from Hugging Face or OpenAI, or a .pth"
@@ -75,6 +80,34 @@ def find(reference: str | Path, *, trust: bool = False) -> Found:
             f"{found.path}: the tokenizer knows {wanted:,} tokens, the model {known:,}. They do not belong together."
         )
     return found
+
+
+def load_optimizer(reference: str | Path) -> dict[str, Tensor]:
+    """What the optimizer beside a model remembers, as `Optimizer.state_tensors` names it.
+
+    Checkpoints of a run have it, but not its @best, and the book's .pth with an optimizer_state_dict (section 5.4).
+    Raises `CheckpointError` where there is none.
+    """
+    path = Path(reference)
+    if path.suffix.lower() not in PICKLES:
+        path, _ = find_checkpoint(reference)
+        if (path / OPTIMIZER).is_file():
+            return load_file(path / OPTIMIZER)
+    elif (saved := pickled_optimizer(path)) is not None:
+        return _adamw_of_book(*saved)
+    raise CheckpointError(f"{path} has no optimizer. Leave --init-optimizer out, or name a step of a run.")
+
+
+def _adamw_of_book(names: Sequence[str], memory: Mapping[int, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for key in ("exp_avg", "exp_avg_sq"):
+        ours = state_from_book({name: memory[i][key] for i, name in enumerate(names)})
+        for name, tensor in ours.items():
+            assert not isinstance(tensor, Transposed)  # the book's matrices lie as ours
+            tensors[f"adamw/{key}/{name}"] = tensor[:]
+    # A count of its own for each: an optimizer counts in place.
+    counts = {name.replace("/exp_avg/", "/step/"): float(memory[0]["step"]) for name in tensors if "/exp_avg/" in name}
+    return tensors | {name: torch.tensor(steps) for name, steps in counts.items()}
 
 
 def find_checkpoint(reference: str | Path) -> tuple[Path, list[str]]:

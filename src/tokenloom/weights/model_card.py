@@ -57,6 +57,7 @@ def _training(run: Path) -> dict[str, str]:
     facts: dict[str, str | None] = {
         "data": " ".join(config.data.sources),
         "sha256 of the data": identity.get("dataset"),
+        "started from": config.train.init_from,
         "seed": str(config.train.seed),
         "command": f"`{summary['command']}`" if "command" in summary else None,
     }

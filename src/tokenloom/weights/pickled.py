@@ -59,7 +59,8 @@ def pickled_optimizer(
     if not isinstance(content, Mapping) or "optimizer_state_dict" not in content:
         return None
     state, _ = _state_and_settings(content, path)
-    return [name for name in state if not name.endswith("mask")], content["optimizer_state_dict"]["state"]
+    names = [_WRAPPERS.sub("", name) for name in state if not name.endswith("mask")]
+    return names, content["optimizer_state_dict"]["state"]
 
 
 def pickled_tensors(folder: Path) -> dict[str, Stored]:
