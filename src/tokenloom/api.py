@@ -30,6 +30,7 @@ from tokenloom.training.budget import parse_budget
 from tokenloom.training.initial import continuing
 from tokenloom.training.run import CONFIG, IDENTITY, read_run_config, train_run
 from tokenloom.weights.export import export_model
+from tokenloom.weights.gguf import GGUF
 from tokenloom.weights.load import Loaded, load
 from tokenloom.weights.pickled import PICKLES
 
@@ -243,15 +244,22 @@ def compare(
 
 
 def export(
-    model: str | Path | Loaded, out: str | Path, *, format: str | None = None, license: str | None = None
+    model: str | Path | Loaded,
+    out: str | Path,
+    *,
+    format: str | None = None,
+    license: str | None = None,
+    quantization: str | None = None,
 ) -> list[str]:
-    """Hand a model on: hf (a folder for transformers), pth or book (files of torch.save); gives what should be told.
+    """Hand a model on: hf (a folder for transformers), gguf (for llama.cpp), pth or book; gives what should be told.
 
-    Without a format, one file for an `out` that ends in .pth, else hf. Nothing is overwritten. Raises `TokenloomError`.
+    Without a format, what the end of `out` says (.gguf, .pth), else hf. A gguf has its matrices in f32, f16 (if None)
+    or q8_0. Nothing is overwritten. Raises `TokenloomError`.
     """
     loaded = model if isinstance(model, Loaded) else load(model)
-    guessed = "pth" if Path(out).suffix.lower() in PICKLES else "hf"
-    return export_model(loaded, Path(out), format or guessed, license=license)
+    suffix = Path(out).suffix.lower()
+    guessed = "pth" if suffix in PICKLES else "gguf" if suffix == GGUF else "hf"
+    return export_model(loaded, Path(out), format or guessed, license=license, quantization=quantization)
 
 
 def _data_settings(sources: Sequence[str | Path], tokenizer: str | None) -> Settings:

@@ -18,6 +18,7 @@ def export(
     *,
     format: str | None = None,
     license: str | None = None,
+    quantization: str | None = None,
     trust: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -28,11 +29,13 @@ def export(
     model
         A run (or RUN@best, RUN@step-1000), a checkpoint, a folder of GPT-2 from Hugging Face or OpenAI, or a .pth.
     out
-        The folder (hf) or file (pth, book) to write.
+        The folder (hf) or file (gguf, pth, book) to write.
     format
-        hf, pth or book; if left out, pth for an OUT that ends in .pth, else hf.
+        hf, gguf, pth or book; if left out, as OUT ends (.gguf, .pth), else hf.
     license
         What the model card states, such as apache-2.0.
+    quantization
+        f32, f16 (if left out) or q8_0, for gguf.
     trust
         Let a .pth that holds more than tensors run its own code while it is read.
     json
@@ -40,7 +43,8 @@ def export(
     """
     from tokenloom import api
 
-    notices = api.export(load_model(model, trust=trust), out, format=format, license=license)
+    loaded = load_model(model, trust=trust)
+    notices = api.export(loaded, out, format=format, license=license, quantization=quantization)
     for notice in notices:
         print(f"tokenloom: {notice}", file=sys.stderr)
     files = sorted(out.iterdir()) if out.is_dir() else [out]

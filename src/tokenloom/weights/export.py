@@ -1,29 +1,34 @@
-"""A model handed on: to Hugging Face, to PyTorch, to the book's own code."""
+"""A model handed on: to Hugging Face, to llama.cpp, to PyTorch, to the book's own code."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 
+from tokenloom.data.tokenizers.bytepairs import gpt2_tokenizer
 from tokenloom.errors import UsageError, WeightsError
 from tokenloom.weights.book_names import state_to_book
 from tokenloom.weights.checkpoint import write_whole_file, write_whole_folder
 from tokenloom.weights.folder import write_folder
+from tokenloom.weights.gguf import GGUF, write_gguf
 from tokenloom.weights.load import Loaded
 from tokenloom.weights.model_card import model_card
 
-Format = Literal["hf", "pth", "book"]
+Format = Literal["hf", "gguf", "pth", "book"]
 FORMATS: tuple[str, ...] = get_args(Format)
 
 
-def export_model(loaded: Loaded, out: Path, format: str, *, license: str | None = None) -> list[str]:
+def export_model(
+    loaded: Loaded, out: Path, format: str, *, license: str | None = None, quantization: str | None = None
+) -> list[str]:
     """Write a model to `out` and give what should be told about it; nothing that is there is overwritten.
 
     hf: a folder that `AutoModelForCausalLM` and `AutoTokenizer` open, with a model card (the GPT-2 family).
+    gguf: a file for llama.cpp, its matrices in f32, f16 (if None) or q8_0 (the GPT-2 family with byte pairs).
     pth: a file of `torch.save`, with our names and the configuration, for either family.
     book: a file of `torch.save` that the book's GPTModel takes in its `load_state_dict`, strictly (the GPT-2 family).
     Raises `UsageError` and `WeightsError`.
@@ -32,8 +37,16 @@ def export_model(loaded: Loaded, out: Path, format: str, *, license: str | None 
         raise UsageError(f'there is no format "{format}". Choose {", ".join(FORMATS)}.')
     if out.exists() and not (format == "hf" and out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"{out} exists already. Choose another OUT.")
-    if format != "hf" and out.suffix.lower() not in (".pth", ".pt"):
-        raise UsageError(f"{format} writes one file, whose name should end in .pth, got {out}. Name it {out}.pth.")
+    endings = {"gguf": (GGUF,), "pth": (".pth", ".pt"), "book": (".pth", ".pt")}
+    if format in endings and out.suffix.lower() not in endings[format]:
+        ending = endings[format][0]
+        raise UsageError(f"{format} writes one file, whose name should end in {ending}, got {out}. Add {ending} to it.")
+    if quantization is not None and format != "gguf":
+        raise UsageError(f"--quantization is for gguf; {format} keeps every bit. Leave it out, or use --format gguf.")
+    if format == "gguf":
+        write = partial(write_gguf, model=loaded.model, tokenizer=loaded.tokenizer, quantization=quantization or "f16")
+        write_whole_file(out, write)
+        return []
     if loaded.model.config.family != "gpt2" and format != "pth":
         raise WeightsError(
             f"the {loaded.model.config.family} family cannot be exported as {format}: nothing there computes it. "
@@ -41,9 +54,9 @@ def export_model(loaded: Loaded, out: Path, format: str, *, license: str | None 
         )
     if format == "hf":
         return _to_huggingface(loaded, out, license)
-    write: dict[str, Callable[[Loaded], object]] = {"pth": _state_and_config, "book": _book_state}
-    write_whole_file(out, lambda unfinished: torch.save(write[format](loaded), unfinished))
-    if loaded.tokenizer.kind == "gpt2":
+    content = _book_state(loaded) if format == "book" else _state_and_config(loaded)
+    write_whole_file(out, lambda unfinished: torch.save(content, unfinished))
+    if loaded.tokenizer.fingerprint == gpt2_tokenizer().fingerprint:
         return []
     return [f"{out.name} holds no tokenizer; this model's is {loaded.tokenizer.kind}, kept in {loaded.path}"]
 

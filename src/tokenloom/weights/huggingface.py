@@ -54,15 +54,24 @@ def from_huggingface(
         ours = name.removeprefix(PREFIX)
         if not ours.endswith(IGNORED):
             state[ours] = Transposed(tensor) if ours.endswith(TRANSPOSED) else tensor
-    if not model.qkv_bias:
-        biases = {name: tensor for name, tensor in tensors.items() if name.endswith("c_attn.bias")}
-        if any(tensor[:].any() for tensor in biases.values()):  # saved by us without, and trained since by transformers
-            model = model.model_copy(update={"qkv_bias": True})
-        else:
-            state = {name: tensor for name, tensor in state.items() if not name.endswith("c_attn.bias")}
     if model.tie_embeddings:
         state.pop("lm_head.weight", None)
-    return model, state
+    return without_empty_biases(model, state)
+
+
+def without_empty_biases(
+    model: ModelConfig, state: dict[str, StoredTensor]
+) -> tuple[ModelConfig, dict[str, StoredTensor]]:
+    """Without the zeros that stand, in formats that always have them, for the biases that a model of ours has not.
+
+    Where they are no zeros any more, for somebody has trained them since, the model has them from now on.
+    """
+    if model.qkv_bias:
+        return model, state
+    biases = {name: tensor for name, tensor in state.items() if name.endswith("c_attn.bias")}
+    if any(not isinstance(tensor, Transposed) and bool(tensor[:].any()) for tensor in biases.values()):
+        return model.model_copy(update={"qkv_bias": True}), state
+    return model, {name: tensor for name, tensor in state.items() if name not in biases}
 
 
 def _huggingface_config(config: ModelConfig, eot_id: int) -> dict[str, Any]:

@@ -24,12 +24,13 @@ from tokenloom.weights.checkpoint import (
     open_checkpoint,
 )
 from tokenloom.weights.folder import read_folder
+from tokenloom.weights.gguf import GGUF, read_gguf
 from tokenloom.weights.openai import is_openai_folder, openai_tokenizer, read_openai
 from tokenloom.weights.pickled import PICKLES, pickled_optimizer, read_pickled
 from tokenloom.weights.stored import StoredModel, Transposed
 
 GPT2_VOCABULARY = 50257
-_KNOWN = "a run, a checkpoint, a folder of GPT-2 from Hugging Face or OpenAI, or a .pth"
+_KNOWN = "a run, a checkpoint, a folder of GPT-2 from Hugging Face or OpenAI, a .gguf or a .pth"
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ def load(reference: str | Path, *, trust: bool = False, dtype: torch.dtype = tor
     """The model and tokenizer that `reference` names.
 
     A run folder means its newest valid checkpoint; `RUN@best` the one with the best validation loss; `RUN@step-1000`
-    that step. Taken as they stand are a checkpoint, a folder of GPT-2 from Hugging Face or OpenAI, and a .pth. Without
-    `trust`, nothing in a file can run. Loading needs little more memory than the weights in `dtype`. Raises
+    that step. Taken as they stand are a checkpoint, a folder of GPT-2 from Hugging Face or OpenAI, a .gguf and a .pth.
+    Without `trust`, nothing in a file can run. Loading needs little more memory than the weights in `dtype`. Raises
     `CheckpointError` and `WeightsError`.
     """
     found = find(reference, trust=trust)
@@ -66,7 +67,10 @@ def load(reference: str | Path, *, trust: bool = False, dtype: torch.dtype = tor
 
 def find(reference: str | Path, *, trust: bool = False) -> Found:
     """What `load` would read: configuration, tensors by name and shape, tokenizer."""
-    if Path(reference).suffix.lower() in PICKLES:
+    suffix = Path(reference).suffix.lower()
+    if suffix == GGUF:
+        found = Found(*read_gguf(Path(reference)), Path(reference), [])
+    elif suffix in PICKLES:
         found = _find_pickled(Path(reference), trust)
     else:
         path, notices = find_checkpoint(reference)

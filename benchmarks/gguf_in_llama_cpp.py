@@ -1,0 +1,79 @@
+"""GGUF in llama.cpp: greedy tokens there and here, for f32, f16 and q8_0.
+
+    pip install llama-cpp-python gguf      # a compiler builds it, some minutes on two cores
+    python benchmarks/gguf_in_llama_cpp.py [--shape 124M] [--tokens 200]
+
+Without --shape, a run is trained first (the-verdict, GPT-2's tokenizer, two layers). In f32 all tokens must agree; the
+rounded ones may part where two tokens are almost equally likely, and the place is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+from llama_cpp import Llama
+
+import tokenloom as tl
+from tokenloom.config import Config
+from tokenloom.generation.sampling import Sampling
+from tokenloom.model import build
+from tokenloom.weights.load import Loaded
+
+PROMPT = "Every effort moves you"
+SHAPES = {"124M": {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES)
+    parser.add_argument("--tokens", type=int, default=200)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = random_model(options.shape) if options.shape else trained_model(Path(folder))
+        ours = our_tokens(loaded, options.tokens)
+        for quantization in ("f32", "f16", "q8_0"):
+            file = Path(folder, f"{quantization}.gguf")
+            tl.export(loaded, file, quantization=quantization)
+            theirs = their_tokens(file, loaded, options.tokens)
+            same = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), options.tokens)
+            print(f"{quantization:5} {file.stat().st_size:>12,} bytes  {same} of {options.tokens} greedy tokens alike")
+            if quantization == "f32" and same != options.tokens:
+                raise SystemExit("f32 should agree in every token")
+
+
+def trained_model(folder: Path) -> Loaded:
+    shape = {"family": "gpt2", "n_layer": 2, "n_head": 4, "n_embd": 128, "block_size": 512}
+    train = {"max_steps": 100, "batch_size": 4, "optimizer": "adamw", "learning_rate": 1e-3}
+    settings = {"model": shape, "train": train, "sample": {"max_new_tokens": 0}}
+    tl.train("the-verdict", out=folder / "run", tokenizer="gpt2", settings=settings, quiet=True)
+    return tl.load(folder / "run")
+
+
+def random_model(shape: str) -> Loaded:
+    """Weights larger than at the start of training, so that likely and unlikely tokens differ."""
+    config = Config.of({"model": {"family": "gpt2", "vocab_size": 50257, **SHAPES[shape]}}).model
+    model = build(config, torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
+    return Loaded(model.eval(), tl.load_tokenizer("gpt2"), Path())
+
+
+def our_tokens(loaded: Loaded, count: int) -> list[int]:
+    [[completion]] = tl.generate(loaded, PROMPT, max_new_tokens=count, sampling=Sampling(temperature=0.0))
+    return completion.token_ids
+
+
+def their_tokens(file: Path, loaded: Loaded, count: int) -> list[int]:
+    llama = Llama(str(file), n_ctx=loaded.model.config.block_size, verbose=False, logits_all=False)
+    prompt = llama.tokenize(PROMPT.encode(), add_bos=False, special=False)
+    assert prompt == loaded.tokenizer.encode(PROMPT), "both cut the prompt alike"
+    stream = llama.generate(prompt, temp=0.0, top_k=1, repeat_penalty=1.0)
+    return [token for token, _ in zip(stream, range(count), strict=False)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""GGUF: what is written is read back, here and by the gguf package; what it cannot say is refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from tokenloom import api
+from tokenloom.data.tokenizers import load_tokenizer
+from tokenloom.data.tokenizers.added import with_added
+from tokenloom.data.tokenizers.bytepairs import learn_byte_pairs
+from tokenloom.errors import CheckpointError, UsageError, WeightsError
+from tokenloom.weights.load import Loaded, load
+
+gguf = pytest.importorskip("gguf")
+IDS = torch.arange(16)[None]
+PAIRS = learn_byte_pairs(300, ["all work and no play makes Jack a dull boy. "] * 9)
+
+
+@pytest.fixture
+def loaded(model_of, tmp_path):
+    def make(tokenizer=PAIRS, family="gpt2", padding=0, **changes):
+        model = model_of(family, vocab_size=tokenizer.vocab_size + padding, **changes)
+        return Loaded(model, tokenizer, tmp_path)
+
+    return make
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("qkv_bias", [True, False])
+def test_f32_comes_back_bit_for_bit(loaded, tmp_path, tied, qkv_bias):
+    before = loaded(with_added(PAIRS, ["<|user|>"]), padding=5, tie_embeddings=tied, qkv_bias=qkv_bias)
+    assert api.export(before, tmp_path / "model.gguf", quantization="f32") == []
+    after = load(tmp_path / "model.gguf")
+    assert after.model.config == before.model.config
+    assert after.tokenizer.fingerprint == before.tokenizer.fingerprint
+    for name, tensor in before.model.state_dict().items():
+        assert torch.equal(after.model.state_dict()[name], tensor), name
+    assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
+
+
+# Rounded to 11 bits; and to steps of 1/127 of the largest of 32 numbers, which is itself rounded to 11 bits.
+@pytest.mark.parametrize(("quantization", "error"), [("f16", 2**-11), ("q8_0", 0.5 / 127 + 2**-11)])
+def test_rounded_weights_are_near_and_the_rest_is_exact(loaded, tmp_path, quantization, error):
+    before = loaded(n_embd=64)
+    api.export(before, tmp_path / "model.gguf", format="gguf", quantization=quantization)
+    after = load(tmp_path / "model.gguf").model.state_dict()
+    for name, tensor in before.model.state_dict().items():
+        if tensor.ndim == 2 and name != "wpe.weight":
+            assert (after[name] - tensor).abs().max() <= error * tensor.abs().max()
+            assert not torch.equal(after[name], tensor)
+        else:
+            assert torch.equal(after[name], tensor)
+
+
+def test_the_gguf_package_reads_what_llama_cpp_asks_for(loaded, tmp_path):
+    before = loaded(qkv_bias=False)
+    api.export(before, tmp_path / "model.gguf", quantization="f32")
+    reader = gguf.GGUFReader(tmp_path / "model.gguf")
+    said = {name: field.contents() for name, field in reader.fields.items()}
+    assert said["general.architecture"] == "gpt2"
+    assert (said["gpt2.context_length"], said["gpt2.attention.head_count"]) == (16, 2)
+    assert (said["tokenizer.ggml.model"], said["tokenizer.ggml.pre"]) == ("gpt2", "gpt-2")
+    assert len(said["tokenizer.ggml.tokens"]) == PAIRS.vocab_size
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    known = {gguf.TENSOR_NAMES[kind].split(".")[-1] for kind in gguf.MODEL_TENSORS[gguf.MODEL_ARCH.GPT2]}
+    assert {name.split(".")[-2] for name in tensors} == known
+    expected = before.model.h[1].attn.c_attn.weight.detach().numpy()
+    np.testing.assert_array_equal(tensors["blk.1.attn_qkv.weight"].data, expected)
+    assert not tensors["blk.1.attn_qkv.bias"].data.any()
+
+
+def test_gpt2s_own_tokenizer_is_known_again(loaded, tmp_path):
+    api.export(loaded(load_tokenizer("gpt2")), tmp_path / "model.gguf")
+    assert load(tmp_path / "model.gguf").tokenizer is load_tokenizer("gpt2")
+
+
+def test_a_conversion_of_llama_cpp_is_read_too(loaded, tmp_path, monkeypatch):
+    before = loaded()
+    monkeypatch.setattr("tokenloom.weights.gguf._CONFIG", "somebody.else")
+    api.export(before, tmp_path / "model.gguf", quantization="f32")
+    monkeypatch.undo()
+    after = load(tmp_path / "model.gguf")
+    assert torch.equal(after.model(IDS), before.model(IDS))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"family": "modern"}, "llama.cpp does not compute it"),
+        ({"tokenizer": load_tokenizer("byte")}, "cannot be said in GGUF"),
+    ],
+)
+def test_what_gguf_cannot_say_is_refused(loaded, tmp_path, change, why):
+    with pytest.raises(WeightsError, match=why):
+        api.export(loaded(**change), tmp_path / "model.gguf")
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_and_widths_that_do_not_fit_are_refused(loaded, tmp_path):
+    before = loaded()
+    with pytest.raises(WeightsError, match="multiples of 32"):
+        api.export(before, tmp_path / "model.gguf", quantization="q8_0")
+    before.model.wte.weight.data[3, 3] = 7e4
+    with pytest.raises(WeightsError, match="too large for f16"):
+        api.export(before, tmp_path / "model.gguf")
+    with pytest.raises(WeightsError, match='not "q4"'):
+        api.export(before, tmp_path / "model.gguf", quantization="q4")
+    with pytest.raises(UsageError, match="for gguf"):
+        api.export(before, tmp_path / "model", quantization="f16")
+    with pytest.raises(UsageError, match=r"end in \.gguf"):
+        api.export(before, tmp_path / "model", format="gguf")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_file_is_refused_by_name(loaded, tmp_path):
+    api.export(loaded(), tmp_path / "model.gguf")
+    content = (tmp_path / "model.gguf").read_bytes()
+    for size in (0, 3, 20, 1000, len(content) // 2, len(content) - 5000):
+        (tmp_path / "short.gguf").write_bytes(content[:size])
+        with pytest.raises((WeightsError, CheckpointError), match=r"short\.gguf"):
+            load(tmp_path / "short.gguf")
+    (tmp_path / "other.gguf").write_bytes(content.replace(b"gpt2", b"gptX"))
+    with pytest.raises(WeightsError, match=r"other\.gguf"):
+        load(tmp_path / "other.gguf")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load(tmp_path / "none.gguf")
