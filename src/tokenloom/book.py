@@ -28,6 +28,8 @@ from tokenloom.generation.engine import Engine
 from tokenloom.generation.sampling import Sampling, choose
 from tokenloom.model.gpt2 import GPT2
 from tokenloom.weights.book_names import BOOK_SETTINGS, state_from_book, state_to_book
+from tokenloom.weights.download import OPENAI_BYTES, fetch_openai
+from tokenloom.weights.openai import parameters_as_book
 from tokenloom.weights.stored import StoredModel
 
 # The toy vocabulary on which section 5.3 explains temperature and top-k, and its logits for the next token.
@@ -292,6 +294,16 @@ def load_weights_into_gpt(gpt: GPTModel, params: Mapping[str, Any]) -> None:
     with torch.no_grad():
         for ours, theirs in zip(gpt.parameters(), read.parameters(), strict=True):
             ours.copy_(theirs)
+
+
+def download_and_load_gpt2(model_size: str, models_dir: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """OpenAI's settings and nested weights of "124M", "355M", "774M" or "1558M" (section 5.5), without TensorFlow.
+
+    The files are fetched into `models_dir`/`model_size` once, and checked. Raises `WeightsError`.
+    """
+    if model_size not in OPENAI_BYTES:
+        raise WeightsError(f'there is no GPT-2 of size "{model_size}". Choose {", ".join(OPENAI_BYTES)}.')
+    return parameters_as_book(fetch_openai(model_size, Path(models_dir) / model_size))
 
 
 class _History:

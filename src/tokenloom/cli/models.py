@@ -13,7 +13,18 @@ def load_model(reference: str, *, trust: bool = False) -> Loaded:
     """The model and tokenizer; what had to be passed over or assumed is said on stderr."""
     from tokenloom.weights.load import load
 
+    fetch_if_named(reference)
     loaded = load(reference, trust=trust)
     for notice in loaded.notices:
         print(f"tokenloom: {notice}", file=sys.stderr)
     return loaded
+
+
+def fetch_if_named(reference: str) -> None:
+    """Fetch a model that is known by name, such as gpt2, with a bar that shows how far it is."""
+    from tokenloom.reporting.progress import progress_bar
+    from tokenloom.weights.download import fetch, is_name
+
+    if is_name(reference):
+        with progress_bar() as progress:
+            fetch(reference, progress=progress)

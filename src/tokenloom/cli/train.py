@@ -10,6 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from tokenloom.cli.flags import DataFlags, ModelFlags, SampleFlags, TrainFlags, given
+from tokenloom.cli.models import fetch_if_named
 from tokenloom.cli.stdin import source_names
 from tokenloom.errors import UsageError
 
@@ -97,6 +98,8 @@ def train(
         summary = api.resume(*sources, settings=settings)
     else:
         start = process_start()
+        if init_from is not None:
+            fetch_if_named(init_from)
         summary = api.train(
             *sources, preset=preset, config=config, out=out, budget=budget, started=start, settings=settings
         )

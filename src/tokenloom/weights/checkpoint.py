@@ -99,7 +99,7 @@ def write_sealed(path: Path, write: Callable[[Path], None]) -> None:
         unfinished.mkdir()
         write(unfinished)
         files = sorted(file for file in unfinished.rglob("*") if file.is_file())
-        entries = {str(f.relative_to(unfinished)): {"bytes": f.stat().st_size, "sha256": _sha256(f)} for f in files}
+        entries = {str(f.relative_to(unfinished)): {"bytes": f.stat().st_size, "sha256": sha256_of(f)} for f in files}
         for file in files:
             _flush(file)
         _write_json(unfinished / MANIFEST, {"format": FORMAT_VERSION, "files": entries})
@@ -173,7 +173,7 @@ def damage(path: Path) -> str | None:
             return f"{name} is missing"
         if file.stat().st_size != size:
             return f"{name} has {file.stat().st_size:,} bytes instead of {size:,}"
-        if _sha256(file) != sha256:
+        if sha256_of(file) != sha256:
             return f"{name} does not match its sha256"
     return None
 
@@ -225,7 +225,8 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

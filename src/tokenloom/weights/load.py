@@ -23,6 +23,7 @@ from tokenloom.weights.checkpoint import (
     newest_checkpoint,
     open_checkpoint,
 )
+from tokenloom.weights.download import fetch, is_name
 from tokenloom.weights.folder import read_folder
 from tokenloom.weights.gguf import GGUF, read_gguf
 from tokenloom.weights.openai import is_openai_folder, openai_tokenizer, read_openai
@@ -30,7 +31,7 @@ from tokenloom.weights.pickled import PICKLES, pickled_optimizer, read_pickled
 from tokenloom.weights.stored import StoredModel, Transposed
 
 GPT2_VOCABULARY = 50257
-_KNOWN = "a run, a checkpoint, a folder of GPT-2 from Hugging Face or OpenAI, a .gguf or a .pth"
+_KNOWN = "a run, a checkpoint, a folder of GPT-2 from Hugging Face or OpenAI, a .gguf, a .pth, or gpt2"
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,10 @@ def load(reference: str | Path, *, trust: bool = False, dtype: torch.dtype = tor
     """The model and tokenizer that `reference` names.
 
     A run folder means its newest valid checkpoint; `RUN@best` the one with the best validation loss; `RUN@step-1000`
-    that step. Taken as they stand are a checkpoint, a folder of GPT-2 from Hugging Face or OpenAI, a .gguf and a .pth.
-    Without `trust`, nothing in a file can run. Loading needs little more memory than the weights in `dtype`. Raises
-    `CheckpointError` and `WeightsError`.
+    that step. Taken as they stand are a checkpoint, a folder of GPT-2 from Hugging Face or OpenAI, a .gguf and a .pth;
+    fetched once are gpt2, gpt2-medium, gpt2-large, gpt2-xl, and openai:124M, :355M, :774M, :1558M. Without `trust`,
+    nothing in a file can run. Loading needs little more memory than the weights in `dtype`. Raises `CheckpointError`
+    and `WeightsError`.
     """
     found = find(reference, trust=trust)
     return Loaded(found.stored.read(dtype), found.tokenizer, found.path, found.notices)
@@ -67,6 +69,8 @@ def load(reference: str | Path, *, trust: bool = False, dtype: torch.dtype = tor
 
 def find(reference: str | Path, *, trust: bool = False) -> Found:
     """What `load` would read: configuration, tensors by name and shape, tokenizer."""
+    if is_name(reference):
+        reference = fetch(str(reference))
     suffix = Path(reference).suffix.lower()
     if suffix == GGUF:
         found = Found(*read_gguf(Path(reference)), Path(reference), [])

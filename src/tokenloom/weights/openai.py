@@ -43,6 +43,12 @@ def read_openai(folder: Path) -> StoredModel:
     return StoredModel(Config.of({"model": {**values, **fixed}}).model, tensors, str(folder))
 
 
+def check_openai(folder: Path) -> None:
+    """Raises `WeightsError` unless every byte of the weights is the one that was written."""
+    for tensor in _variables(folder).values():
+        tensor.check()
+
+
 def openai_tokenizer(folder: Path) -> Tokenizer:
     """GPT-2's tokenizer, if its merge list is the one in the folder; raises `WeightsError` for another."""
     file = folder / "vocab.bpe"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -74,12 +75,23 @@ def open_bundle(prefix: Path) -> dict[str, BundleTensor]:
     Raises `WeightsError` where a file is missing, damaged, compressed, or says what this reader does not know.
     """
     index = prefix.with_name(f"{prefix.name}.index")
+    with _reading(index):
+        return _open(prefix, index, index.read_bytes())
+
+
+def check_index(index: Path) -> None:
+    """Raises `WeightsError` unless every block of an index is whole; its data files need not be there."""
+    with _reading(index):
+        for _ in _table(index.read_bytes()):
+            pass
+
+
+@contextmanager
+def _reading(index: Path) -> Iterator[None]:
     try:
-        data = index.read_bytes()
+        yield
     except OSError as error:
         raise WeightsError(f"{index} cannot be read: {error.strerror}. Fetch all files again.") from None
-    try:
-        return _open(prefix, index, data)
     except (IndexError, struct.error, UnicodeDecodeError, OverflowError, _Malformed) as error:
         raise WeightsError(f"{index} is damaged ({error or type(error).__name__}). Fetch it again.") from None
 
