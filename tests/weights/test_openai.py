@@ -11,9 +11,10 @@ from safetensors.numpy import load_file
 
 from tokenloom.book import GPTModel, load_weights_into_gpt
 from tokenloom.errors import CheckpointError, TokenloomError, WeightsError
+from tokenloom.weights.crc32c import crc32c, masked
 from tokenloom.weights.load import load
 from tokenloom.weights.openai import openai_tokenizer, parameters_as_book, read_openai
-from tokenloom.weights.tensorbundle import open_bundle
+from tokenloom.weights.tensorbundle import _block, _handle, open_bundle
 
 WRITTEN = Path(__file__).parent / "openai-checkpoints"
 SETTINGS = {"vocab_size": 300, "context_length": 16, "emb_dim": 8, "n_heads": 2, "n_layers": 2, "drop_rate": 0.0}
@@ -121,3 +122,19 @@ def _flip(data: bytes, chance: random.Random) -> bytes:
 
 def _cut(data: bytes, chance: random.Random) -> bytes:
     return data[: chance.randrange(len(data))]
+
+
+def test_a_compressed_index_is_refused_by_name(folder):
+    """Its first block marked as compressed by Snappy, with the checksum that such a block has."""
+    index = folder / "model.ckpt.index"
+    data = bytearray(index.read_bytes())
+    _, _, at = _handle(bytes(data), len(data) - 48)  # the footer begins with the handle of another table
+    start, size, _ = _handle(bytes(data), at)
+    (_, first), *_ = _block(bytes(data), start, size)
+    offset, length, _ = _handle(first, 0)
+    data[offset + length] = 1
+    checksum = masked(crc32c(bytes(data[offset : offset + length + 1])))
+    data[offset + length + 1 : offset + length + 5] = checksum.to_bytes(4, "little")
+    index.write_bytes(data)
+    with pytest.raises(WeightsError, match="compressed"):
+        open_bundle(folder / "model.ckpt")
