@@ -92,20 +92,32 @@ def save_checkpoint(
 
 def write_sealed(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a folder, seal it with a manifest, and move it to `path` in one step."""
+
+    def write_and_seal(folder: Path) -> None:
+        write(folder)
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        entries = {str(f.relative_to(folder)): {"bytes": f.stat().st_size, "sha256": sha256_of(f)} for f in files}
+        _write_json(folder / MANIFEST, {"format": FORMAT_VERSION, "files": entries})
+
+    write_whole_folder(
+        path, write_and_seal, "Free some space or choose another --out; earlier checkpoints are untouched."
+    )
+
+
+def write_whole_folder(
+    path: Path, write: Callable[[Path], None], advice: str = "Free some space or choose another place."
+) -> None:
+    """Let `write` fill a folder beside `path`, flush it to the disk, and move it there, in place of what was there."""
     unfinished = path.with_name(f".{path.name}.unfinished")
+    replaced = path.with_name(f".{path.name}.replaced")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         write(unfinished)
-        files = sorted(file for file in unfinished.rglob("*") if file.is_file())
-        entries = {str(f.relative_to(unfinished)): {"bytes": f.stat().st_size, "sha256": sha256_of(f)} for f in files}
-        for file in files:
+        for file in unfinished.rglob("*"):
             _flush(file)
-        _write_json(unfinished / MANIFEST, {"format": FORMAT_VERSION, "files": entries})
-        _flush(unfinished / MANIFEST)
         _flush(unfinished)
-        replaced = path.with_name(f".{path.name}.replaced")
         shutil.rmtree(replaced, ignore_errors=True)
         if path.exists():
             path.rename(replaced)
@@ -114,29 +126,7 @@ def write_sealed(path: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(replaced, ignore_errors=True)
     except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
         reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(
-            f"could not write {path}: {reason}. Free some space or choose another --out; "
-            "earlier checkpoints are untouched."
-        ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def write_whole_folder(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a folder beside `path`, then move it there; `path` may be an empty folder."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
-        write(unfinished)
-        for file in unfinished.iterdir():
-            _flush(file)
-        if path.is_dir():
-            path.rmdir()
-        unfinished.rename(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"could not write {path}: {error}. Free some space or choose another place.") from error
+        raise CheckpointError(f"could not write {path}: {reason}. {advice}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
