@@ -79,6 +79,7 @@ def test_the_public_names_are_these():
         "Sampling",
         "TokenloomError",
         "__version__",
+        "compare",
         "evaluate",
         "export",
         "generate",

@@ -295,7 +295,7 @@ def interrupted(*args, **kwargs):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("place", ["write_folder", "_write_json", "_flush", "_sha256"])
+@pytest.mark.parametrize("place", ["write_folder", "_write_json", "_flush", "sha256_of"])
 @pytest.mark.parametrize("same_name", [True, False])
 @pytest.mark.parametrize(("failure", "error"), [(full_disk, CheckpointError), (interrupted, KeyboardInterrupt)])
 def test_a_write_that_fails_leaves_the_old_one_whole_and_nothing_unfinished(

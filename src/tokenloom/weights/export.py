@@ -40,7 +40,9 @@ def export_model(
     endings = {"gguf": (GGUF,), "pth": (".pth", ".pt"), "book": (".pth", ".pt")}
     if format in endings and out.suffix.lower() not in endings[format]:
         ending = endings[format][0]
-        raise UsageError(f"{format} writes one file, whose name should end in {ending}, got {out}. Add {ending} to it.")
+        raise UsageError(
+            f"{format} writes one file, whose name should end in {ending}, got {out}. Name it {out}{ending}."
+        )
     if quantization is not None and format != "gguf":
         raise UsageError(f"--quantization is for gguf; {format} keeps every bit. Leave it out, or use --format gguf.")
     if format == "gguf":
