@@ -23,6 +23,7 @@ from tokenloom.evaluation.comparison import compare_inspected
 from tokenloom.evaluation.loss import measure
 from tokenloom.evaluation.text import read_text, text_of_split
 from tokenloom.evaluation.tokens import inspect_tokens
+from tokenloom.generation.packing import for_decoding
 from tokenloom.generation.sampling import Sampling
 from tokenloom.generation.text import TextCompletion, generate_text
 from tokenloom.reporting.console import QuietDisplay, TrainingDisplay, progress_bar, progress_counter
@@ -176,21 +177,24 @@ def generate(
     stop: Sequence[str] = (),
     device: str = "auto",
     precision: str = "fp32",
+    quantize: str | None = None,
 ) -> list[list[TextCompletion]]:
-    """Continue each prompt `num_samples` times; the same seed gives the same text. Raises `TokenloomError`."""
+    """Continue each prompt `num_samples` times; the same seed gives the same text.
+
+    `quantize` "int8" rounds the weights: half the memory of bf16, and on a CPU the fastest for a single text. Raises
+    `TokenloomError`.
+    """
     loaded = model if isinstance(model, Loaded) else load(model)
-    runtime = choose_runtime(device, precision)
-    with runtime.autocast():
-        return generate_text(
-            loaded.model.to(runtime.device),
-            loaded.tokenizer,
-            [prompt] if isinstance(prompt, str) else prompt,
-            max_new_tokens=max_new_tokens,
-            sampling=sampling,
-            seed=seed,
-            num_samples=num_samples,
-            stop=stop,
-        )
+    return generate_text(
+        for_decoding(loaded.model, choose_runtime(device, precision), quantize),
+        loaded.tokenizer,
+        [prompt] if isinstance(prompt, str) else prompt,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        seed=seed,
+        num_samples=num_samples,
+        stop=stop,
+    )
 
 
 def inspect(

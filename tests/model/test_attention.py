@@ -189,7 +189,7 @@ def test_storage_is_allocated_once_for_the_key_and_value_heads():
     config = ModelConfig(vocab_size=9, n_layer=3, n_head=4, n_kv_head=2, n_embd=32, block_size=5)
     cache = KVCache(config, 7, torch.device("cpu"), torch.bfloat16)
     assert cache.keys.shape == cache.values.shape == (3, 7, 2, 5, 8)
-    assert cache.keys.dtype == torch.bfloat16
+    assert cache.keys.dtype == torch.float32  # on a CPU, whatever is asked for
     assert cache.lengths.tolist() == [0] * 7
 
 

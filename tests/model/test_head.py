@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from tokenloom.model import head
-from tokenloom.model.head import head_loss, logits_of
+from tokenloom.model.head import capped, head_loss
 
 V = 60
 # The products are made in double precision, and a row's loss is the same number in whatever chunk.
@@ -89,11 +89,11 @@ def test_a_model_in_chunks_has_the_same_gradients(monkeypatch, model):
 def test_no_more_logits_than_a_chunk_exist_at_once(monkeypatch, training):
     seen = []
 
-    def watched(x, weight, softcap):
-        seen.append(len(x))
-        return logits_of(x, weight, softcap)
+    def watched(logits, softcap):
+        seen.append(len(logits))
+        return logits
 
-    monkeypatch.setattr(head, "logits_of", watched)
+    monkeypatch.setattr(head, "capped", watched)
     monkeypatch.setattr(head, "CHUNK_NUMBERS", 8 * V + 5)
     x, weight, targets = head_inputs()
     with torch.set_grad_enabled(training):
@@ -125,9 +125,9 @@ def test_gradients_do_not_depend_on_the_micro_batch_size(model, micro_batch_size
 
 
 def test_the_cap_bounds_logits_and_leaves_small_ones():
-    x, weight = torch.tensor([[1000.0], [-1000.0], [0.01]]), torch.ones(1, 1)
-    assert logits_of(x, weight, 15.0).flatten().tolist() == pytest.approx([15, -15, 0.01], rel=1e-6)
-    assert torch.equal(logits_of(x, weight, None), x)
+    logits = torch.tensor([1000.0, -1000.0, 0.01])
+    assert capped(logits, 15.0).tolist() == pytest.approx([15, -15, 0.01], rel=1e-6)
+    assert torch.equal(capped(logits, None), logits)
 
 
 def test_the_loss_is_summed_in_single_precision_whatever_the_products_are_in():

@@ -30,6 +30,7 @@ def generate(
     stop: Annotated[list[str] | None, Parameter(negative="")] = None,
     device: str = "auto",
     precision: str = "fp32",
+    quantize: str | None = None,
     trust: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -63,12 +64,15 @@ def generate(
         auto, cpu, cuda, cuda:N or mps.
     precision
         fp32, bf16, fp16 or auto.
+    quantize
+        int8: weights rounded to 255 steps a row; half the memory of bf16, and fastest on a CPU for a single text.
     trust
         Let a .pth that holds more than tensors run its own code while it is read.
     json
         Print one JSON object on stdout when all is written.
     """
     from tokenloom.compute.runtime import choose_runtime
+    from tokenloom.generation.packing import for_decoding
     from tokenloom.generation.sampling import Sampling
     from tokenloom.generation.text import stream_text
 
@@ -80,7 +84,7 @@ def generate(
     loaded = load_model(model, trust=trust)
     chosen_seed = time.time_ns() % 2**31 if seed is None else seed
     pieces = stream_text(
-        loaded.model.to(runtime.device),
+        for_decoding(loaded.model, runtime, quantize),
         loaded.tokenizer,
         [text],
         max_new_tokens=max_new_tokens,
@@ -96,15 +100,14 @@ def generate(
     token_ids: dict[int, list[int]] = defaultdict(list)
     reasons: dict[int, str] = {}
     started = time.perf_counter()
-    with runtime.autocast():
-        for piece in pieces:
-            texts[piece.sample_index] += piece.text
-            if piece.token is not None:
-                token_ids[piece.sample_index].append(piece.token)
-            if piece.finish_reason is not None:
-                reasons[piece.sample_index] = piece.finish_reason
-            if streams:
-                _write(piece.text)
+    for piece in pieces:
+        texts[piece.sample_index] += piece.text
+        if piece.token is not None:
+            token_ids[piece.sample_index].append(piece.token)
+        if piece.finish_reason is not None:
+            reasons[piece.sample_index] = piece.finish_reason
+        if streams:
+            _write(piece.text)
     rate = sum(map(len, token_ids.values())) / max(time.perf_counter() - started, 1e-9)
     if json:
         completions = [

@@ -31,6 +31,7 @@ COMMANDS = {
     "inspect": "Show what a model saw at each token of a text.",
     "compare": "Show how two models read the same text, token by token.",
     "export": "Hand a model on: to Hugging Face, to PyTorch, to the book's code.",
+    "bench": "Measure this machine: ours and the peers that are installed, in turn.",
     "chapter5": "Replay chapter 5 of the book and compare every figure.",
     "info": "Show versions, the machine, presets and corpora; or a model's configuration.",
 }

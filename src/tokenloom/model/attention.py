@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,13 +19,15 @@ class KVCache:
     """Keys and values of up to `block_size` tokens a row; rows may have seen different numbers of tokens.
 
     A forward pass over ids (B, T) with a cache appends T tokens to every row, each at its own position. Storage is
-    allocated once: keys and values are (n_layer, B, G, block_size, D), `lengths` is (B,) int64.
+    allocated once: keys and values are (n_layer, B, G, block_size, D), `lengths` is (B,) int64. On a CPU they are fp32
+    whatever `dtype` says: there, attention of one query is several times slower in bf16.
     """
 
     def __init__(self, config: ModelConfig, batch_size: int, device: torch.device, dtype: torch.dtype) -> None:
+        dtype = torch.float32 if device.type == "cpu" and dtype.itemsize < 4 else dtype
         shape = (config.n_layer, batch_size, config.kv_heads, config.block_size, config.head_dim)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.keys = _zeros(shape, device, dtype)
+        self.values = _zeros(shape, device, dtype)
         self.lengths = torch.zeros(batch_size, device=device, dtype=torch.long)
         self.last_ids = torch.full((batch_size, 1), -1, device=device)  # for models that look at token pairs
         self._host_lengths = [0] * batch_size  # spares a device synchronisation for each layer
@@ -41,22 +44,24 @@ class KVCache:
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Store k, v (B, G, T, D) of the next tokens; give all keys and values (B, G, S, D) and who may see whom.
 
-        The mask is (B, 1, T, S), or None where plain causal attention over equally long rows says the same.
+        The mask is (B, 1, T, S), or None where every row is as long: its first tokens are then plainly causal, and a
+        single further token sees all.
         """
         T, start = k.shape[2], self._host_lengths[0]
-        if all(length == start for length in self._host_lengths):
+        equal = all(length == start for length in self._host_lengths)
+        if equal:
             self.keys[layer, :, :, start : start + T] = k
             self.values[layer, :, :, start : start + T] = v
-            if start == 0:
-                return k, v, None
         else:
             rows = torch.arange(k.shape[0], device=k.device)[:, None]
             self.keys[layer, rows, :, self.positions(T)] = k.transpose(1, 2).to(self.keys.dtype)
             self.values[layer, rows, :, self.positions(T)] = v.transpose(1, 2).to(self.values.dtype)
         S = max(self._host_lengths) + T
-        visible = torch.arange(S, device=k.device) <= self.positions(T)[:, :, None]  # (B, T, S)
         keys, values = self.keys[layer, :, :, :S], self.values[layer, :, :, :S]
-        return keys.to(k.dtype), values.to(v.dtype), visible[:, None]
+        if equal and (start == 0 or T == 1):
+            return keys, values, None
+        visible = torch.arange(S, device=k.device) <= self.positions(T)[:, :, None]  # (B, T, S)
+        return keys, values, visible[:, None]
 
     def advance(self, ids: Tensor) -> None:
         """Count the tokens ids (B, T) as seen, once every layer has stored them."""
@@ -66,8 +71,9 @@ class KVCache:
 
     def put(self, row: int, other: Self, other_row: int = 0) -> None:
         """Overwrite a row with a row of another cache: a sequence joins the batch."""
+        length = other._host_lengths[other_row]
         for mine, theirs in ((self.keys, other.keys), (self.values, other.values)):
-            mine[:, row] = theirs[:, other_row]
+            mine[:, row, :, :length] = theirs[:, other_row, :, :length]
         self.lengths[row] = other.lengths[other_row]
         self.last_ids[row] = other.last_ids[other_row]
         self._host_lengths[row] = other._host_lengths[other_row]
@@ -82,6 +88,13 @@ class KVCache:
         return kept
 
 
+def _zeros(shape: Sequence[int], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Zeros: nothing that lies in unused places may be no number. On a CPU numpy's cost nothing until they are used."""
+    if device.type == "cpu" and dtype == torch.float32:
+        return torch.from_numpy(np.zeros(shape, dtype=np.float32))
+    return torch.zeros(shape, device=device, dtype=dtype)
+
+
 def attend(
     q: Tensor, k: Tensor, v: Tensor, *, cache: KVCache | None = None, layer: int = 0, dropout: float = 0.0
 ) -> Tensor:
@@ -93,7 +106,14 @@ def attend(
     mask = None
     if cache is not None:
         k, v, mask = cache.append(layer, k, v)
+        q = q.to(k.dtype)
     y = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, enable_gqa=q.shape[1] != k.shape[1]
+        q,
+        k,
+        v,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=mask is None and q.shape[2] == k.shape[2],
+        enable_gqa=q.shape[1] != k.shape[1],
     )
     return y.transpose(1, 2).flatten(2)  # (B, T, H·D)

@@ -33,12 +33,11 @@ def head_loss(
     return total if reduction == "sum" else total / (targets != -100).sum()
 
 
-def logits_of(x: Tensor, weight: Tensor, softcap: float | None) -> Tensor:
-    """Logits (…, V) of x (…, C), bounded by ±softcap (Gemma 2, arXiv:2408.00118, section 2)."""
-    logits = F.linear(x, weight)
+def capped(logits: Tensor, softcap: float | None) -> Tensor:
+    """Logits bounded by ±softcap (Gemma 2, arXiv:2408.00118, section 2)."""
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
 def _losses(x: Tensor, weight: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
     # In fp32 whatever the matrix product's precision: a sum over V terms loses too much in bf16.
-    return F.cross_entropy(logits_of(x, weight, softcap).float(), targets, reduction="none")
+    return F.cross_entropy(capped(F.linear(x, weight), softcap).float(), targets, reduction="none")

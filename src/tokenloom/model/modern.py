@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tokenloom.config import ModelConfig
 from tokenloom.model.attention import KVCache, attend
-from tokenloom.model.head import head_loss, logits_of
+from tokenloom.model.head import capped, head_loss
 
 # B batch, T tokens, C width (n_embd), H query heads, G key and value heads, D size of a head, V vocabulary.
 
@@ -135,7 +135,7 @@ class Modern(nn.Module):
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of ids (B, T); with a cache, ids are the tokens not yet seen."""
-        return logits_of(self.hidden(ids, cache), self.lm_head.weight, self.config.softcap)
+        return capped(self.lm_head(self.hidden(ids, cache)), self.config.softcap)
 
     def loss(self, ids: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
         """Cross-entropy in nats of targets (B, T) after ids (B, T); targets of -100 do not count.

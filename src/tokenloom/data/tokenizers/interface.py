@@ -126,6 +126,7 @@ class Tokenizer(ABC):
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": self.eot_text,
             "eos_token": self.eot_text,
+            "unk_token": self.eot_text,  # never met, for every byte is known; converters ask for it as GPT-2 has it
             "add_prefix_space": False,
             "clean_up_tokenization_spaces": False,
             "tokenloom": {
