@@ -87,8 +87,8 @@ def book(shape: str, seconds: float, steps: int) -> dict[str, Any]:
     from tokenloom.book import get_encoding
 
     tiktoken.get_encoding = get_encoding  # its modules ask for it when they are imported; ours needs no download
-    from llms_from_scratch.ch04 import GPTModel
-    from llms_from_scratch.ch05 import calc_loss_batch
+    from llms_from_scratch.ch04 import GPTModel  # type: ignore[import-not-found]
+    from llms_from_scratch.ch05 import calc_loss_batch  # type: ignore[import-not-found]
 
     sizes = {"vocab_size": VOCABULARY, "context_length": CONTEXT, "emb_dim": 768, "n_heads": 12, "n_layers": 12}
     model = GPTModel({**sizes, "drop_rate": 0.1, "qkv_bias": False}).train()

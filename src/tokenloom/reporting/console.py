@@ -60,6 +60,10 @@ class Display(Protocol):
         """Something that a person should know."""
         return
 
+    def planned_anew(self, max_steps: int) -> None:
+        """There will be another number of steps than was planned."""
+        return
+
     def finished(self, summary: Mapping[str, Any]) -> None:
         """Training is done."""
         return
@@ -117,6 +121,9 @@ class TrainingDisplay(Display):
         self._rate = tokens_per_sec
         self._anchor = self._anchor or (self._clock(), step)
         self._losses.add(loss)
+
+    def planned_anew(self, max_steps: int) -> None:
+        self._plan = {**self._plan, "max_steps": max_steps}
 
     def recorded(self, record: Mapping[str, Any]) -> None:
         self._last |= {key: value for key, value in record.items() if isinstance(value, int | float)}

@@ -13,6 +13,7 @@ import psutil
 
 from tokenloom.compute.parallel import World
 from tokenloom.errors import UsageError
+from tokenloom.training.deadline import Deadline
 from tokenloom.training.loop import Trainee, evaluate_now, update, write_samples
 from tokenloom.weights.checkpoint import save_checkpoint
 
@@ -20,8 +21,6 @@ _UNITS = {"s": 1, "m": 60, "h": 3600}
 # Timing stops after this share of the budget, or this many seconds: its work is thrown away.
 TIMING_SHARE, TIMING_SECONDS = 0.03, 8.0
 WARMUP_STEPS, FEWEST_TIMED_STEPS = 2, 3
-# Kept back for the machine's moods and for what cannot be timed beforehand: plots, report, exit.
-RESERVE_SHARE, RESERVE_SECONDS = 0.01, 2.0
 
 
 def parse_budget(text: str) -> float:
@@ -39,29 +38,27 @@ def process_start() -> float:
     return psutil.Process().create_time()
 
 
-def steps_within(trainee: Trainee, deadline: float) -> int:
-    """Updates that fit between now and `deadline` (`time.time`), evaluations, saving and the report included.
+def plan_within(trainee: Trainee, deadline: float) -> tuple[int, Deadline]:
+    """The updates that fit between now and `deadline` (`time.time`) with all that belongs to them, and what each costs.
 
     Times a few updates and one evaluation on `trainee`, whose weights are of no use afterwards. Raises `UsageError` if
     there is no time for a single update.
     """
     budget = deadline - time.time()
-    step_seconds = _median_seconds(lambda number: update(trainee, number), budget, trainee.world)
-    look_seconds = _seconds(lambda: _look(trainee))
-    final_seconds = _seconds(lambda: evaluate_now(trainee))
-    train = trainee.config.train
-    if train.eval_interval is None:  # ten of them, however many steps there will be
-        fixed_seconds = 10 * look_seconds + final_seconds
-    else:
-        fixed_seconds = final_seconds
-        step_seconds += look_seconds / train.eval_interval
-    left = deadline - time.time() - fixed_seconds - RESERVE_SECONDS - RESERVE_SHARE * budget
-    if left < step_seconds:
+    costs = Deadline(
+        at=deadline,
+        budget=budget,
+        step_seconds=_median_seconds(lambda number: update(trainee, number), budget, trainee.world),
+        look_seconds=_seconds(lambda: _look(trainee)),
+        final_seconds=_seconds(lambda: evaluate_now(trainee)),
+    )
+    steps = costs.steps_from_now(trainee.config.train, 0)
+    if steps < 1:
         raise UsageError(
-            f"the budget ends {step_seconds - left:.1f} s too early for a single update: there is hardly time to "
-            "start, evaluate and save. Give more, or a smaller --preset."
+            f"the budget of {budget:.1f} s leaves no time for a single update of {costs.step_seconds:.1f} s beside "
+            f"starting, evaluating ({costs.final_seconds:.1f} s) and saving. Give more, or a smaller --preset."
         )
-    return int(left / step_seconds)
+    return steps, costs
 
 
 def _median_seconds(step: Callable[[int], object], budget: float, world: World) -> float:

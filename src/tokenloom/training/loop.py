@@ -24,11 +24,13 @@ from tokenloom.generation.sampling import Sampling
 from tokenloom.generation.text import generate_text
 from tokenloom.model import Model
 from tokenloom.reporting.console import Display
+from tokenloom.training.deadline import WORTH_IT, Deadline
 from tokenloom.training.interrupt import StopRequest
 from tokenloom.training.optimizer import Optimizer
 from tokenloom.training.tracking import Tracker
-from tokenloom.weights.checkpoint import CHECKPOINTS, rotate_checkpoints, save_checkpoint
+from tokenloom.weights.checkpoint import CHECKPOINTS, rotate_checkpoints, save_checkpoint, write_text
 
+CONFIG = "config.toml"
 SMALLEST_LOSS_SCALE = 1.0  # below it, fp16 gradients that overflow are the model's fault and not the scale's
 
 
@@ -64,6 +66,8 @@ class Trainee:
     progress: Progress
     peak_flops: float
     flops_per_token: float
+    deadline: Deadline | None = None
+    """The end of a budget, at which the run is looked at once on the way."""
 
     def __post_init__(self) -> None:
         self.scaler = torch.amp.GradScaler(self.runtime.device.type, enabled=self.runtime.precision == "fp16")
@@ -79,6 +83,13 @@ class Trainee:
     def tokens_per_step(self) -> int:
         return self.config.train.batch_size * self.config.model.block_size
 
+    def plan_anew(self, max_steps: int) -> None:
+        """Train for another number of steps; the folder's config.toml says so, so that a resumed run does too."""
+        self.config = self.config.with_values(train={"max_steps": max_steps})
+        self.optimizer.config = self.config.train
+        if self.world.is_main:
+            write_text(self.run / CONFIG, self.config.to_toml())
+
 
 def train_loop(trainee: Trainee, tracker: Tracker | None, display: Display, stop: StopRequest) -> None:
     """Train up to `max_steps`, recording, evaluating, sampling and saving on the way.
@@ -87,6 +98,7 @@ def train_loop(trainee: Trainee, tracker: Tracker | None, display: Display, stop
     longer a number; the weights have not seen it then. `tracker` is None in all processes but the main one.
     """
     config, progress = trainee.config.train, trainee.progress
+    reviewed = trainee.deadline is None
     stopwatch = Stopwatch(progress.seconds)
     while progress.step < config.max_steps:
         with stopwatch.training():
@@ -98,6 +110,9 @@ def train_loop(trainee: Trainee, tracker: Tracker | None, display: Display, stop
         progress.unreported_tokens += trainee.tokens_per_step
         display.stepped(progress.step, nats / trainee.tokens_per_step, trainee.tokens_per_step / stopwatch.last)
 
+        if not reviewed and (reviewed := _is_review_due(trainee)):
+            _keep_the_deadline(trainee, stopwatch, display)
+            config = trainee.config.train
         finished = progress.step == config.max_steps
         record: dict[str, Any] = {}
         if finished or progress.step % config.log_interval == 0:
@@ -124,6 +139,27 @@ def train_loop(trainee: Trainee, tracker: Tracker | None, display: Display, stop
                 f"Go on with: tokenloom train --resume {trainee.run}",
                 stop.signal_number,
             )
+
+
+def _is_review_due(trainee: Trainee) -> bool:
+    assert trainee.deadline is not None
+    due = trainee.deadline.is_review_due(trainee.config.train, trainee.progress.step)
+    return trainee.world.agree(str(due)) == "True"
+
+
+def _keep_the_deadline(trainee: Trainee, stopwatch: Stopwatch, display: Display) -> None:
+    """Change the number of steps, once, if the machine is not as fast as it was when they were planned."""
+    assert trainee.deadline is not None
+    done, planned = trainee.progress.step, trainee.config.train.max_steps
+    further = trainee.deadline.steps_from_now(trainee.config.train, done, stopwatch.step_seconds)
+    steps = int(trainee.world.agree(str(done + max(1, further))))
+    if abs(steps - planned) > WORTH_IT * planned:
+        word = "slower" if steps < planned else "faster"
+        display.notice(
+            f"a step takes {stopwatch.step_seconds:.2g} s, {word} than planned: {steps:,} steps, not {planned:,}"
+        )
+        trainee.plan_anew(steps)
+        display.planned_anew(steps)
 
 
 def update(trainee: Trainee, step: int) -> tuple[float, float, float]:
@@ -207,6 +243,7 @@ class Stopwatch:
         self._started = time.perf_counter() - seconds_before
         self.last = 0.0
         self._training = 0.0
+        self._all: list[float] = []
 
     @contextmanager
     def training(self) -> Iterator[None]:
@@ -215,6 +252,13 @@ class Stopwatch:
         yield
         self.last = time.perf_counter() - before
         self._training += self.last
+        self._all.append(self.last)
+
+    @property
+    def step_seconds(self) -> float:
+        """Mean seconds of an update so far, but for the first, in which memory and compilers warm up."""
+        timed = self._all[1:] or self._all
+        return sum(timed) / len(timed)
 
     def take_training(self) -> float:
         """Seconds spent training since this was last asked."""

@@ -31,16 +31,15 @@ from tokenloom.evaluation.baselines import baselines
 from tokenloom.model import build
 from tokenloom.reporting.console import Display, QuietDisplay
 from tokenloom.reporting.report import write_report
-from tokenloom.training.budget import steps_within
+from tokenloom.training.budget import plan_within
 from tokenloom.training.initial import initial_model, initial_optimizer
 from tokenloom.training.interrupt import StopRequest
-from tokenloom.training.loop import Progress, Trainee, evaluate_now, guess_seconds, train_loop
+from tokenloom.training.loop import CONFIG, Progress, Trainee, evaluate_now, guess_seconds, train_loop
 from tokenloom.training.optimizer import Optimizer
 from tokenloom.training.preflight import Estimate, preflight
 from tokenloom.training.tracking import METRICS, Tracker, read_records
 from tokenloom.weights.checkpoint import CHECKPOINTS, Checkpoint, list_checkpoints, newest_checkpoint, write_text
 
-CONFIG = "config.toml"
 IDENTITY = "identity.json"
 
 
@@ -69,15 +68,17 @@ def train_run(
         _refuse_if_too_large(estimate, runtime)
         checkpoint = _checkpoint_to_resume(run, config, shards, display) if resume else None
         to_beat = _to_beat(run, shards)
+        planned = None
         with StopRequest() as stop:
             if deadline is not None and checkpoint is None:
                 timed = _trainee(config, shards, run, runtime, world, estimate, None)
-                steps = int(world.agree(str(steps_within(timed, deadline))))
-                config = config.with_values(train={"max_steps": steps})
+                steps, planned = plan_within(timed, deadline)
+                config = config.with_values(train={"max_steps": int(world.agree(str(steps)))})
                 del timed
             if world.is_main:
                 _open_folder(run, config, shards, to_beat)
             trainee = _trainee(config, shards, run, runtime, world, estimate, checkpoint)
+            trainee.deadline = planned
             display.started(_plan(trainee, shards, estimate, deadline, to_beat))
             with _tracker(trainee) as tracker:
                 train_loop(trainee, tracker, display, stop)
