@@ -61,10 +61,11 @@ def _config(shape: str) -> Config:
 
 def ours(shape: str, seconds: float, steps: int, precision: str) -> dict[str, Any]:
     """The step of the training loop itself."""
-    from tokenloom.compute.runtime import choose_runtime
+    from tokenloom.compute.runtime import choose_runtime, keep_memory
     from tokenloom.model import build
     from tokenloom.training.optimizer import Optimizer
 
+    keep_memory()
     config = _config(shape)
     runtime = choose_runtime("cpu", precision)
     model = build(config.model, torch.Generator().manual_seed(123)).train()

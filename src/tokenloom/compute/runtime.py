@@ -19,6 +19,9 @@ from torch.utils.checkpoint import checkpoint
 from tokenloom.config import Precision
 from tokenloom.errors import UsageError
 
+# Parameters of glibc's mallopt, from its malloc.h.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Processor features with which bf16 matrix products outrun fp32 ones; without them oneDNN emulates and is slower.
 FAST_BF16_FEATURES = ("amx_bf16", "avx512_bf16", "bf16")
@@ -64,6 +67,23 @@ def choose_runtime(device: str = "auto", precision: Precision | str = "auto", lo
     if precision == "fp16" and chosen.type == "cpu":
         raise UsageError("fp16 training needs a GPU. Choose bf16 or fp32 on a CPU.")
     return Runtime(chosen, precision)
+
+
+def keep_memory() -> None:
+    """Keep freed memory for the next step instead of giving it back to the system; does nothing but with glibc.
+
+    Gradients and activations are freed and allocated anew at every step. By default each large one is a mapping of its
+    own, all of whose pages have to be faulted in again: a quarter of a training step on a CPU.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_TOP_PAD, 1 << 26)
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

@@ -19,6 +19,7 @@ from tokenloom.compute.runtime import (
     available_memory,
     choose_runtime,
     compile_loss,
+    keep_memory,
     peak_flops,
     peak_memory_mb,
     recompute_activations,
@@ -60,6 +61,7 @@ def train_run(
     """
     config = _with_vocabulary(config, shards)
     world = join_world()
+    keep_memory()
     display = display if display is not None and world.is_main else QuietDisplay()
     try:
         run = Path(world.agree(str(run)))
