@@ -154,7 +154,7 @@ class TrainConfig(Section):
     """Largest norm of the whole gradient."""
     eval_interval: int | None = Field(default=None, gt=0)
     """Updates between evaluations; none: a tenth of max_steps, at most 1000."""
-    eval_batches: int | None = Field(default=20, gt=0)
+    eval_batches: int | None = Field(default=8, gt=0)
     """Batches of validation text in an evaluation on the way, spread evenly; none: all, as at the end."""
     save_interval: int | None = Field(default=None, gt=0)
     """Updates between checkpoints; none: as eval_interval."""

@@ -5,9 +5,11 @@ from itertools import combinations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from tokenloom.config import ModelConfig
+from tokenloom.model import attention
 from tokenloom.model.attention import KVCache, attend
 
 T = 8
@@ -203,3 +205,26 @@ def test_under_autocast_the_cache_keeps_the_models_precision_and_the_ids(model):
     assert cache.keys.dtype == torch.float32
     # bf16 keeps 8 bits: logits of some tens are rounded to tenths.
     torch.testing.assert_close(logits.float(), expected.float(), rtol=0.05, atol=0.5)
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2)])
+def test_products_in_bf16_are_attention_and_have_its_gradient(heads):
+    """Against torch's own attention in fp32; both round to 8 bits on the way."""
+    random = torch.Generator().manual_seed(4)
+    q, k, v = (
+        torch.randn(2, H, 12, 8, generator=random).bfloat16().requires_grad_() for H in (heads[0], *heads[1:] * 2)
+    )
+    assert attention._products_are_faster(q, k)
+    exact = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_causal=True, enable_gqa=True)
+    got = attend(q, k, v)
+    torch.testing.assert_close(got.float(), exact.transpose(1, 2).flatten(2), rtol=0.03, atol=0.03)
+    slope = torch.randn(got.shape, generator=random)
+    expected = torch.autograd.grad((exact.transpose(1, 2).flatten(2) * slope).sum(), (q, k, v))
+    for mine, theirs in zip(torch.autograd.grad((got.float() * slope).sum(), (q, k, v)), expected, strict=True):
+        torch.testing.assert_close(mine.float(), theirs.float(), rtol=0.05, atol=0.05)
+
+
+def test_a_square_too_large_goes_the_other_way(monkeypatch):
+    q = torch.zeros(1, 2, 8, 4, dtype=torch.bfloat16)
+    monkeypatch.setattr(attention, "LARGEST_SQUARE", 2 * 8 * 8 - 1)
+    assert not attention._products_are_faster(q, q)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -13,6 +14,9 @@ from torch import Tensor
 from tokenloom.config import ModelConfig
 
 # B batch, T new tokens, S tokens attended to, H query heads, G key and value heads, D size of a head.
+
+
+LARGEST_SQUARE = 1 << 24  # scores of all heads that are made at once: 32 MB in bf16
 
 
 class KVCache:
@@ -107,6 +111,8 @@ def attend(
     if cache is not None:
         k, v, mask = cache.append(layer, k, v)
         q = q.to(k.dtype)
+    if mask is None and not dropout and _products_are_faster(q, k):
+        return _by_products(q, k, v).transpose(1, 2).flatten(2)
     y = F.scaled_dot_product_attention(
         q,
         k,
@@ -117,3 +123,27 @@ def attend(
         enable_gqa=q.shape[1] != k.shape[1],
     )
     return y.transpose(1, 2).flatten(2)  # (B, T, H·D)
+
+
+def _products_are_faster(q: Tensor, k: Tensor) -> bool:
+    """Where plain products in bf16 take a third of the time of torch's fused attention, and their square has room."""
+    B, H, T, _ = q.shape
+    return (
+        q.device.type == "cpu" and q.dtype == torch.bfloat16 and 1 < T == k.shape[2] and B * H * T * T <= LARGEST_SQUARE
+    )
+
+
+def _by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention as the formula has it: (B, H, T, D) -> (B, H, T, D)."""
+    if q.shape[1] != k.shape[1]:
+        k, v = (y.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for y in (k, v))
+    with torch.autocast(q.device.type, enabled=False):
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, H, T, T)
+        return (scores + _future(q.shape[2], q.dtype)).softmax(dim=-1) @ v
+
+
+@lru_cache(maxsize=8)
+def _future(T: int, dtype: torch.dtype) -> Tensor:
+    """What to add to scores (T, T): -inf where a token would see a later one."""
+    with torch.inference_mode(False):  # it is kept, and may be needed for a gradient later
+        return torch.full((T, T), float("-inf"), dtype=dtype).triu(1)
