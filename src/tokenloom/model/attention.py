@@ -137,6 +137,7 @@ def _by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Causal attention as the formula has it: (B, H, T, D) -> (B, H, T, D)."""
     if q.shape[1] != k.shape[1]:
         k, v = (y.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for y in (k, v))
+    k, v = k.to(q.dtype), v.to(q.dtype)
     with torch.autocast(q.device.type, enabled=False):
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, H, T, T)
         return (scores + _future(q.shape[2], q.dtype)).softmax(dim=-1) @ v
