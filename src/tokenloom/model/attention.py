@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tokenloom.config import ModelConfig
+from tokenloom.model.dropout import drop
 
 # B batch, T new tokens, S tokens attended to, H query heads, G key and value heads, D size of a head.
 
@@ -111,8 +112,8 @@ def attend(
     if cache is not None:
         k, v, mask = cache.append(layer, k, v)
         q = q.to(k.dtype)
-    if mask is None and not dropout and _products_are_faster(q, k):
-        return _by_products(q, k, v).transpose(1, 2).flatten(2)
+    if mask is None and _products_are_faster(q, k):
+        return _by_products(q, k, v, dropout).transpose(1, 2).flatten(2)
     y = F.scaled_dot_product_attention(
         q,
         k,
@@ -133,14 +134,15 @@ def _products_are_faster(q: Tensor, k: Tensor) -> bool:
     )
 
 
-def _by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _by_products(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
     """Causal attention as the formula has it: (B, H, T, D) -> (B, H, T, D)."""
     if q.shape[1] != k.shape[1]:
         k, v = (y.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for y in (k, v))
     k, v = k.to(q.dtype), v.to(q.dtype)
     with torch.autocast(q.device.type, enabled=False):
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, H, T, T)
-        return (scores + _future(q.shape[2], q.dtype)).softmax(dim=-1) @ v
+        weights = (scores + _future(q.shape[2], q.dtype)).softmax(dim=-1)
+        return drop(weights, dropout) @ v
 
 
 @lru_cache(maxsize=8)

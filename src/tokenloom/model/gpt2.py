@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tokenloom.config import ModelConfig
 from tokenloom.model.attention import KVCache, attend
+from tokenloom.model.dropout import Dropout
 from tokenloom.model.head import head_loss
 
 # B batch, T tokens, C width (n_embd), H heads, D size of a head, V vocabulary.
@@ -60,7 +61,7 @@ class Block(nn.Module):
         self.attn = Attention(config)
         self.ln_2 = nn.LayerNorm(config.n_embd)
         self.mlp = MLP(config)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
 
     def forward(self, x: Tensor, cache: KVCache | None, layer: int) -> Tensor:
         x = x + self.drop(self.attn(self.ln_1(x), cache, layer))
@@ -80,7 +81,7 @@ class GPT2(nn.Module):
         V, C = config.vocabulary, config.n_embd
         self.wte = _embedding(V, C)
         self.wpe = _embedding(config.block_size, C)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(C)
         self.lm_head = _linear(C, V, bias=False)

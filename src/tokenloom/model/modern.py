@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tokenloom.config import ModelConfig
 from tokenloom.model.attention import KVCache, attend
+from tokenloom.model.dropout import Dropout
 from tokenloom.model.head import capped, head_loss
 
 # B batch, T tokens, C width (n_embd), H query heads, G key and value heads, D size of a head, V vocabulary.
@@ -92,7 +93,7 @@ class Block(nn.Module):
         self.mix = nn.Parameter(torch.empty(2))  # weights of the stream and of its start
         self.attn = Attention(config)
         self.mlp = MLP(config)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
 
     def forward(
         self,
@@ -125,7 +126,7 @@ class Modern(nn.Module):
             {str(i): _embedding(V, config.kv_heads * config.head_dim) for i in _layers_with_values(config)}
         )
         self.rotary = Rotary(config)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.lm_head = _linear(C, V)
         if config.tie_embeddings:
