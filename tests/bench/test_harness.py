@@ -15,7 +15,7 @@ def python(name, code, **more):
 
 def test_they_take_turns_and_are_measured_from_outside(tmp_path):
     log = tmp_path / "log"
-    note = f"open({str(log)!r}, 'a').write({{!r}}); import time; time.sleep(0.1); x = bytearray({{}})"
+    note = f"open({str(log)!r}, 'a').write({{!r}}); import time; x = bytearray({{}}); time.sleep(0.1)"
     contenders = [python("a", note.format("a", 0)), python("b", note.format("b", 60_000_000))]
     said = []
     small, large = run_in_turn("startup", contenders, {}, 2, said.append)
