@@ -15,7 +15,7 @@ RUN = """
 import sys, time, torch
 from tokenloom import book
 from tokenloom.data.corpora import corpus_file
-from tokenloom.replay_figures import SETTINGS, START
+from tokenloom.book.figures import SETTINGS, START
 encoding = book.get_encoding("gpt2")
 if sys.argv[1] == "book":
     import tiktoken

@@ -18,9 +18,9 @@ from llama_cpp import Llama
 
 import tokenloom as tl
 from tokenloom.config import Config
-from tokenloom.generation.sampling import Sampling
+from tokenloom.generation.sampling import SamplingParams
 from tokenloom.model import build
-from tokenloom.weights.load import Loaded
+from tokenloom.weights.load import LoadedModel
 
 PROMPT = "Every effort moves you"
 SHAPES = {"124M": {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024}}
@@ -44,7 +44,7 @@ def main() -> None:
                 raise SystemExit("f32 should agree in every token")
 
 
-def trained_model(folder: Path) -> Loaded:
+def trained_model(folder: Path) -> LoadedModel:
     shape = {"family": "gpt2", "n_layer": 2, "n_head": 4, "n_embd": 128, "block_size": 512}
     train = {"max_steps": 100, "batch_size": 4, "optimizer": "adamw", "learning_rate": 1e-3}
     settings = {"model": shape, "train": train, "sample": {"max_new_tokens": 0}}
@@ -52,22 +52,22 @@ def trained_model(folder: Path) -> Loaded:
     return tl.load(folder / "run")
 
 
-def random_model(shape: str) -> Loaded:
+def random_model(shape: str) -> LoadedModel:
     """Weights larger than at the start of training, so that likely and unlikely tokens differ."""
     config = Config.of({"model": {"family": "gpt2", "vocab_size": 50257, **SHAPES[shape]}}).model
     model = build(config, torch.Generator().manual_seed(1))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
-    return Loaded(model.eval(), tl.load_tokenizer("gpt2"), Path())
+    return LoadedModel(model.eval(), tl.load_tokenizer("gpt2"), Path())
 
 
-def our_tokens(loaded: Loaded, count: int) -> list[int]:
-    [[completion]] = tl.generate(loaded, PROMPT, max_new_tokens=count, sampling=Sampling(temperature=0.0))
+def our_tokens(loaded: LoadedModel, count: int) -> list[int]:
+    [[completion]] = tl.generate(loaded, PROMPT, max_new_tokens=count, sampling=SamplingParams(temperature=0.0))
     return completion.token_ids
 
 
-def their_tokens(file: Path, loaded: Loaded, count: int) -> list[int]:
+def their_tokens(file: Path, loaded: LoadedModel, count: int) -> list[int]:
     llama = Llama(str(file), n_ctx=loaded.model.config.block_size, verbose=False, logits_all=False)
     prompt = llama.tokenize(PROMPT.encode(), add_bos=False, special=False)
     assert prompt == loaded.tokenizer.encode(PROMPT), "both cut the prompt alike"

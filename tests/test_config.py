@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from tokenloom.config import (
-    FOREIGN_NAMES,
+    CONFIG_ALIASES,
     Config,
     ModelConfig,
     TrainConfig,
@@ -131,8 +131,8 @@ def test_a_name_that_resembles_nothing_points_to_the_help():
 
 def test_every_foreign_name_leads_to_a_field_of_ours_and_is_none_itself():
     known = set(known_keys())
-    assert set(FOREIGN_NAMES.values()) <= known
-    assert not {name for name in FOREIGN_NAMES if any(key.endswith(f".{name}") for key in known)}
+    assert set(CONFIG_ALIASES.values()) <= known
+    assert not {name for name in CONFIG_ALIASES if any(key.endswith(f".{name}") for key in known)}
 
 
 def test_a_section_that_is_no_table_is_refused():

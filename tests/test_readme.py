@@ -76,7 +76,7 @@ def test_the_public_names_are_these():
         "GPT2",
         "Config",
         "Modern",
-        "Sampling",
+        "SamplingParams",
         "TokenloomError",
         "__version__",
         "compare",

@@ -17,7 +17,7 @@ _HOMES = {
     "Config": "tokenloom.config",
     "GPT2": "tokenloom.model",
     "Modern": "tokenloom.model",
-    "Sampling": "tokenloom.generation.sampling",
+    "SamplingParams": "tokenloom.generation.sampling",
     "TokenloomError": "tokenloom.errors",
     "compare": "tokenloom.api",
     "evaluate": "tokenloom.api",
@@ -35,7 +35,7 @@ __all__ = [
     "GPT2",
     "Config",
     "Modern",
-    "Sampling",
+    "SamplingParams",
     "TokenloomError",
     "__version__",
     "compare",
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from tokenloom.config import Config
     from tokenloom.data.tokenizers import load_tokenizer
     from tokenloom.errors import TokenloomError
-    from tokenloom.generation.sampling import Sampling
+    from tokenloom.generation.sampling import SamplingParams
     from tokenloom.model import GPT2, Modern
     from tokenloom.weights.load import load
 

@@ -23,17 +23,17 @@ from tokenloom.evaluation.comparison import compare_inspected
 from tokenloom.evaluation.loss import measure
 from tokenloom.evaluation.text import read_text, text_of_split
 from tokenloom.evaluation.tokens import inspect_tokens
-from tokenloom.generation.packing import for_decoding
-from tokenloom.generation.sampling import Sampling
+from tokenloom.generation.inference_weights import for_decoding
+from tokenloom.generation.sampling import SamplingParams
 from tokenloom.generation.text import TextCompletion, generate_text
 from tokenloom.reporting.console import QuietDisplay, TrainingDisplay, progress_bar, progress_counter
 from tokenloom.training.budget import parse_budget
-from tokenloom.training.initial import continuing
+from tokenloom.training.init_from import configure_init_from
 from tokenloom.training.run import CONFIG, IDENTITY, read_run_config, train_run
 from tokenloom.weights.export import export_model
 from tokenloom.weights.gguf import GGUF
-from tokenloom.weights.load import Loaded, load
-from tokenloom.weights.pickled import PICKLES
+from tokenloom.weights.load import LoadedModel, load
+from tokenloom.weights.torch_files import TORCH_SUFFIXES
 
 DEFAULT_PRESET = "modern-xs"
 DEFAULT_BUDGET = "2m"
@@ -88,7 +88,7 @@ def train(
     chosen, notices = Config.of(*layers), []
     if chosen.train.init_from is not None:
         layers = [read_preset(preset) if preset else {}, *wishes]
-        chosen, notices = continuing(chosen.train.init_from, layers[0], wishes)
+        chosen, notices = configure_init_from(chosen.train.init_from, layers[0], wishes)
     has_steps = any("max_steps" in layer.get("train", {}) for layer in layers)
     if budget is None and not has_steps:
         budget = DEFAULT_BUDGET
@@ -114,7 +114,7 @@ def resume(run: str | Path | None = None, *, settings: Settings | None = None, q
 
 
 def evaluate(
-    model: str | Path | Loaded,
+    model: str | Path | LoadedModel,
     *sources: str | Path,
     stride: int | None = None,
     context: int | None = None,
@@ -131,7 +131,7 @@ def evaluate(
     figures stand the text's unigram entropy and what xz and zstd need, given the run's training text if there is one.
     `settings` says how to read the sources: `{"data": {"text_key": "body"}}`. Raises `TokenloomError`.
     """
-    loaded = model if isinstance(model, Loaded) else load(model)
+    loaded = model if isinstance(model, LoadedModel) else load(model)
     runtime = choose_runtime(device, precision)
     shards = _shards_of(loaded.path.parent.parent)  # RUN/checkpoints/step-…
     if sources:
@@ -167,11 +167,11 @@ def evaluate(
 
 
 def generate(
-    model: str | Path | Loaded,
+    model: str | Path | LoadedModel,
     prompt: str | Sequence[str] = "",
     *,
     max_new_tokens: int = 200,
-    sampling: Sampling | None = None,
+    sampling: SamplingParams | None = None,
     num_samples: int = 1,
     seed: int = 0,
     stop: Sequence[str] = (),
@@ -184,7 +184,7 @@ def generate(
     `quantize` "int8" rounds the weights: half the memory of bf16, and on a CPU the fastest for a single text. Raises
     `TokenloomError`.
     """
-    loaded = model if isinstance(model, Loaded) else load(model)
+    loaded = model if isinstance(model, LoadedModel) else load(model)
     return generate_text(
         for_decoding(loaded.model, choose_runtime(device, precision), quantize),
         loaded.tokenizer,
@@ -198,7 +198,7 @@ def generate(
 
 
 def inspect(
-    model: str | Path | Loaded,
+    model: str | Path | LoadedModel,
     text: str,
     *,
     top: int = 10,
@@ -213,7 +213,7 @@ def inspect(
     the `top` likeliest tokens; the first token of a text is not among them, for nothing predicts it. Raises
     `TokenloomError`.
     """
-    loaded = model if isinstance(model, Loaded) else load(model)
+    loaded = model if isinstance(model, LoadedModel) else load(model)
     runtime = choose_runtime(device, precision)
     ids = loaded.tokenizer.encode_array(text)
     with runtime.autocast():
@@ -223,8 +223,8 @@ def inspect(
 
 
 def compare(
-    a: str | Path | Loaded,
-    b: str | Path | Loaded,
+    a: str | Path | LoadedModel,
+    b: str | Path | LoadedModel,
     text: str,
     *,
     context: int | None = None,
@@ -238,7 +238,7 @@ def compare(
     or word by word where their tokens differ; `words` those that B gained most on first, and lost most on last. A
     difference is B's nats less A's. Raises `TokenloomError`.
     """
-    loaded = [model if isinstance(model, Loaded) else load(model) for model in (a, b)]
+    loaded = [model if isinstance(model, LoadedModel) else load(model) for model in (a, b)]
     seen = [
         {"model": str(model.path)}
         | inspect(model, text, top=0, context=context, stride=stride, device=device, precision=precision)
@@ -248,7 +248,7 @@ def compare(
 
 
 def export(
-    model: str | Path | Loaded,
+    model: str | Path | LoadedModel,
     out: str | Path,
     *,
     format: str | None = None,
@@ -260,9 +260,9 @@ def export(
     Without a format, what the end of `out` says (.gguf, .pth), else hf. A gguf has its matrices in f32, f16 (if None)
     or q8_0. Nothing is overwritten. Raises `TokenloomError`.
     """
-    loaded = model if isinstance(model, Loaded) else load(model)
+    loaded = model if isinstance(model, LoadedModel) else load(model)
     suffix = Path(out).suffix.lower()
-    guessed = "pth" if suffix in PICKLES else "gguf" if suffix == GGUF else "hf"
+    guessed = "pth" if suffix in TORCH_SUFFIXES else "gguf" if suffix == GGUF else "hf"
     return export_model(loaded, Path(out), format or guessed, license=license, quantization=quantization)
 
 

@@ -17,8 +17,8 @@ from typing import Any, Literal, Self
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tokenloom.config_aliases import CONFIG_ALIASES
 from tokenloom.errors import ConfigError
-from tokenloom.foreign_names import FOREIGN_NAMES
 
 Family = Literal["gpt2", "modern"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -311,7 +311,7 @@ def suggest(key: str) -> str | None:
     bare = key.rpartition(".")[2]
     same_field = [known for known in known_keys() if known.partition(".")[2] == bare]
     near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.6)
-    candidates = [FOREIGN_NAMES.get(bare), *same_field, *near]
+    candidates = [CONFIG_ALIASES.get(bare), *same_field, *near]
     return next(filter(None, candidates), None)
 
 

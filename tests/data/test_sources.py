@@ -16,8 +16,8 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tokenloom.data import compression, reading
-from tokenloom.data.reading import Reading
+from tokenloom.data import compression, readers
+from tokenloom.data.readers import Reading
 from tokenloom.data.sources import find_sources, read_documents
 from tokenloom.errors import DataError, MissingExtraError
 
@@ -62,7 +62,7 @@ def test_a_text_file_is_one_document(kind: str, suffix: str, tmp_path: Path) -> 
 def test_a_text_file_reads_as_python_reads_it_wherever_chunks_end(
     text: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "_CHUNK_BYTES", max(3, size))
+    monkeypatch.setattr(readers, "_CHUNK_BYTES", max(3, size))
     (tmp_path / "book.txt").write_bytes(text.encode())
     expected = (tmp_path / "book.txt").read_text(encoding="utf-8-sig")
     assert "".join(texts(tmp_path / "book.txt")) == expected
@@ -77,7 +77,7 @@ def test_a_text_file_reads_as_python_reads_it_wherever_chunks_end(
 def test_replacing_bad_bytes_gives_pythons_result_and_counts(
     data: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "_CHUNK_BYTES", 3)
+    monkeypatch.setattr(readers, "_CHUNK_BYTES", 3)
     content = b"".join(data)
     (tmp_path / "book.txt").write_bytes(content)
     met = Reading(encoding_errors="replace")
@@ -281,7 +281,7 @@ def test_lone_surrogates_in_json_are_replaced_if_asked(tmp_path: Path) -> None:
 
 
 def test_a_record_too_long_to_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_LONGEST_RECORD", 1 << 20)
+    monkeypatch.setattr(readers, "_LONGEST_RECORD", 1 << 20)
     (tmp_path / "data.jsonl").write_bytes(b'{"text": "' + b"x" * (1 << 20) + b'"}\n')
     assert "line 1 is longer than 1 MiB" in refusal(tmp_path / "data.jsonl")
 

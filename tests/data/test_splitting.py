@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenloom.data import splitting
-from tokenloom.data.reading import Piece
+from tokenloom.data.readers import Piece
 from tokenloom.data.splitting import ByCharacters, ByHash, choose_rule
 
 

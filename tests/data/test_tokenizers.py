@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tokenloom.data.tokenizers import ENDOFTEXT, Tokenizer, load_tokenizer, make_tokenizer
-from tokenloom.data.tokenizers.bytepairs import CHARACTER_OF_BYTE, GPT2_ALPHABET, GPT2_PATTERN
-from tokenloom.data.tokenizers.cutting import LONGEST, STRETCH, stretches
+from tokenloom.data.tokenizers.bpe import CHARACTER_OF_BYTE, GPT2_ALPHABET, GPT2_PATTERN
+from tokenloom.data.tokenizers.chunking import LONGEST, STRETCH, stretches
 from tokenloom.errors import TokenizerError
 
 LEARNT_FROM = "It's a fine day, isn't it? Schöne Grüße aus Köln!\r\n\tdef f(x):\n\t\treturn x  # 1,234\n" * 20 + str(
@@ -380,7 +380,7 @@ def test_a_tokenizer_that_loses_text_is_refused_by_the_part_that_does(parts: dic
 @settings(max_examples=300, deadline=None)
 @given(parts=st.lists(TRICKY, min_size=1, max_size=8), size=st.integers(4, 40))
 def test_stretches_encoded_apart_give_the_ids_of_the_whole(parts: list[str], size: int) -> None:
-    import tokenloom.data.tokenizers.cutting as cutting
+    import tokenloom.data.tokenizers.chunking as cutting
 
     text = "".join(parts) * 3
     usual = cutting.STRETCH

@@ -4,8 +4,8 @@ import pytest
 
 from tokenloom import api
 from tokenloom.data.tokenizers import load_tokenizer
-from tokenloom.data.tokenizers.bytepairs import learn_byte_pairs
-from tokenloom.weights.load import Loaded
+from tokenloom.data.tokenizers.bpe import learn_byte_pairs
+from tokenloom.weights.load import LoadedModel
 
 TEXT = "It is a dull, dull boy: 👋 Jack.\n\nAll work<|endoftext|>and no play  makes him so.\n"
 BYTE = load_tokenizer("byte")
@@ -15,7 +15,7 @@ PAIRS = learn_byte_pairs(300, ["all work and no play makes Jack a dull, dull boy
 @pytest.fixture
 def reader(model_of, tmp_path):
     def make(family, tokenizer, **changes):
-        return Loaded(model_of(family, vocab_size=tokenizer.vocab_size, **changes), tokenizer, tmp_path)
+        return LoadedModel(model_of(family, vocab_size=tokenizer.vocab_size, **changes), tokenizer, tmp_path)
 
     return make
 

@@ -6,12 +6,12 @@ import torch
 
 from tokenloom.errors import UsageError, WeightsError
 from tokenloom.generation.engine import Completion, Engine, collect, generate, make_generator
-from tokenloom.generation.sampling import Sampling
+from tokenloom.generation.sampling import SamplingParams
 
 BLOCK_SIZE = 16  # as in conftest.py
 PROMPTS = [[5], [1, 2, 3], [9, 8, 7, 6, 5, 4, 3], [1, 2, 3], list(range(40))]
-GREEDY = Sampling(temperature=0)
-WILD = Sampling(temperature=1.0, top_k=20)
+GREEDY = SamplingParams(temperature=0)
+WILD = SamplingParams(temperature=1.0, top_k=20)
 
 
 def written(model, prompts, **options):
@@ -70,7 +70,7 @@ def test_a_quarter_slide_reads_the_window_anew_once_in_so_many_tokens(model, mon
 
 
 def test_a_prompt_may_be_an_array_as_shards_hold_it(model):
-    penalised = Sampling(temperature=0, repetition_penalty=1.5)
+    penalised = SamplingParams(temperature=0, repetition_penalty=1.5)
     array = np.array([1, 2, 3], dtype=np.uint16)
     assert written(model, [array], sampling=penalised) == written(model, [[1, 2, 3]], sampling=penalised)
 
@@ -91,7 +91,9 @@ def test_a_sample_draws_what_torch_draws_from_its_seed(model):
     with torch.no_grad():
         chances = model(torch.tensor([[1, 2, 3]]))[0, -1].softmax(-1)
     expected = torch.multinomial(chances, 1, generator=generator).tolist()
-    assert written(model, [[1, 2, 3]], sampling=Sampling(temperature=1.0), seed=11, max_new_tokens=1)[0] == expected
+    assert (
+        written(model, [[1, 2, 3]], sampling=SamplingParams(temperature=1.0), seed=11, max_new_tokens=1)[0] == expected
+    )
 
 
 def test_generators_of_samples_are_fixed_and_distinct():
@@ -161,7 +163,7 @@ def test_a_removed_sequence_leaves_the_others_as_they_were(model):
 
 
 def test_a_repetition_penalty_knows_the_prompt_and_each_rows_own_tokens(model):
-    strict = Sampling(temperature=0, repetition_penalty=1e6)
+    strict = SamplingParams(temperature=0, repetition_penalty=1e6)
     prompts = [[1, 2, 3], [40, 41]]
     together = written(model, prompts, sampling=strict)
     assert together == [written(model, [prompt], sampling=strict)[0] for prompt in prompts]
@@ -169,7 +171,7 @@ def test_a_repetition_penalty_knows_the_prompt_and_each_rows_own_tokens(model):
 
 
 def test_ids_past_the_tokenizers_vocabulary_are_never_chosen(model):
-    wild = Sampling(temperature=100.0)
+    wild = SamplingParams(temperature=100.0)
     assert max(written(model, [[1]], sampling=wild, max_new_tokens=200)[0]) >= 50
     assert max(written(model, [[1]], sampling=wild, max_new_tokens=200, vocab_size=50)[0]) < 50
 

@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 
 from tokenloom.errors import UsageError
 from tokenloom.generation.sampling import (
-    Sampling,
+    SamplingParams,
     apply_temperature,
-    choose,
-    draw,
     keep_min_p,
     keep_top_k,
     keep_top_p,
-    penalise_repetition,
+    penalize_repetition,
     probabilities,
+    sample_from_probabilities,
+    sample_tokens,
 )
 
-GREEDY = Sampling(temperature=0)
+GREEDY = SamplingParams(temperature=0)
 # CHAPTER 5, "Temperature": closer every effort forward inches moves pizza toward you.
 CHAPTER_LOGITS = torch.tensor([[4.51, 0.89, -1.90, 6.75, 1.63, -1.62, -1.89, 6.28, 1.79]])
 FORWARD, PIZZA, TOWARD = 3, 6, 7
@@ -39,7 +39,7 @@ def kept(logits: torch.Tensor) -> list[set[int]]:
 def chapter_counts(temperature: float) -> list[int]:
     """How often each word comes in the chapter's thousand draws from torch's default generator."""
     torch.manual_seed(123)
-    drawn = [choose(CHAPTER_LOGITS, Sampling(temperature=temperature)).item() for _ in range(1000)]
+    drawn = [sample_tokens(CHAPTER_LOGITS, SamplingParams(temperature=temperature)).item() for _ in range(1000)]
     return torch.tensor(drawn).bincount(minlength=9).tolist()
 
 
@@ -54,11 +54,13 @@ def test_temperature_counts_are_the_chapters():
 
 
 def test_pizza_has_the_chapters_probability_at_temperature_five():
-    assert probabilities(CHAPTER_LOGITS, Sampling(temperature=5.0))[0, PIZZA].item() == pytest.approx(0.0430, abs=5e-5)
+    assert probabilities(CHAPTER_LOGITS, SamplingParams(temperature=5.0))[0, PIZZA].item() == pytest.approx(
+        0.0430, abs=5e-5
+    )
 
 
 def test_temperature_zero_moves_forward():
-    assert choose(CHAPTER_LOGITS, GREEDY).tolist() == [FORWARD]
+    assert sample_tokens(CHAPTER_LOGITS, GREEDY).tolist() == [FORWARD]
     assert probabilities(CHAPTER_LOGITS, GREEDY)[0].tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 0]
 
 
@@ -104,7 +106,7 @@ def test_min_p_keeps_tokens_by_their_share_of_the_likeliest(logits, p):
 
 @given(rows_of_logits, st.integers(1, 12), st.floats(0.05, 1), st.floats(0, 1), st.floats(0.1, 3))
 def test_each_row_is_filtered_as_if_alone(logits, top_k, top_p, min_p, temperature):
-    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    sampling = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     together = probabilities(logits, sampling)
     alone = torch.cat([probabilities(row[None], sampling) for row in logits])
     assert torch.equal(together, alone)
@@ -123,32 +125,32 @@ def test_top_k_before_or_after_the_temperature_is_the_same(logits, k, temperatur
 def test_a_penalty_makes_seen_tokens_less_likely_whatever_their_sign():
     logits = torch.tensor([[2.0, -2.0, 1.0], [2.0, -2.0, 1.0]])
     seen = torch.tensor([[True, True, False], [False, False, True]])
-    assert penalise_repetition(logits, seen, 2.0).tolist() == [[1.0, -4.0, 1.0], [2.0, -2.0, 0.5]]
+    assert penalize_repetition(logits, seen, 2.0).tolist() == [[1.0, -4.0, 1.0], [2.0, -2.0, 0.5]]
 
 
 def test_a_penalty_counts_in_greedy_choice_too():
-    sampling = Sampling(temperature=0, repetition_penalty=2.0)
+    sampling = SamplingParams(temperature=0, repetition_penalty=2.0)
     seen = torch.zeros(1, 9, dtype=torch.bool)
     seen[0, FORWARD] = True
-    assert choose(CHAPTER_LOGITS, sampling, seen=seen).tolist() == [TOWARD]
+    assert sample_tokens(CHAPTER_LOGITS, sampling, seen=seen).tolist() == [TOWARD]
 
 
 def test_a_row_draws_from_its_own_generator_whatever_its_neighbours():
     chances = torch.rand(3, 50, generator=torch.Generator().manual_seed(0))
     generators = [torch.Generator().manual_seed(seed) for seed in (5, 6, 7)]
     alone = torch.multinomial(chances[1], 1, generator=torch.Generator().manual_seed(6))
-    assert draw(chances, generators)[1] == alone[0]
+    assert sample_from_probabilities(chances, generators)[1] == alone[0]
 
 
 def test_one_row_draws_what_multinomial_draws_from_the_default_generator():
     torch.manual_seed(3)
     expected = [torch.multinomial(CHAPTER_LOGITS.softmax(-1), 1).item() for _ in range(20)]
     torch.manual_seed(3)
-    assert [choose(CHAPTER_LOGITS, Sampling(temperature=1.0)).item() for _ in range(20)] == expected
+    assert [sample_tokens(CHAPTER_LOGITS, SamplingParams(temperature=1.0)).item() for _ in range(20)] == expected
 
 
 def test_half_precision_logits_are_filtered_in_float32():
-    assert probabilities(CHAPTER_LOGITS.bfloat16(), Sampling()).dtype == torch.float32
+    assert probabilities(CHAPTER_LOGITS.bfloat16(), SamplingParams()).dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -173,7 +175,7 @@ def test_half_precision_logits_are_filtered_in_float32():
 def test_a_value_out_of_range_is_refused_in_one_line_that_names_it(values):
     ((name, value),) = values.items()
     with pytest.raises(UsageError) as refused:
-        Sampling(**values)
+        SamplingParams(**values)
     assert name in str(refused.value)
     assert str(value) in str(refused.value)
     assert "\n" not in str(refused.value)

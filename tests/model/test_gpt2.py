@@ -13,7 +13,7 @@ from tokenloom.data.tokenizers import load_tokenizer
 from tokenloom.errors import ConfigError
 from tokenloom.evaluation.loss import loss_over_batches
 from tokenloom.model import build
-from tokenloom.model.counts import count_parameters
+from tokenloom.model.flops import count_parameters
 from tokenloom.model.gpt2 import GPT2
 
 SMALL = ModelConfig(family="gpt2", vocab_size=50, block_size=8, n_layer=2, n_head=2, n_embd=16, qkv_bias=False)

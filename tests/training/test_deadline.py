@@ -58,7 +58,7 @@ def test_a_machine_that_is_not_as_it_was_gets_other_steps_and_ends_in_time(tmp_p
     """The work that is timed takes 20 ms, that of the run `factor` times as long."""
     (tmp_path / "text.txt").write_text("all work and no play makes Jack a dull boy\n" * 400)
     monkeypatch.setenv("TOKENLOOM_CACHE", str(tmp_path / "cache"))
-    really = loop.update
+    really = loop.train_step
     pace = {"seconds": 0.02}
 
     def slow(trainee, step):
@@ -67,8 +67,8 @@ def test_a_machine_that_is_not_as_it_was_gets_other_steps_and_ends_in_time(tmp_p
         time.sleep(pace["seconds"])
         return really(trainee, step)
 
-    monkeypatch.setattr(loop, "update", slow)
-    monkeypatch.setattr("tokenloom.training.budget.update", slow)
+    monkeypatch.setattr(loop, "train_step", slow)
+    monkeypatch.setattr("tokenloom.training.budget.train_step", slow)
     before = time.time()
     summary = api.train(tmp_path / "text.txt", out=tmp_path / "run", budget=9, settings=TINY, quiet=True)
     took = time.time() - before

@@ -12,8 +12,8 @@ import pytest
 from tokenloom import api
 from tokenloom.errors import CheckpointError, Interrupted, TokenloomError, TrainingError, UsageError
 from tokenloom.training import loop
+from tokenloom.training.metrics_log import read_records
 from tokenloom.training.run import read_run_config
-from tokenloom.training.tracking import read_records
 from tokenloom.weights.checkpoint import list_checkpoints
 
 TIMES = ("seconds", "tokens_per_sec", "mfu")
@@ -150,14 +150,14 @@ def test_another_model_seed_or_optimizer_is_refused_by_name(finished, sections, 
 
 
 def test_a_first_signal_saves_and_says_how_to_go_on(text, tmp_path, monkeypatch):
-    original = loop.update
+    original = loop.train_step
 
     def update_and_interrupt(trainee, step):
         if step == 3:
             signal.raise_signal(signal.SIGTERM)
         return original(trainee, step)
 
-    monkeypatch.setattr(loop, "update", update_and_interrupt)
+    monkeypatch.setattr(loop, "train_step", update_and_interrupt)
     with pytest.raises(Interrupted, match="tokenloom train --resume") as stopped:
         api.train(text, out=tmp_path / "run", settings=settings(), quiet=True)
     assert stopped.value.exit_code == 143

@@ -22,7 +22,7 @@ from tokenloom.weights import checkpoint as checkpoint_module
 from tokenloom.weights import folder as folder_module
 from tokenloom.weights.checkpoint import (
     MANIFEST,
-    damage,
+    find_corruption,
     list_checkpoints,
     newest_checkpoint,
     open_checkpoint,
@@ -176,7 +176,7 @@ def test_the_manifest_holds_size_and_digest_of_every_other_file_and_is_written_l
     assert names[-1] == MANIFEST
     assert set(names) == set(contents(path))  # everything is flushed
     assert written[-2:] == [".step-00001000.unfinished", tmp_path.name]  # the folders too
-    assert damage(path) is None
+    assert find_corruption(path) is None
 
 
 # Damage
@@ -200,7 +200,7 @@ def test_harm_to_any_file_is_seen_and_the_one_before_is_taken(tmp_path, name, ha
         "lengthened": lambda: file.write_bytes(data + b"x"),
     }
     harms[harm]()
-    problem = damage(file.parent)
+    problem = find_corruption(file.parent)
     assert problem
     assert name == MANIFEST or name in problem
     with pytest.raises(CheckpointError, match="is damaged"):
@@ -219,7 +219,7 @@ def test_no_flipped_bit_of_the_manifest_goes_unseen(tmp_path):
     for position in range(len(original)):
         for bit in (1, 2, 4, 32, 128):
             flip(file, position, bit)
-            problem = damage(path)
+            problem = find_corruption(path)
             assert problem or json.loads(file.read_text()) == meaning, (position, bit)
             file.write_bytes(original)
 
@@ -230,7 +230,7 @@ def test_no_flipped_bit_of_the_manifest_goes_unseen(tmp_path):
 def test_a_manifest_that_is_something_else_is_damage(tmp_path, content):
     path = save(tmp_path).path
     (path / MANIFEST).write_text(content)
-    assert damage(path)
+    assert find_corruption(path)
 
 
 def test_all_damaged_leaves_nothing_and_a_notice_for_each(tmp_path):
@@ -369,7 +369,7 @@ def test_what_a_killed_process_left_unfinished_is_in_nobodys_way(tmp_path):
     assert newest_checkpoint(tmp_path) == (None, [])
     saved = save(tmp_path)
     assert not unfinished.exists()
-    assert damage(saved.path) is None
+    assert find_corruption(saved.path) is None
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a process for every moment")
@@ -422,9 +422,9 @@ def test_a_folder_may_be_sealed_by_anyone(tmp_path):
         (folder / "deep" / "file").write_text("x")
 
     write_sealed(tmp_path / "there" / "sealed", write)
-    assert damage(tmp_path / "there" / "sealed") is None
+    assert find_corruption(tmp_path / "there" / "sealed") is None
     (tmp_path / "there" / "sealed" / "deep" / "file").write_text("y")
-    assert damage(tmp_path / "there" / "sealed") == "deep/file does not match its sha256"
+    assert find_corruption(tmp_path / "there" / "sealed") == "deep/file does not match its sha256"
 
 
 def test_a_small_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):

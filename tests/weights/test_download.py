@@ -13,11 +13,11 @@ import torch
 
 from tokenloom.book import download_and_load_gpt2
 from tokenloom.data.tokenizers import load_tokenizer
-from tokenloom.data.tokenizers.bytepairs import to_characters
+from tokenloom.data.tokenizers.bpe import to_characters
 from tokenloom.errors import WeightsError
 from tokenloom.weights import download
 from tokenloom.weights.export import export_model
-from tokenloom.weights.load import Loaded, load
+from tokenloom.weights.load import LoadedModel, load
 
 WRITTEN = Path(__file__).parent / "openai-checkpoints" / "gpt2"
 DATA = download.OPENAI_DATA
@@ -220,7 +220,7 @@ def hub(server, tmp_path, model_of, monkeypatch):
     tokenizer = load_tokenizer("gpt2")
     model = model_of("gpt2", vocab_size=tokenizer.vocab_size)
     place = tmp_path / "served" / "openai-community" / "gpt2" / "resolve" / "main"
-    export_model(Loaded(model, tokenizer, tmp_path), place, "hf", license="mit")
+    export_model(LoadedModel(model, tokenizer, tmp_path), place, "hf", license="mit")
     (place / "tokenizer_config.json").unlink()  # as any tokenizer from elsewhere
     server.model, server.place = model, place
     return server

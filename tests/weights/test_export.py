@@ -10,7 +10,7 @@ from tokenloom.book import GPTModel
 from tokenloom.data.tokenizers import load_tokenizer
 from tokenloom.errors import CheckpointError, UsageError, WeightsError
 from tokenloom.weights.export import export_model
-from tokenloom.weights.load import Loaded, load
+from tokenloom.weights.load import LoadedModel, load
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # whatever is opened here is opened from the disk
 transformers = pytest.importorskip("transformers")
@@ -20,7 +20,7 @@ IDS = torch.arange(16)[None]
 @pytest.fixture
 def loaded(model_of, tmp_path):
     tokenizer = load_tokenizer("byte")
-    return Loaded(model_of("gpt2", vocab_size=tokenizer.vocab_size + 7), tokenizer, tmp_path)
+    return LoadedModel(model_of("gpt2", vocab_size=tokenizer.vocab_size + 7), tokenizer, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_a_folder_for_hugging_face_opens_there(loaded, tmp_path):
 def test_a_pth_comes_back_as_it_was(model_of, tmp_path, name):
     tokenizer = load_tokenizer("byte")
     model = model_of(name, vocab_size=tokenizer.vocab_size)
-    (told,) = export_model(Loaded(model, tokenizer, tmp_path), tmp_path / "model.pth", "pth")
+    (told,) = export_model(LoadedModel(model, tokenizer, tmp_path), tmp_path / "model.pth", "pth")
     assert "holds no tokenizer" in told
     tokenizer.save(tmp_path)
     again = load(tmp_path / "model.pth")
@@ -67,7 +67,7 @@ def test_the_books_model_takes_it_strictly(model_of, tmp_path, tied, qkv_bias):
     tokenizer = load_tokenizer("gpt2")
     shape = {"vocab_size": 50257, "tie_embeddings": tied, "qkv_bias": qkv_bias}
     model = model_of("gpt2", **shape)
-    assert export_model(Loaded(model, tokenizer, tmp_path), tmp_path / "model.pth", "book") == []
+    assert export_model(LoadedModel(model, tokenizer, tmp_path), tmp_path / "model.pth", "book") == []
     settings = {"vocab_size": 50257, "context_length": 16, "emb_dim": 16, "n_heads": 2, "n_layers": 2}
     classes = [GPTModel]
     try:
@@ -123,7 +123,7 @@ def test_a_failure_leaves_nothing_behind(loaded, tmp_path, monkeypatch):
 
 def test_a_modern_model_is_refused_where_nothing_computes_it(model_of, tmp_path):
     tokenizer = load_tokenizer("byte")
-    loaded = Loaded(model_of("modern", vocab_size=tokenizer.vocab_size), tokenizer, tmp_path)
+    loaded = LoadedModel(model_of("modern", vocab_size=tokenizer.vocab_size), tokenizer, tmp_path)
     for format in ("hf", "book"):
         with pytest.raises(WeightsError, match="modern family"):
             export_model(loaded, tmp_path / "out.pth" if format == "book" else tmp_path / "out", format)

@@ -6,10 +6,10 @@ import torch
 
 from tokenloom import api
 from tokenloom.data.tokenizers import load_tokenizer
-from tokenloom.data.tokenizers.added import with_added
-from tokenloom.data.tokenizers.bytepairs import learn_byte_pairs
+from tokenloom.data.tokenizers.added_tokens import with_added
+from tokenloom.data.tokenizers.bpe import learn_byte_pairs
 from tokenloom.errors import CheckpointError, UsageError, WeightsError
-from tokenloom.weights.load import Loaded, load
+from tokenloom.weights.load import LoadedModel, load
 
 gguf = pytest.importorskip("gguf")
 IDS = torch.arange(16)[None]
@@ -20,7 +20,7 @@ PAIRS = learn_byte_pairs(300, ["all work and no play makes Jack a dull boy. "] *
 def loaded(model_of, tmp_path):
     def make(tokenizer=PAIRS, family="gpt2", padding=0, **changes):
         model = model_of(family, vocab_size=tokenizer.vocab_size + padding, **changes)
-        return Loaded(model, tokenizer, tmp_path)
+        return LoadedModel(model, tokenizer, tmp_path)
 
     return make
 

@@ -13,8 +13,8 @@ from tokenloom.model.gpt2 import GPT2
 from tokenloom.weights.checkpoint import save_checkpoint
 from tokenloom.weights.folder import read_folder
 from tokenloom.weights.huggingface import from_huggingface, to_huggingface
+from tokenloom.weights.lazy_tensors import LazyModel
 from tokenloom.weights.load import load
-from tokenloom.weights.stored import StoredModel
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # whatever is opened here is opened from the disk
 transformers = pytest.importorskip("transformers")
@@ -189,7 +189,7 @@ def test_there_and_back_is_where_we_were(tied, qkv_bias):
     assert (config["eos_token_id"], config["bos_token_id"]) == (3, 3)
     again, back = from_huggingface(json.loads(json.dumps(config)), tensors)
     assert again == model.config
-    read = StoredModel(again, back, "memory").read().state_dict()
+    read = LazyModel(again, back, "memory").read().state_dict()
     assert read.keys() == state.keys()
     assert all(torch.equal(read[name], tensor) for name, tensor in state.items())
 

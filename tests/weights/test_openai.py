@@ -14,7 +14,7 @@ from tokenloom.errors import CheckpointError, TokenloomError, WeightsError
 from tokenloom.weights.crc32c import crc32c, masked
 from tokenloom.weights.load import load
 from tokenloom.weights.openai import openai_tokenizer, parameters_as_book, read_openai
-from tokenloom.weights.tensorbundle import _block, _handle, open_bundle
+from tokenloom.weights.tensor_bundle import _block, _handle, open_bundle
 
 WRITTEN = Path(__file__).parent / "openai-checkpoints"
 SETTINGS = {"vocab_size": 300, "context_length": 16, "emb_dim": 8, "n_heads": 2, "n_layers": 2, "drop_rate": 0.0}

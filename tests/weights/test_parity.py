@@ -8,11 +8,11 @@ import torch
 from tokenloom.config import ModelConfig
 from tokenloom.data.tokenizers import load_tokenizer
 from tokenloom.generation.engine import collect, generate
-from tokenloom.generation.sampling import Sampling
+from tokenloom.generation.sampling import SamplingParams
 from tokenloom.model.gpt2 import GPT2
 from tokenloom.weights.export import export_model
 from tokenloom.weights.folder import read_folder
-from tokenloom.weights.load import Loaded, load
+from tokenloom.weights.load import LoadedModel, load
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # whatever is opened here is opened from the disk
 transformers = pytest.importorskip("transformers")
@@ -68,7 +68,12 @@ def same_figures(ours, theirs, distinct):
     }
     for cached in (True, False):
         steps = generate(
-            ours, prompt.tolist(), max_new_tokens=TOKENS, sampling=Sampling(temperature=0.0), seed=0, use_cache=cached
+            ours,
+            prompt.tolist(),
+            max_new_tokens=TOKENS,
+            sampling=SamplingParams(temperature=0.0),
+            seed=0,
+            use_cache=cached,
         )
         (completion,) = collect(steps)
         assert completion.token_ids == written[cached]
@@ -79,7 +84,7 @@ def same_figures(ours, theirs, distinct):
 def test_ours_exported_and_opened_there_and_read_back(shape, tmp_path):
     config = ModelConfig(family="gpt2", tie_embeddings=False, **shape)
     ours = stirred(GPT2(config, torch.Generator().manual_seed(7)), 0.05)
-    export_model(Loaded(ours, load_tokenizer("byte"), tmp_path), tmp_path / "out", "hf", license="mit")
+    export_model(LoadedModel(ours, load_tokenizer("byte"), tmp_path), tmp_path / "out", "hf", license="mit")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
     theirs.generation_config.eos_token_id = None  # nobody ends before two hundred
     same_figures(ours, theirs, distinct=20)

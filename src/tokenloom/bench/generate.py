@@ -56,12 +56,12 @@ def write(folder: str) -> dict[str, Any]:
     from tokenloom.data.tokenizers import load_tokenizer
     from tokenloom.model import build
     from tokenloom.weights.export import export_model
-    from tokenloom.weights.load import Loaded
+    from tokenloom.weights.load import LoadedModel
 
     place = Path(folder)
     shape = {"family": "gpt2", "vocab_size": VOCABULARY, "block_size": 1024, "n_layer": 12, "n_head": 12, "n_embd": 768}
     model = build(Config.of({"model": shape}).model, torch.Generator().manual_seed(1)).eval()
-    loaded = Loaded(model, load_tokenizer("gpt2"), place)
+    loaded = LoadedModel(model, load_tokenizer("gpt2"), place)
     export_model(loaded, place / "hf", "hf", license="unlicensed")
     if not Contender("", needs=("gguf",)).missing:
         for quantization in ("f32", "f16", "q8_0"):
@@ -77,15 +77,15 @@ def write(folder: str) -> dict[str, Any]:
 def ours(folder: str, batch: int, precision: str) -> dict[str, Any]:
     from tokenloom.compute.runtime import choose_runtime
     from tokenloom.generation.engine import collect, generate
-    from tokenloom.generation.packing import for_decoding
-    from tokenloom.generation.sampling import Sampling
+    from tokenloom.generation.inference_weights import for_decoding
+    from tokenloom.generation.sampling import SamplingParams
     from tokenloom.weights.load import load
 
     runtime = choose_runtime("cpu", "bf16" if precision == "int8" else precision)
     model = for_decoding(load(Path(folder, "hf")).model, runtime, "int8" if precision == "int8" else None)
 
     def run() -> int:
-        steps = generate(model, _prompts(batch), max_new_tokens=NEW, sampling=Sampling(temperature=0.0), seed=0)
+        steps = generate(model, _prompts(batch), max_new_tokens=NEW, sampling=SamplingParams(temperature=0.0), seed=0)
         return sum(len(completion.token_ids) for completion in collect(steps))
 
     return _timed(run)
@@ -110,7 +110,7 @@ def ctranslate2(folder: str, batch: int, precision: str) -> dict[str, Any]:
     import ctranslate2  # type: ignore[import-not-found]
 
     from tokenloom.data.tokenizers import load_tokenizer
-    from tokenloom.data.tokenizers.bytepairs import to_characters
+    from tokenloom.data.tokenizers.bpe import to_characters
 
     model = ctranslate2.Generator(str(Path(folder, precision)), device="cpu", intra_threads=torch.get_num_threads())
     tokens = [to_characters(token) for token in load_tokenizer("gpt2").token_bytes]

@@ -54,7 +54,7 @@ def tiktoken(text: str, threads: int) -> dict[str, Any]:
     import tiktoken
 
     from tokenloom.data.tokenizers import load_tokenizer
-    from tokenloom.data.tokenizers.bytepairs import GPT2_PATTERN
+    from tokenloom.data.tokenizers.bpe import GPT2_PATTERN
 
     ranks = {token: rank for rank, token in enumerate(load_tokenizer("gpt2").token_bytes[:-1])}
     encoding = tiktoken.Encoding("gpt2", pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens={})

@@ -44,7 +44,7 @@ def model_flops_use(
     name: str, tokens_per_sec: float, machine: Mapping[str, Any], options: Mapping[str, Any]
 ) -> tuple[float, str]:
     """The share of the machine's own matrix products that a contender's steps amount to (MFU)."""
-    from tokenloom.model.counts import forward_flops
+    from tokenloom.model.flops import forward_flops
 
     config = _config(options["shape"]).model
     flops = 3 * forward_flops(config, CONTEXT) / CONTEXT * tokens_per_sec
@@ -61,11 +61,11 @@ def _config(shape: str) -> Config:
 
 def ours(shape: str, seconds: float, steps: int, precision: str) -> dict[str, Any]:
     """The step of the training loop itself."""
-    from tokenloom.compute.runtime import choose_runtime, keep_memory
+    from tokenloom.compute.runtime import choose_runtime, tune_malloc
     from tokenloom.model import build
     from tokenloom.training.optimizer import Optimizer
 
-    keep_memory()
+    tune_malloc()
     config = _config(shape)
     runtime = choose_runtime("cpu", precision)
     model = build(config.model, torch.Generator().manual_seed(123)).train()

@@ -34,7 +34,7 @@ def chapter5(
     json
         Print one JSON object on stdout; progress goes to stderr.
     """
-    from tokenloom.replay import replay_chapter5
+    from tokenloom.book.replay import replay_chapter5
 
     result = replay_chapter5(
         quick=quick, out=out, device=device, tell=lambda line: print(line, file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from tokenloom.cli.models import load_model
 from tokenloom.cli.stdin import text_of
-from tokenloom.reporting.wording import quoted
+from tokenloom.reporting.messages import quoted
 
 
 def compare(
@@ -75,7 +75,7 @@ def compare(
 def _draw(result: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from tokenloom.reporting.heatmap import change_legend, change_map
+    from tokenloom.reporting.terminal_heatmap import change_legend, change_map
 
     console = Console(highlight=False)
     console.print(change_map(result["before"], result["parts"]))

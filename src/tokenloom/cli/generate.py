@@ -72,11 +72,11 @@ def generate(
         Print one JSON object on stdout when all is written.
     """
     from tokenloom.compute.runtime import choose_runtime
-    from tokenloom.generation.packing import for_decoding
-    from tokenloom.generation.sampling import Sampling
+    from tokenloom.generation.inference_weights import for_decoding
+    from tokenloom.generation.sampling import SamplingParams
     from tokenloom.generation.text import stream_text
 
-    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+    sampling = SamplingParams(temperature, top_k, top_p, min_p, repetition_penalty)
     if num_samples < 1:
         raise UsageError(f"--num-samples must be at least 1, got {num_samples}. Try 1.")
     runtime = choose_runtime(device, precision)

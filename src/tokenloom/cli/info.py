@@ -53,7 +53,7 @@ def _of_installation() -> dict[str, Any]:
 
 
 def _of_model(reference: str, trust: bool) -> dict[str, Any]:
-    from tokenloom.model.counts import count_parameters, training_flops_per_token
+    from tokenloom.model.flops import count_parameters, training_flops_per_token
     from tokenloom.weights.load import load
 
     loaded = load(reference, trust=trust)

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from tokenloom.cli.models import load_model
 from tokenloom.cli.stdin import text_of
-from tokenloom.reporting.wording import quoted
+from tokenloom.reporting.messages import quoted
 
 _ALTERNATIVES = 3  # in the table
 
@@ -76,7 +76,7 @@ def inspect(
 def _draw(result: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from tokenloom.reporting.heatmap import heatmap, legend
+    from tokenloom.reporting.terminal_heatmap import heatmap, legend
 
     console = Console(highlight=False)
     console.print(heatmap(result["first"]["text"], result["tokens"]))

@@ -6,10 +6,10 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tokenloom.weights.load import Loaded
+    from tokenloom.weights.load import LoadedModel
 
 
-def load_model(reference: str, *, trust: bool = False) -> Loaded:
+def load_model(reference: str, *, trust: bool = False) -> LoadedModel:
     """The model and tokenizer; what had to be passed over or assumed is said on stderr."""
     from tokenloom.weights.load import load
 

@@ -69,7 +69,7 @@ def choose_runtime(device: str = "auto", precision: Precision | str = "auto", lo
     return Runtime(chosen, precision)
 
 
-def keep_memory() -> None:
+def tune_malloc() -> None:
     """Keep freed memory for the next step instead of giving it back to the system; does nothing but with glibc.
 
     Gradients and activations are freed and allocated anew at every step. By default each large one is a mapping of its

@@ -22,7 +22,7 @@ from tokenloom import errors
 from tokenloom.data.shards import SPLITS, ShardRecord, ShardWriter, sha256_of, shard_files, token_dtype, write_durably
 from tokenloom.data.splitting import Part
 from tokenloom.data.tokenizers import EndOfText, Tokenizer, load_tokenizer
-from tokenloom.data.tokenizers.cutting import stretches
+from tokenloom.data.tokenizers.chunking import stretches
 from tokenloom.errors import DataError
 
 SHARD_BYTES = 1 << 24  # of text: what each process holds at once

@@ -19,22 +19,22 @@ from tokenloom.config import DataConfig
 from tokenloom.data import shards
 from tokenloom.data.corpora import cache_folder
 from tokenloom.data.encoding import RECEIPTS, Encoder, cannot_write, encode_jobs, jobs
-from tokenloom.data.reading import Piece, Reading
+from tokenloom.data.readers import Piece, Reading
 from tokenloom.data.shards import SPLITS, Shards, finish_shards, open_shards, read_meta, write_durably
 from tokenloom.data.sources import STDIN, Source, find_sources
 from tokenloom.data.splitting import SplitRule, choose_rule
 from tokenloom.data.tokenizers import ENDOFTEXT, Tokenizer, load_tokenizer, make_tokenizer
-from tokenloom.data.tokenizers.cutting import stretches
+from tokenloom.data.tokenizers.chunking import stretches
 from tokenloom.data.tokenizers.load import learns
 from tokenloom.errors import DataError, Interrupted, TokenizerError
 
-Progress = Callable[[str, int, int | None], None]
+ProgressCallback = Callable[[str, int, int | None], None]
 """Called with what is being done, the bytes read for it so far, and how many there are, or None."""
 
 SAMPLE_CHARACTERS = 1 << 23  # of training text that a tokenizer learns from: learning takes 50 times that in memory
 
 
-def prepare(data: DataConfig, out: str | Path, *, progress: Progress | None = None) -> Shards:
+def prepare(data: DataConfig, out: str | Path, *, progress: ProgressCallback | None = None) -> Shards:
     """Read the sources, split them, and write token shards to the folder `out`.
 
     The folder appears when all is done. A call that was killed leaves its finished shards beside `out`, and the same
@@ -55,7 +55,7 @@ def prepare(data: DataConfig, out: str | Path, *, progress: Progress | None = No
         raise DataError(cannot_write(out, error)) from None
 
 
-def prepare_cached(data: DataConfig, cache: Path | None = None, progress: Progress | None = None) -> Shards:
+def prepare_cached(data: DataConfig, cache: Path | None = None, progress: ProgressCallback | None = None) -> Shards:
     """Token shards of the sources, from the cache where the same text was prepared in the same way before.
 
     A source that is a folder of token shards is opened as it stands. Raises as `prepare`, and `DataError` where such
@@ -140,7 +140,7 @@ class _Request:
         return reading.hashes.get(source.name) == made["sha256"]
 
 
-def _prepare(request: _Request, out: Path, progress: Progress | None) -> Shards:
+def _prepare(request: _Request, out: Path, progress: ProgressCallback | None) -> Shards:
     from filelock import FileLock
 
     lock = FileLock(out.with_name(f".{out.name}.lock"))
@@ -173,7 +173,7 @@ def _existing(request: _Request, out: Path) -> Shards | None:
     return found
 
 
-def _write_unfinished(request: _Request, folder: Path, progress: Progress | None) -> None:
+def _write_unfinished(request: _Request, folder: Path, progress: ProgressCallback | None) -> None:
     """Everything but the last renaming; what an earlier call of the same request finished is kept."""
     plan = folder / "plan.json"
     wanted = json.dumps(request.identity, sort_keys=True).encode()
@@ -198,7 +198,7 @@ def _write_unfinished(request: _Request, folder: Path, progress: Progress | None
         raise
 
 
-def _write_shards(request: _Request, folder: Path, progress: Progress | None) -> None:
+def _write_shards(request: _Request, folder: Path, progress: ProgressCallback | None) -> None:
     data = request.data
     rule = choose_rule(_pieces(request, request.reading(), "looking at the text", progress), data.val_fraction)
     tokenizer = _tokenizer(request, rule, folder / "tokenizer", progress)
@@ -218,7 +218,7 @@ def _write_shards(request: _Request, folder: Path, progress: Progress | None) ->
     finish_shards(folder, tokenizer, records, description)
 
 
-def _pieces(request: _Request, reading: Reading, what: str, progress: Progress | None) -> Iterator[Piece]:
+def _pieces(request: _Request, reading: Reading, what: str, progress: ProgressCallback | None) -> Iterator[Piece]:
     """All documents of all sources, in order."""
     total = _total_bytes(request.sources)
     told = -1
@@ -230,7 +230,7 @@ def _pieces(request: _Request, reading: Reading, what: str, progress: Progress |
             yield piece
 
 
-def _tokenizer(request: _Request, rule: SplitRule, folder: Path, progress: Progress | None) -> Tokenizer:
+def _tokenizer(request: _Request, rule: SplitRule, folder: Path, progress: ProgressCallback | None) -> Tokenizer:
     """The tokenizer, saved where the encoding processes find it; what an interrupted call learned is not lost."""
     if folder.is_dir():
         with contextlib.suppress(TokenizerError):
@@ -245,7 +245,7 @@ def _tokenizer(request: _Request, rule: SplitRule, folder: Path, progress: Progr
     return tokenizer
 
 
-def _sample(request: _Request, rule: SplitRule, progress: Progress | None) -> Iterator[str]:
+def _sample(request: _Request, rule: SplitRule, progress: ProgressCallback | None) -> Iterator[str]:
     """Training text to learn from: all of it, or of a large corpus the beginning of every file, by size."""
     total = _total_bytes(request.sources)
     reading = request.reading()

@@ -20,7 +20,7 @@ from tokenloom.data.corpora import (
     python_docs,
     standard_library_files,
 )
-from tokenloom.data.reading import READABLE, Document, Piece, Reading, counted, kind_of, pieces_of, text_of, text_pieces
+from tokenloom.data.readers import READABLE, Document, Piece, Reading, counted, kind_of, pieces_of, text_of, text_pieces
 from tokenloom.errors import DataError, MissingExtraError
 
 STDIN = "-"

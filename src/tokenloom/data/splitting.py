@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from tokenloom.data.reading import Piece
+from tokenloom.data.readers import Piece
 
 _HEAD = 1 << 16  # characters of a document that are hashed: it may be longer than memory
 

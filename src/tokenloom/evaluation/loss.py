@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from tokenloom.config import ModelConfig
 from tokenloom.errors import DataError, UsageError
-
-UNSCORED = -100  # torch's own mark for targets that do not count
+from tokenloom.model.head import IGNORE_INDEX
 
 
 class TokenReader(Protocol):
@@ -110,7 +109,7 @@ def measure(
     with torch.no_grad(), evaluating(model.modules()):
         for ids, targets in _window_batches(tokens, numbers, context, stride, batch_size, model.config.vocabulary):
             done += len(ids)
-            counted = targets[targets != UNSCORED]
+            counted = targets[targets != IGNORE_INDEX]
             scored += counted.size
             if byte_lengths is not None:
                 scored_bytes += int(byte_lengths[counted].sum())
@@ -141,7 +140,7 @@ def loss_over_batches(
 def windows(
     tokens: np.ndarray, config: ModelConfig, context: int, stride: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The windows that `measure` scores, one by one: ids (1, T) and targets (1, T), `UNSCORED` where none counts."""
+    """The windows that `measure` scores, one by one: ids and targets (1, T), `IGNORE_INDEX` where none counts."""
     _check(len(tokens), config.block_size, context, stride, 1, None)
     numbers = range(_count_windows(len(tokens) - 1, context, stride))
     return _window_batches(tokens, numbers, context, stride, 1, config.vocabulary)
@@ -197,9 +196,9 @@ def _spread(count: int, limit: int | None) -> Sequence[int]:
 
 
 def _read(tokens: np.ndarray | TokenReader, windows: Sequence[_Window], width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and targets (windows, width) int64; what is no target of a window is UNSCORED."""
+    """Inputs and targets (windows, width) int64; what is no target of a window is IGNORE_INDEX."""
     ids = np.zeros((len(windows), width), dtype=np.int64)
-    targets = np.full((len(windows), width), UNSCORED, dtype=np.int64)
+    targets = np.full((len(windows), width), IGNORE_INDEX, dtype=np.int64)
     for row, (start, scored_from, stop) in enumerate(windows):
         count = stop - start
         text = tokens[start : stop + 1] if isinstance(tokens, np.ndarray) else tokens.read(start, count + 1)

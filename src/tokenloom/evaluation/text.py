@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokenloom.config import DataConfig
-from tokenloom.data.reading import Reading
+from tokenloom.data.readers import Reading
 from tokenloom.data.shards import Split
 from tokenloom.data.sources import STDIN, read_documents
 from tokenloom.data.tokenizers import Tokenizer

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from tokenloom.data.tokenizers import Tokenizer
 from tokenloom.errors import UsageError
-from tokenloom.evaluation.loss import UNSCORED, LossModel, evaluating, windows
+from tokenloom.evaluation.loss import LossModel, evaluating, windows
+from tokenloom.model.head import IGNORE_INDEX
 
 
 class LogitsModel(LossModel, Protocol):
@@ -42,7 +43,7 @@ def inspect_tokens(
     seen: list[dict[str, Any]] = []
     with torch.no_grad(), evaluating(model.modules()):
         for window, targets in windows(ids, model.config, context, stride):
-            scored = targets[0] != UNSCORED
+            scored = targets[0] != IGNORE_INDEX
             logits = model(torch.from_numpy(window).to(device))[0, torch.from_numpy(scored).to(device)]  # (scored, V)
             seen += _seen(logits.float(), torch.from_numpy(targets[0, scored]).to(device), tokenizer, top)
     # Summed in double: many small terms.

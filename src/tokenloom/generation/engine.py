@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tokenloom.config import ModelConfig
 from tokenloom.errors import UsageError, WeightsError
 from tokenloom.evaluation.loss import evaluating
-from tokenloom.generation.sampling import Sampling, choose
+from tokenloom.generation.sampling import SamplingParams, sample_tokens
 from tokenloom.model.attention import KVCache
 
 FinishReason = Literal["stop", "length"]
@@ -114,7 +114,9 @@ class Engine:
         """Sequences that run or wait."""
         return len(self._waiting) + len(self._running)
 
-    def add(self, prompt: Sequence[int], *, max_new_tokens: int, sampling: Sampling, seed: int, sample: int = 0) -> int:
+    def add(
+        self, prompt: Sequence[int], *, max_new_tokens: int, sampling: SamplingParams, seed: int, sample: int = 0
+    ) -> int:
         """Take in a sequence, to join at the next step; gives its number.
 
         Of a prompt longer than the model's block_size its end is used. `sample` tells apart the samples of one prompt
@@ -155,7 +157,7 @@ class Engine:
             logits = self._next_logits()
         steps = [
             self._take(sequence, token)
-            for sequence, token in zip(self._running, self._choose(logits).tolist(), strict=True)
+            for sequence, token in zip(self._running, self._sample(logits).tolist(), strict=True)
         ]
         self._running = [
             sequence for sequence, step in zip(self._running, steps, strict=True) if step.finish_reason is None
@@ -242,22 +244,22 @@ class Engine:
             self._model.hidden(torch.tensor([tokens], device=self._device), cache)  # (1, T); no logits needed
         return cache
 
-    def _choose(self, logits: Tensor) -> Tensor:
+    def _sample(self, logits: Tensor) -> Tensor:
         """Tokens (rows,) for logits (rows, V): rows that are sampled alike are handled at once."""
-        alike: dict[Sampling, list[int]] = defaultdict(list)
+        alike: dict[SamplingParams, list[int]] = defaultdict(list)
         for row, sequence in enumerate(self._running):
             alike[sequence.sampling].append(row)
         if len(alike) == 1:
-            return self._choose_alike(logits, self._running)
+            return self._sample_alike(logits, self._running)
         chosen = torch.empty(len(logits), dtype=torch.long, device=logits.device)
         for rows in alike.values():
-            chosen[rows] = self._choose_alike(logits[rows], [self._running[row] for row in rows])
+            chosen[rows] = self._sample_alike(logits[rows], [self._running[row] for row in rows])
         return chosen
 
-    def _choose_alike(self, logits: Tensor, sequences: list[_Sequence]) -> Tensor:
+    def _sample_alike(self, logits: Tensor, sequences: list[_Sequence]) -> Tensor:
         seen = [sequence.seen for sequence in sequences if sequence.seen is not None]
         generators = [sequence.generator for sequence in sequences]
-        return choose(logits, sequences[0].sampling, generators, torch.stack(seen) if seen else None)
+        return sample_tokens(logits, sequences[0].sampling, generators, torch.stack(seen) if seen else None)
 
     def _take(self, sequence: _Sequence, token: int) -> Step:
         """Append a token to its sequence, sliding a full window."""
@@ -278,7 +280,7 @@ def generate(
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
-    sampling: Sampling,
+    sampling: SamplingParams,
     seed: int,
     num_samples: int = 1,
     eot_id: int | None = None,
@@ -333,7 +335,7 @@ class _Sequence:
     row: int
     window: list[int]
     remaining: int
-    sampling: Sampling
+    sampling: SamplingParams
     generator: torch.Generator
     seen: Tensor | None
     """Tokens (V,) that a repetition penalty applies to."""

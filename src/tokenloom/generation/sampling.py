@@ -21,7 +21,7 @@ SMALLEST_TEMPERATURE = 1e-6
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """How the next token is chosen; raises `UsageError` for a value out of range."""
 
     temperature: float = 0.8
@@ -64,9 +64,9 @@ class Sampling:
         return self.temperature == 0
 
 
-def choose(
+def sample_tokens(
     logits: Tensor,
-    sampling: Sampling,
+    sampling: SamplingParams,
     generators: Sequence[torch.Generator] | None = None,
     seen: Tensor | None = None,
 ) -> Tensor:
@@ -76,13 +76,13 @@ def choose(
     tokens that a repetition penalty applies to, and is needed only for one.
     """
     if sampling.is_greedy:
-        return _penalised(logits.float(), sampling, seen).argmax(dim=-1)
-    return draw(probabilities(logits, sampling, seen), generators)
+        return _penalized(logits.float(), sampling, seen).argmax(dim=-1)
+    return sample_from_probabilities(probabilities(logits, sampling, seen), generators)
 
 
-def probabilities(logits: Tensor, sampling: Sampling, seen: Tensor | None = None) -> Tensor:
+def probabilities(logits: Tensor, sampling: SamplingParams, seen: Tensor | None = None) -> Tensor:
     """What each token's chance of being chosen is: (B, V) -> (B, V) float32, rows summing to 1."""
-    logits = _penalised(logits.float(), sampling, seen)
+    logits = _penalized(logits.float(), sampling, seen)
     if sampling.is_greedy:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
     logits = apply_temperature(logits, sampling.temperature)
@@ -95,7 +95,7 @@ def probabilities(logits: Tensor, sampling: Sampling, seen: Tensor | None = None
     return logits.softmax(dim=-1)
 
 
-def draw(chances: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+def sample_from_probabilities(chances: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
     """One token of each row with these chances: (B, V) -> (B,); a row's own generator decides, not its neighbours."""
     if generators is None:
         return torch.multinomial(chances, 1).squeeze(-1)
@@ -103,7 +103,7 @@ def draw(chances: Tensor, generators: Sequence[torch.Generator] | None = None) -
     return torch.cat([torch.multinomial(row, 1, generator=generator) for row, generator in rows])
 
 
-def penalise_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+def penalize_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     """Divide the logits of tokens in `seen` (B, V) by `penalty`, or multiply negative ones (Keskar et al., 2019)."""
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
@@ -135,11 +135,11 @@ def keep_min_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(logits < logits.amax(dim=-1, keepdim=True) + math.log(p), -math.inf)
 
 
-def _penalised(logits: Tensor, sampling: Sampling, seen: Tensor | None) -> Tensor:
+def _penalized(logits: Tensor, sampling: SamplingParams, seen: Tensor | None) -> Tensor:
     if sampling.repetition_penalty == 1:
         return logits
     assert seen is not None, "a repetition penalty needs the tokens seen so far"
-    return penalise_repetition(logits, seen, sampling.repetition_penalty)
+    return penalize_repetition(logits, seen, sampling.repetition_penalty)
 
 
 def _refuse_unless(condition: bool, message: str) -> None:

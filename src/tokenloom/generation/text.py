@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tokenloom.data.tokenizers import Tokenizer
 from tokenloom.errors import UsageError
 from tokenloom.generation.engine import CachedModel, Engine, FinishReason
-from tokenloom.generation.sampling import Sampling
+from tokenloom.generation.sampling import SamplingParams
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def stream_text(
     prompts: Sequence[str],
     *,
     max_new_tokens: int = 100,
-    sampling: Sampling | None = None,
+    sampling: SamplingParams | None = None,
     seed: int = 0,
     num_samples: int = 1,
     stop: str | Sequence[str] = (),
@@ -108,8 +108,8 @@ def stream_text(
     """Continue every prompt `num_samples` times, giving out a piece for each token as it is made.
 
     An empty prompt begins a new text, from the end-of-text token. A completion ends at that token, before the first of
-    the `stop` strings, or after `max_new_tokens`; the prompt is not repeated. `sampling` is `Sampling()` unless given.
-    The same seed gives a prompt the same completions, whatever else is asked in the same call.
+    the `stop` strings, or after `max_new_tokens`; the prompt is not repeated. `sampling` is `SamplingParams()` unless
+    given. The same seed gives a prompt the same completions, whatever else is asked in the same call.
 
     Raises `UsageError` for values out of range, at once, before the first piece.
     """
@@ -117,7 +117,7 @@ def stream_text(
         raise UsageError("prompts is a single text, and must be a list of them. Write [prompt].")
     if num_samples < 1:
         raise UsageError(f"num_samples must be at least 1, got {num_samples}. Try 1.")
-    sampling = sampling or Sampling()
+    sampling = sampling or SamplingParams()
     engine = Engine(model, eot_id=tokenizer.eot_id, vocab_size=tokenizer.vocab_size, use_cache=use_cache)
     writers: dict[int, _Writer] = {}
     for prompt_index, prompt in enumerate(prompts):
@@ -134,7 +134,7 @@ def generate_text(
     prompts: Sequence[str],
     *,
     max_new_tokens: int = 100,
-    sampling: Sampling | None = None,
+    sampling: SamplingParams | None = None,
     seed: int = 0,
     num_samples: int = 1,
     stop: str | Sequence[str] = (),

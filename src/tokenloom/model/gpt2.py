@@ -88,7 +88,7 @@ class GPT2(nn.Module):
         if config.tie_embeddings:
             self.lm_head.weight = self.wte.weight
         if not self.wte.weight.is_meta:
-            {"gpt2": _draw_as_gpt2, "book": _draw_as_book}[config.init](self, generator)
+            {"gpt2": _init_weights_as_gpt2, "book": _init_weights_as_book}[config.init](self, generator)
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of ids (B, T); with a cache, ids are the tokens not yet seen."""
@@ -128,7 +128,7 @@ def _embedding(rows: int, width: int) -> nn.Embedding:
     return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
 
 
-def _draw_as_gpt2(model: GPT2, generator: torch.Generator | None) -> None:
+def _init_weights_as_gpt2(model: GPT2, generator: torch.Generator | None) -> None:
     """Normal with deviation 0.02; projections into the stream smaller, for their sum grows with the depth."""
     into_stream = 0.02 / math.sqrt(2 * model.config.n_layer)
     for name, parameter in model.named_parameters():
@@ -139,7 +139,7 @@ def _draw_as_gpt2(model: GPT2, generator: torch.Generator | None) -> None:
             nn.init.normal_(parameter, std=deviation, generator=generator)
 
 
-def _draw_as_book(model: GPT2, generator: torch.Generator | None) -> None:
+def _init_weights_as_book(model: GPT2, generator: torch.Generator | None) -> None:
     """torch's defaults in the order in which the book's constructors draw them (chapter 4)."""
     C = model.config.n_embd
     nn.init.normal_(model.wte.weight, generator=generator)
@@ -148,14 +148,14 @@ def _draw_as_book(model: GPT2, generator: torch.Generator | None) -> None:
         qkv = block.attn.c_attn
         for i in range(3):  # the book has three layers here, each drawn whole before the next
             rows = slice(i * C, (i + 1) * C)
-            _draw_linear(qkv.weight[rows], None if qkv.bias is None else qkv.bias[rows], generator)
+            _init_linear(qkv.weight[rows], None if qkv.bias is None else qkv.bias[rows], generator)
         for linear in (block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj):
-            _draw_linear(linear.weight, linear.bias, generator)
+            _init_linear(linear.weight, linear.bias, generator)
     if not model.config.tie_embeddings:
-        _draw_linear(model.lm_head.weight, None, generator)
+        _init_linear(model.lm_head.weight, None, generator)
 
 
-def _draw_linear(weight: Tensor, bias: Tensor | None, generator: torch.Generator | None) -> None:
+def _init_linear(weight: Tensor, bias: Tensor | None, generator: torch.Generator | None) -> None:
     """The default initialisation of nn.Linear."""
     with torch.no_grad():
         nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 # Logits of one chunk: 2^24 numbers are 64 MB in fp32, large enough to keep every core busy.
 CHUNK_NUMBERS = 1 << 24
-UNCOUNTED = -100  # torch's own mark for targets that do not count
+IGNORE_INDEX = -100  # torch's own mark for targets that do not count
 
 
 def head_loss(
@@ -33,7 +33,7 @@ def head_loss(
         if reduction == "none":
             return losses
         total = losses.sum()
-    return total if reduction == "sum" else total / (targets != UNCOUNTED).sum()
+    return total if reduction == "sum" else total / (targets != IGNORE_INDEX).sum()
 
 
 def capped(logits: Tensor, softcap: float | None) -> Tensor:
@@ -65,7 +65,7 @@ class _SummedLoss(torch.autograd.Function):
         dw: Tensor | None = None
         for start in range(0, len(x), rows):
             place = slice(start, start + rows)
-            target, counts = targets[place].clamp(min=0)[:, None], targets[place] != UNCOUNTED
+            target, counts = targets[place].clamp(min=0)[:, None], targets[place] != IGNORE_INDEX
             logits = capped(_widened(F.linear(x_low[place], w)), softcap)  # (rows, V)
             logs = logits.logsumexp(dim=-1, keepdim=True)
             total += ((logs - logits.gather(1, target))[:, 0] * counts).sum()

@@ -7,9 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from tokenloom.reporting.progress import progress_bar, progress_counter
-from tokenloom.reporting.terminal import can_draw, encodable, stderr_console
-from tokenloom.reporting.wording import (
+from tokenloom.reporting.messages import (
     BITS_BASELINES,
     PLAIN_WIDTH,
     clock_time,
@@ -19,6 +17,8 @@ from tokenloom.reporting.wording import (
     summary_lines,
     visible,
 )
+from tokenloom.reporting.progress import progress_bar, progress_counter
+from tokenloom.reporting.terminal import can_draw, encodable, stderr_console
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -60,7 +60,7 @@ class Display(Protocol):
         """Something that a person should know."""
         return
 
-    def planned_anew(self, max_steps: int) -> None:
+    def replanned(self, max_steps: int) -> None:
         """There will be another number of steps than was planned."""
         return
 
@@ -122,7 +122,7 @@ class TrainingDisplay(Display):
         self._anchor = self._anchor or (self._clock(), step)
         self._losses.add(loss)
 
-    def planned_anew(self, max_steps: int) -> None:
+    def replanned(self, max_steps: int) -> None:
         self._plan = {**self._plan, "max_steps": max_steps}
 
     def recorded(self, record: Mapping[str, Any]) -> None:

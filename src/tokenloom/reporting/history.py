@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenloom.errors import CheckpointError
-from tokenloom.reporting.curves import best, curve
+from tokenloom.reporting.series import best, curve
 
 
 @dataclass(frozen=True)

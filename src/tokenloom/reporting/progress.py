@@ -7,8 +7,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Self
 
+from tokenloom.reporting.messages import clock_time, compact, visible
 from tokenloom.reporting.terminal import can_draw, encodable, stderr_console
-from tokenloom.reporting.wording import clock_time, compact, visible
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,12 +11,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from tokenloom.reporting.charts import bits_per_byte_svg, curve_svg, losses_svg
-from tokenloom.reporting.curves import curve
 from tokenloom.reporting.files import write_whole
 from tokenloom.reporting.history import RunHistory, headline_figures, read_history
-from tokenloom.reporting.plots import plot_losses
-from tokenloom.reporting.wording import (
+from tokenloom.reporting.matplotlib_plots import plot_losses
+from tokenloom.reporting.messages import (
     bits_per_byte_note,
     compact,
     duration,
@@ -24,6 +22,8 @@ from tokenloom.reporting.wording import (
     overfitting_note,
     visible,
 )
+from tokenloom.reporting.series import curve
+from tokenloom.reporting.svg_charts import bits_per_byte_svg, curve_svg, losses_svg
 
 SAMPLES_SHOWN = 200
 FAMILIES = {"gpt2": "GPT-2 style", "modern": "modern"}

@@ -14,7 +14,7 @@ import psutil
 from tokenloom.compute.parallel import World
 from tokenloom.errors import UsageError
 from tokenloom.training.deadline import Deadline
-from tokenloom.training.loop import Trainee, evaluate_now, update, write_samples
+from tokenloom.training.loop import TrainState, evaluate, generate_samples, train_step
 from tokenloom.weights.checkpoint import save_checkpoint
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -38,7 +38,7 @@ def process_start() -> float:
     return psutil.Process().create_time()
 
 
-def plan_within(trainee: Trainee, deadline: float) -> tuple[int, Deadline]:
+def plan_steps(trainee: TrainState, deadline: float) -> tuple[int, Deadline]:
     """The updates that fit between now and `deadline` (`time.time`) with all that belongs to them, and what each costs.
 
     Times a few updates and one evaluation on `trainee`, whose weights are of no use afterwards. Raises `UsageError` if
@@ -48,9 +48,9 @@ def plan_within(trainee: Trainee, deadline: float) -> tuple[int, Deadline]:
     costs = Deadline(
         at=deadline,
         budget=budget,
-        step_seconds=_median_seconds(lambda number: update(trainee, number), budget, trainee.world),
+        step_seconds=_median_seconds(lambda number: train_step(trainee, number), budget, trainee.world),
         look_seconds=_seconds(lambda: _look(trainee)),
-        final_seconds=_seconds(lambda: evaluate_now(trainee)),
+        final_seconds=_seconds(lambda: evaluate(trainee)),
     )
     steps = costs.steps_from_now(trainee.config.train, 0)
     if steps < 1:
@@ -72,10 +72,10 @@ def _median_seconds(step: Callable[[int], object], budget: float, world: World) 
     return statistics.median([first, *(_seconds(lambda number=number: step(number)) for number in rest)])
 
 
-def _look(trainee: Trainee) -> None:
+def _look(trainee: TrainState) -> None:
     """All that happens at an evaluation, leaving nothing behind."""
-    evaluate_now(trainee, trainee.config.train.eval_batches)
-    write_samples(trainee)
+    evaluate(trainee, trainee.config.train.eval_batches)
+    generate_samples(trainee)
     trainee.run.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=trainee.run.parent, prefix=".timing-") as folder:
         optimizer = trainee.optimizer.state_tensors()

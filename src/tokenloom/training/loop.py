@@ -20,14 +20,14 @@ from tokenloom.data.batches import Batches
 from tokenloom.data.tokenizers import Tokenizer
 from tokenloom.errors import Interrupted, TrainingError
 from tokenloom.evaluation.loss import Measurement, TokenReader, measure
-from tokenloom.generation.sampling import Sampling
+from tokenloom.generation.sampling import SamplingParams
 from tokenloom.generation.text import generate_text
 from tokenloom.model import Model
 from tokenloom.reporting.console import Display
 from tokenloom.training.deadline import WORTH_IT, Deadline
 from tokenloom.training.interrupt import StopRequest
+from tokenloom.training.metrics_log import MetricsLog
 from tokenloom.training.optimizer import Optimizer
-from tokenloom.training.tracking import Tracker
 from tokenloom.weights.checkpoint import CHECKPOINTS, rotate_checkpoints, save_checkpoint, write_text
 
 CONFIG = "config.toml"
@@ -35,7 +35,7 @@ SMALLEST_LOSS_SCALE = 1.0  # below it, fp16 gradients that overflow are the mode
 
 
 @dataclass
-class Progress:
+class Counters:
     """Where a run stands: all that a checkpoint remembers besides weights and optimizer."""
 
     step: int = 0
@@ -50,7 +50,7 @@ class Progress:
 
 
 @dataclass
-class Trainee:
+class TrainState:
     """Everything that the loop works on."""
 
     config: Config
@@ -63,7 +63,7 @@ class Trainee:
     tokenizer: Tokenizer
     runtime: Runtime
     world: World
-    progress: Progress
+    progress: Counters
     peak_flops: float
     flops_per_token: float
     deadline: Deadline | None = None
@@ -83,7 +83,7 @@ class Trainee:
     def tokens_per_step(self) -> int:
         return self.config.train.batch_size * self.config.model.block_size
 
-    def plan_anew(self, max_steps: int) -> None:
+    def replan(self, max_steps: int) -> None:
         """Train for another number of steps; the folder's config.toml says so, so that a resumed run does too."""
         self.config = self.config.with_values(train={"max_steps": max_steps})
         self.optimizer.config = self.config.train
@@ -91,7 +91,7 @@ class Trainee:
             write_text(self.run / CONFIG, self.config.to_toml())
 
 
-def train_loop(trainee: Trainee, tracker: Tracker | None, display: Display, stop: StopRequest) -> None:
+def train_loop(trainee: TrainState, tracker: MetricsLog | None, display: Display, stop: StopRequest) -> None:
     """Train up to `max_steps`, recording, evaluating, sampling and saving on the way.
 
     Raises `Interrupted` after a requested stop has been saved, and `TrainingError` when the loss or the gradient is no
@@ -102,7 +102,7 @@ def train_loop(trainee: Trainee, tracker: Tracker | None, display: Display, stop
     stopwatch = Stopwatch(progress.seconds)
     while progress.step < config.max_steps:
         with stopwatch.training():
-            nats, lr, grad_norm = update(trainee, progress.step)
+            nats, lr, grad_norm = train_step(trainee, progress.step)
             trainee.runtime.synchronize()
         progress.step += 1
         progress.tokens += trainee.tokens_per_step
@@ -125,7 +125,7 @@ def train_loop(trainee: Trainee, tracker: Tracker | None, display: Display, stop
             record = {**_position(trainee), **record}
             tracker.record(record)
             display.recorded(record)
-            for sample in write_samples(trainee) if looks else []:
+            for sample in generate_samples(trainee) if looks else []:
                 tracker.sample(sample)
                 display.sampled(sample)
         if finished or out_of_patience or stop.requested or progress.step % config.save_every == 0:
@@ -141,13 +141,13 @@ def train_loop(trainee: Trainee, tracker: Tracker | None, display: Display, stop
             )
 
 
-def _is_review_due(trainee: Trainee) -> bool:
+def _is_review_due(trainee: TrainState) -> bool:
     assert trainee.deadline is not None
     due = trainee.deadline.is_review_due(trainee.config.train, trainee.progress.step)
     return trainee.world.agree(str(due)) == "True"
 
 
-def _keep_the_deadline(trainee: Trainee, stopwatch: Stopwatch, display: Display) -> None:
+def _keep_the_deadline(trainee: TrainState, stopwatch: Stopwatch, display: Display) -> None:
     """Change the number of steps, once, if the machine is not as fast as it was when they were planned."""
     assert trainee.deadline is not None
     done, planned = trainee.progress.step, trainee.config.train.max_steps
@@ -158,11 +158,11 @@ def _keep_the_deadline(trainee: Trainee, stopwatch: Stopwatch, display: Display)
         display.notice(
             f"a step takes {stopwatch.step_seconds:.2g} s, {word} than planned: {steps:,} steps, not {planned:,}"
         )
-        trainee.plan_anew(steps)
-        display.planned_anew(steps)
+        trainee.replan(steps)
+        display.replanned(steps)
 
 
-def update(trainee: Trainee, step: int) -> tuple[float, float, float]:
+def train_step(trainee: TrainState, step: int) -> tuple[float, float, float]:
     """One update: the step's summed loss in nats, its learning rate, and the norm of its gradient before clipping."""
     seed_step(trainee.config.train.seed, step, trainee.world.rank)
     while True:
@@ -174,7 +174,7 @@ def update(trainee: Trainee, step: int) -> tuple[float, float, float]:
             lr = trainee.optimizer.step(step)
             break
         if trainee.scaler.get_scale() <= SMALLEST_LOSS_SCALE:
-            raise TrainingError(_not_a_number(trainee, step, nats, norm))
+            raise TrainingError(_non_finite_message(trainee, step, nats, norm))
         trainee.scaler.update()  # fp16 overflowed: the same batch again with a smaller scale
     if trainee.scaler.is_enabled():
         trainee.scaler.update()
@@ -182,7 +182,7 @@ def update(trainee: Trainee, step: int) -> tuple[float, float, float]:
     return nats, lr, norm
 
 
-def guess_seconds(trainee: Trainee) -> float:
+def estimate_seconds(trainee: TrainState) -> float:
     """A first guess at the time that is left to train, from the gradient of one step; nothing is updated.
 
     The first step of a process is slow, so a fast one is timed again.
@@ -199,7 +199,7 @@ def guess_seconds(trainee: Trainee) -> float:
     return seconds * (trainee.config.train.max_steps - trainee.progress.step)
 
 
-def evaluate_now(trainee: Trainee, batches: int | None = None) -> Measurement | None:
+def evaluate(trainee: TrainState, batches: int | None = None) -> Measurement | None:
     """The validation loss of the model as it is; None if no text was kept for validation."""
     if trainee.validation is None:
         return None
@@ -215,7 +215,7 @@ def evaluate_now(trainee: Trainee, batches: int | None = None) -> Measurement | 
         )
 
 
-def write_samples(trainee: Trainee) -> list[dict[str, Any]]:
+def generate_samples(trainee: TrainState) -> list[dict[str, Any]]:
     """What the model writes after the fixed prompts, as it is now."""
     wanted = trainee.config.sample
     if wanted.max_new_tokens == 0:
@@ -226,7 +226,7 @@ def write_samples(trainee: Trainee) -> list[dict[str, Any]]:
             trainee.tokenizer,
             wanted.prompts,
             max_new_tokens=wanted.max_new_tokens,
-            sampling=Sampling(temperature=wanted.temperature, top_k=wanted.top_k),
+            sampling=SamplingParams(temperature=wanted.temperature, top_k=wanted.top_k),
             seed=wanted.seed,
         )
     where = {"step": trainee.progress.step, "tokens": trainee.progress.tokens, "seed": wanted.seed}
@@ -270,7 +270,7 @@ class Stopwatch:
         return time.perf_counter() - self._started
 
 
-def _gradients(trainee: Trainee, step: int) -> float:
+def _gradients(trainee: TrainState, step: int) -> float:
     """Put the gradient of the step's mean loss where the optimizer looks for it; gives the summed loss in nats."""
     device, total = trainee.runtime.device, trainee.tokens_per_step
     trainee.optimizer.zero_grad()
@@ -296,7 +296,7 @@ def _clip(model: Model, largest: float | None) -> float:
     return norm.item()
 
 
-def _not_a_number(trainee: Trainee, step: int, nats: float, norm: float) -> str:
+def _non_finite_message(trainee: TrainState, step: int, nats: float, norm: float) -> str:
     starts = ", ".join(f"{start:,}" for start in trainee.batches.starts(step)[:4])
     what = "loss" if not math.isfinite(nats) else "gradient"
     return (
@@ -306,7 +306,7 @@ def _not_a_number(trainee: Trainee, step: int, nats: float, norm: float) -> str:
     )
 
 
-def _position(trainee: Trainee) -> dict[str, Any]:
+def _position(trainee: TrainState) -> dict[str, Any]:
     progress = trainee.progress
     return {
         "step": progress.step,
@@ -316,7 +316,7 @@ def _position(trainee: Trainee) -> dict[str, Any]:
     }
 
 
-def _training_record(trainee: Trainee, stopwatch: Stopwatch, lr: float, grad_norm: float) -> dict[str, Any]:
+def _training_record(trainee: TrainState, stopwatch: Stopwatch, lr: float, grad_norm: float) -> dict[str, Any]:
     progress = trainee.progress
     rate = progress.unreported_tokens / max(stopwatch.take_training(), 1e-9)
     loss = progress.unreported_nats / progress.unreported_tokens
@@ -330,9 +330,9 @@ def _training_record(trainee: Trainee, stopwatch: Stopwatch, lr: float, grad_nor
     }
 
 
-def _evaluation_record(trainee: Trainee) -> dict[str, Any]:
+def _evaluation_record(trainee: TrainState) -> dict[str, Any]:
     """Validation figures; also notes whether they are the best so far, and keeps the weights if they are."""
-    measured = evaluate_now(trainee, trainee.config.train.eval_batches)
+    measured = evaluate(trainee, trainee.config.train.eval_batches)
     if measured is None:
         return {}
     progress = trainee.progress
@@ -349,12 +349,12 @@ def _evaluation_record(trainee: Trainee) -> dict[str, Any]:
     }
 
 
-def _out_of_patience(trainee: Trainee) -> bool:
+def _out_of_patience(trainee: TrainState) -> bool:
     patience = trainee.config.train.patience
     return patience is not None and trainee.progress.evaluations_without_gain >= patience
 
 
-def _save(trainee: Trainee, display: Display) -> None:
+def _save(trainee: TrainState, display: Display) -> None:
     if trainee.world.is_main:
         folder = trainee.run / CHECKPOINTS
         optimizer = trainee.optimizer.state_tensors()
@@ -367,7 +367,7 @@ def _save(trainee: Trainee, display: Display) -> None:
     trainee.world.barrier()
 
 
-def _save_best(trainee: Trainee) -> None:
+def _save_best(trainee: TrainState) -> None:
     if trainee.world.is_main:
         folder = trainee.run / CHECKPOINTS
         state = {"val_loss": trainee.progress.best_val_loss}

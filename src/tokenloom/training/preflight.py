@@ -8,7 +8,7 @@ from tokenloom.config import Config
 from tokenloom.data.batches import count_windows
 from tokenloom.data.shards import Shards
 from tokenloom.errors import TrainingError
-from tokenloom.model.counts import count_parameters, training_flops_per_token
+from tokenloom.model.flops import count_parameters, training_flops_per_token
 
 # fp32 weights, gradients and AdamW's two moments.
 BYTES_A_PARAMETER = 16

@@ -19,10 +19,10 @@ from tokenloom.compute.runtime import (
     available_memory,
     choose_runtime,
     compile_loss,
-    keep_memory,
     peak_flops,
     peak_memory_mb,
     recompute_activations,
+    tune_malloc,
 )
 from tokenloom.config import Config, read_toml
 from tokenloom.data.batches import Batches
@@ -32,13 +32,13 @@ from tokenloom.evaluation.baselines import baselines
 from tokenloom.model import build
 from tokenloom.reporting.console import Display, QuietDisplay
 from tokenloom.reporting.report import write_report
-from tokenloom.training.budget import plan_within
-from tokenloom.training.initial import initial_model, initial_optimizer
+from tokenloom.training.budget import plan_steps
+from tokenloom.training.init_from import build_initial_model, initial_optimizer_state
 from tokenloom.training.interrupt import StopRequest
-from tokenloom.training.loop import CONFIG, Progress, Trainee, evaluate_now, guess_seconds, train_loop
+from tokenloom.training.loop import CONFIG, Counters, TrainState, estimate_seconds, evaluate, train_loop
+from tokenloom.training.metrics_log import METRICS, MetricsLog, read_records
 from tokenloom.training.optimizer import Optimizer
 from tokenloom.training.preflight import Estimate, preflight
-from tokenloom.training.tracking import METRICS, Tracker, read_records
 from tokenloom.weights.checkpoint import CHECKPOINTS, Checkpoint, list_checkpoints, newest_checkpoint, write_text
 
 IDENTITY = "identity.json"
@@ -61,7 +61,7 @@ def train_run(
     """
     config = _with_vocabulary(config, shards)
     world = join_world()
-    keep_memory()
+    tune_malloc()
     display = display if display is not None and world.is_main else QuietDisplay()
     try:
         run = Path(world.agree(str(run)))
@@ -74,7 +74,7 @@ def train_run(
         with StopRequest() as stop:
             if deadline is not None and checkpoint is None:
                 timed = _trainee(config, shards, run, runtime, world, estimate, None)
-                steps, planned = plan_within(timed, deadline)
+                steps, planned = plan_steps(timed, deadline)
                 config = config.with_values(train={"max_steps": int(world.agree(str(steps)))})
                 del timed
             if world.is_main:
@@ -129,12 +129,12 @@ def _trainee(
     world: World,
     estimate: Estimate,
     checkpoint: Checkpoint | None,
-) -> Trainee:
+) -> TrainState:
     """A model, its optimizer and its batches: new, or as a checkpoint left them."""
     if checkpoint:
         model = checkpoint.model()
     elif config.train.init_from:
-        model = initial_model(config).train()
+        model = build_initial_model(config).train()
     else:
         model = build(config.model, torch.Generator().manual_seed(config.train.seed))
     model.to(runtime.device)
@@ -146,8 +146,8 @@ def _trainee(
         optimizer.load_state_tensors(checkpoint.optimizer_tensors())
         state = checkpoint.state()
     elif config.train.init_optimizer:
-        optimizer.load_state_tensors(initial_optimizer(config))
-    return Trainee(
+        optimizer.load_state_tensors(initial_optimizer_state(config))
+    return TrainState(
         config=config,
         run=run,
         model=model,
@@ -165,16 +165,16 @@ def _trainee(
         tokenizer=shards.tokenizer,
         runtime=runtime,
         world=world,
-        progress=Progress(**{field.name: state[field.name] for field in fields(Progress) if field.name in state}),
+        progress=Counters(**{field.name: state[field.name] for field in fields(Counters) if field.name in state}),
         peak_flops=peak_flops(runtime),
         flops_per_token=estimate.flops_per_token,
     )
 
 
-def _tracker(trainee: Trainee) -> AbstractContextManager[Tracker | None]:
+def _tracker(trainee: TrainState) -> AbstractContextManager[MetricsLog | None]:
     if not trainee.world.is_main:
         return nullcontext()
-    return closing(Tracker(trainee.run, trainee.progress.step, tensorboard=trainee.config.train.tensorboard))
+    return closing(MetricsLog(trainee.run, trainee.progress.step, tensorboard=trainee.config.train.tensorboard))
 
 
 def _open_folder(run: Path, config: Config, shards: Shards, baselines: dict[str, Any] | None) -> None:
@@ -240,7 +240,7 @@ def _to_beat(run: Path, shards: Shards) -> dict[str, Any] | None:
 
 
 def _plan(
-    trainee: Trainee, shards: Shards, estimate: Estimate, deadline: float | None, baselines: dict[str, Any] | None
+    trainee: TrainState, shards: Shards, estimate: Estimate, deadline: float | None, baselines: dict[str, Any] | None
 ) -> dict[str, Any]:
     config = trainee.config
     return {
@@ -254,7 +254,7 @@ def _plan(
         "parameters": estimate.parameters,
         "flops_per_token": estimate.flops_per_token,
         "memory_bytes": estimate.memory_bytes,
-        "estimated_seconds": guess_seconds(trainee) if deadline is None else deadline - time.time(),
+        "estimated_seconds": estimate_seconds(trainee) if deadline is None else deadline - time.time(),
         "device": str(trainee.runtime.device),
         "precision": trainee.runtime.precision,
         "threads": torch.get_num_threads(),
@@ -266,12 +266,12 @@ def _plan(
     }
 
 
-def _summary(trainee: Trainee, estimate: Estimate) -> dict[str, Any]:
+def _summary(trainee: TrainState, estimate: Estimate) -> dict[str, Any]:
     """The headline figures; the validation figures are over all of the validation text."""
     progress, records = trainee.progress, read_records(trainee.run / METRICS)
     rates = [record["tokens_per_sec"] for record in records if "tokens_per_sec" in record]
     losses = [record["train/loss"] for record in records if "train/loss" in record]
-    measured = evaluate_now(trainee)
+    measured = evaluate(trainee)
     return {
         "run": str(trainee.run),
         "checkpoint": str(list_checkpoints(trainee.run / CHECKPOINTS)[-1]),

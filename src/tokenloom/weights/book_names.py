@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tokenloom.config import ModelConfig
 from tokenloom.errors import WeightsError
-from tokenloom.weights.stored import Stored, StoredTensor
+from tokenloom.weights.lazy_tensors import LazyOrTransposed, LazyTensor
 
 # The book's settings (GPT_CONFIG_124M) under our names.
 BOOK_SETTINGS = {
@@ -53,9 +53,9 @@ def is_book_state(state: Mapping[str, object]) -> bool:
     return "tok_emb.weight" in state
 
 
-def state_from_book(state: Mapping[str, Stored]) -> dict[str, StoredTensor]:
+def state_from_book(state: Mapping[str, LazyTensor]) -> dict[str, LazyOrTransposed]:
     """The tensors of the book's GPTModel under our names; raises `WeightsError` for a name that is not the book's."""
-    ours: dict[str, StoredTensor] = {}
+    ours: dict[str, LazyOrTransposed] = {}
     for name, tensor in state.items():
         if name.endswith(MASK):
             continue
@@ -92,9 +92,9 @@ def state_to_book(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str,
 
 @dataclass(frozen=True)
 class _Stacked:
-    """Stored tensors of one shape, one below the other."""
+    """Lazy tensors of one shape, one below the other."""
 
-    parts: Sequence[Stored]
+    parts: Sequence[LazyTensor]
 
     @property
     def shape(self) -> Sequence[int]:

@@ -145,7 +145,7 @@ def write_whole_file(path: Path, write: Callable[[Path], None]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def damage(path: Path) -> str | None:
+def find_corruption(path: Path) -> str | None:
     """What is wrong with a sealed folder, in a few words; None if nothing is."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
@@ -170,7 +170,7 @@ def damage(path: Path) -> str | None:
 
 def open_checkpoint(path: Path) -> Checkpoint:
     """A checkpoint by its path; raises `CheckpointError` if it is damaged."""
-    problem = damage(path)
+    problem = find_corruption(path)
     if problem:
         raise CheckpointError(f"checkpoint {path} is damaged: {problem}. Use another one.")
     return Checkpoint(path)
@@ -180,7 +180,7 @@ def newest_checkpoint(folder: Path, kind: str = "step") -> tuple[Checkpoint | No
     """The newest valid checkpoint of a kind, and a line for each newer one that had to be passed over."""
     notices = []
     for path in reversed(list_checkpoints(folder, kind)):
-        problem = damage(path)
+        problem = find_corruption(path)
         if problem is None:
             return Checkpoint(path), notices
         notices.append(f"checkpoint {path} is damaged ({problem}); going back to the one before")

@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tokenloom.data.corpora import cache_folder
-from tokenloom.data.tokenizers.bytepairs import GPT2_MERGES_SHA256
+from tokenloom.data.tokenizers.bpe import GPT2_MERGES_SHA256
 from tokenloom.errors import WeightsError
 from tokenloom.weights.checkpoint import sha256_of, write_text
 from tokenloom.weights.openai import check_openai
-from tokenloom.weights.tensorbundle import check_index
+from tokenloom.weights.tensor_bundle import check_index
 
 HUB_NAMES = {
     "gpt2": "openai-community/gpt2",
@@ -63,7 +63,7 @@ FIRST_PAUSE = 0.5  # seconds, doubled after each try
 TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two pieces
 PIECE = 1 << 16  # bytes that a broken connection can cost
 
-Progress = Callable[[str, int, int | None], None]
+ProgressCallback = Callable[[str, int, int | None], None]
 """Called with what is fetched, its bytes so far, and how many there will be, or None."""
 
 
@@ -73,7 +73,7 @@ def is_name(reference: str | Path) -> bool:
     return (text in HUB_NAMES or text.startswith(OPENAI)) and not Path(text).exists()
 
 
-def fetch(name: str, cache: Path | None = None, progress: Progress | None = None) -> Path:
+def fetch(name: str, cache: Path | None = None, progress: ProgressCallback | None = None) -> Path:
     """The folder of a model known by name; without a request if all of it is there.
 
     `cache` is Hugging Face's, or for openai: names ours, if None. HF_HUB_OFFLINE and HF_ENDPOINT are honoured, as is
@@ -88,7 +88,7 @@ def fetch(name: str, cache: Path | None = None, progress: Progress | None = None
     return fetch_openai(size, (cache or cache_folder()) / "models" / f"openai-{size}", progress)
 
 
-def fetch_openai(size: str, folder: Path, progress: Progress | None = None) -> Path:
+def fetch_openai(size: str, folder: Path, progress: ProgressCallback | None = None) -> Path:
     """OpenAI's seven files of a size ("124M") in `folder`, every byte of the weights checked; gives the folder.
 
     What was fetched before, even in part, is not fetched again. Raises `WeightsError`.
@@ -117,7 +117,7 @@ def _is_complete(folder: Path) -> bool:
         return False
 
 
-def _fetch_checked(size: str, target: Path, progress: Progress | None) -> None:
+def _fetch_checked(size: str, target: Path, progress: ProgressCallback | None) -> None:
     """One file from the first server whose copy is right."""
     refusals = []
     for base in _servers():
@@ -162,7 +162,7 @@ def _check(size: str, file: Path) -> None:
         raise
 
 
-def _fetch_in_parts(url: str, part: Path, progress: Progress | None) -> None:
+def _fetch_in_parts(url: str, part: Path, progress: ProgressCallback | None) -> None:
     """Fetch `url` into `part`, going on where an earlier try, or an earlier call, was cut off."""
     import requests
 
@@ -182,7 +182,7 @@ def _fetch_in_parts(url: str, part: Path, progress: Progress | None) -> None:
         pause *= 2
 
 
-def _request(url: str, part: Path, progress: Progress | None) -> None:
+def _request(url: str, part: Path, progress: ProgressCallback | None) -> None:
     import requests
 
     have = part.stat().st_size if part.exists() else 0

@@ -9,13 +9,13 @@ from typing import Literal, get_args
 
 import torch
 
-from tokenloom.data.tokenizers.bytepairs import gpt2_tokenizer
+from tokenloom.data.tokenizers.bpe import gpt2_tokenizer
 from tokenloom.errors import UsageError, WeightsError
 from tokenloom.weights.book_names import state_to_book
 from tokenloom.weights.checkpoint import write_whole_file, write_whole_folder
 from tokenloom.weights.folder import write_folder
 from tokenloom.weights.gguf import GGUF, write_gguf
-from tokenloom.weights.load import Loaded
+from tokenloom.weights.load import LoadedModel
 from tokenloom.weights.model_card import model_card
 
 Format = Literal["hf", "gguf", "pth", "book"]
@@ -23,7 +23,7 @@ FORMATS: tuple[str, ...] = get_args(Format)
 
 
 def export_model(
-    loaded: Loaded, out: Path, format: str, *, license: str | None = None, quantization: str | None = None
+    loaded: LoadedModel, out: Path, format: str, *, license: str | None = None, quantization: str | None = None
 ) -> list[str]:
     """Write a model to `out` and give what should be told about it; nothing that is there is overwritten.
 
@@ -63,7 +63,7 @@ def export_model(
     return [f"{out.name} holds no tokenizer; this model's is {loaded.tokenizer.kind}, kept in {loaded.path}"]
 
 
-def _to_huggingface(loaded: Loaded, out: Path, license: str | None) -> list[str]:
+def _to_huggingface(loaded: LoadedModel, out: Path, license: str | None) -> list[str]:
     def write(folder: Path) -> None:
         write_folder(folder, loaded.model, loaded.tokenizer.eot_id)
         loaded.tokenizer.save(folder)
@@ -76,12 +76,12 @@ def _to_huggingface(loaded: Loaded, out: Path, license: str | None) -> list[str]
     return [] if license else ["no licence is named in README.md; say --license before you publish it"]
 
 
-def _state_and_config(loaded: Loaded) -> dict[str, object]:
+def _state_and_config(loaded: LoadedModel) -> dict[str, object]:
     state = {name: tensor.detach() for name, tensor in loaded.model.state_dict().items()}
     return {"model_state_dict": state, "tokenloom": loaded.model.config.model_dump()}
 
 
-def _book_state(loaded: Loaded) -> dict[str, object]:
+def _book_state(loaded: LoadedModel) -> dict[str, object]:
     state = {name: tensor.detach() for name, tensor in loaded.model.state_dict().items()}
     # Copies: the book's parts of a tensor of ours, and a tied head, would share memory in the file.
     return {name: tensor.clone() for name, tensor in state_to_book(loaded.model.config, state).items()}

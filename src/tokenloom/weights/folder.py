@@ -12,13 +12,13 @@ from tokenloom.config import Config
 from tokenloom.errors import CheckpointError
 from tokenloom.model import Model
 from tokenloom.weights.huggingface import from_huggingface, to_huggingface
-from tokenloom.weights.pickled import BIN, BIN_INDEX, pickled_tensors
-from tokenloom.weights.stored import INDEX, WEIGHTS, Stored, StoredModel, stored_safetensors
+from tokenloom.weights.lazy_tensors import INDEX, WEIGHTS, LazyModel, LazyTensor, lazy_safetensors
+from tokenloom.weights.torch_files import BIN, BIN_INDEX, torch_file_tensors
 
 CONFIG = "config.json"
 
 
-def read_folder(folder: Path) -> StoredModel:
+def read_folder(folder: Path) -> LazyModel:
     """The model in a folder of config.json and model.safetensors, or Hugging Face's sharded or older files.
 
     Raises `CheckpointError` where there is none, and `WeightsError` for an architecture that is not ours.
@@ -27,9 +27,9 @@ def read_folder(folder: Path) -> StoredModel:
     tensors = _read_tensors(folder)
     if config.get("model_type") == "gpt2":
         model_config, named = from_huggingface(config, tensors)
-        return StoredModel(model_config, named, str(folder))
+        return LazyModel(model_config, named, str(folder))
     if "tokenloom" in config:
-        return StoredModel(Config.of({"model": config["tokenloom"]}).model, tensors, str(folder))
+        return LazyModel(Config.of({"model": config["tokenloom"]}).model, tensors, str(folder))
     raise CheckpointError(f'{folder} holds a "{config.get("model_type")}". Supported: gpt2 and our own checkpoints.')
 
 
@@ -60,9 +60,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _read_tensors(folder: Path) -> dict[str, Stored]:
+def _read_tensors(folder: Path) -> dict[str, LazyTensor]:
     if any((folder / name).is_file() for name in (INDEX, WEIGHTS)):
-        return stored_safetensors(folder)
+        return lazy_safetensors(folder)
     if any((folder / name).is_file() for name in (BIN_INDEX, BIN)):
-        return pickled_tensors(folder)
+        return torch_file_tensors(folder)
     raise CheckpointError(f"{folder} has no {WEIGHTS}. Name a run, a checkpoint or a Hugging Face GPT-2 folder.")

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from tokenloom.config import Config, ModelConfig
 from tokenloom.data.tokenizers import Tokenizer
-from tokenloom.data.tokenizers.added import AddedTokens, with_added
-from tokenloom.data.tokenizers.bytepairs import BytePairs, gpt2_tokenizer, merge_of, to_characters
+from tokenloom.data.tokenizers.added_tokens import AddedTokens, with_added
+from tokenloom.data.tokenizers.bpe import BytePairs, gpt2_tokenizer, merge_of, to_characters
 from tokenloom.errors import CheckpointError, MissingExtraError, WeightsError
 from tokenloom.model import Model
 from tokenloom.weights.huggingface import without_empty_biases
-from tokenloom.weights.stored import StoredModel, StoredTensor
+from tokenloom.weights.lazy_tensors import LazyModel, LazyOrTransposed
 
 GGUF = ".gguf"
 Quantization = Literal["f32", "f16", "q8_0"]
@@ -82,7 +82,7 @@ def write_gguf(path: Path, model: Model, tokenizer: Tokenizer, quantization: str
         writer.close()
 
 
-def read_gguf(path: Path) -> tuple[StoredModel, Tokenizer]:
+def read_gguf(path: Path) -> tuple[LazyModel, Tokenizer]:
     """The model and tokenizer in a GGUF of the architecture "gpt2", ours or llama.cpp's own conversion.
 
     Raises `WeightsError` for another architecture, tokenizer or quantization, and for a damaged file.
@@ -97,7 +97,7 @@ def read_gguf(path: Path) -> tuple[StoredModel, Tokenizer]:
         raise WeightsError(f"{path} cannot be read as GGUF: {error}. Use another copy.") from None
     if fields.get("general.architecture") != _ARCHITECTURE:
         raise WeightsError(f'{path} holds a "{fields.get("general.architecture")}". Supported in GGUF: gpt2.')
-    tensors: dict[str, StoredTensor] = {}
+    tensors: dict[str, LazyOrTransposed] = {}
     for tensor in reader.tensors:
         if tensor.tensor_type.name.lower() not in QUANTIZATIONS:
             raise WeightsError(
@@ -110,7 +110,7 @@ def read_gguf(path: Path) -> tuple[StoredModel, Tokenizer]:
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise WeightsError(f"{path} cannot be used: {error!r}. Convert the model again.") from None
     config, tensors = without_empty_biases(config, tensors)
-    return StoredModel(config, tensors, str(path)), tokenizer
+    return LazyModel(config, tensors, str(path)), tokenizer
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def _our_name(name: str, path: Path) -> str:
     return f"h.{block[1]}.{ours}.{kind}" if block else f"{ours}.{kind}"
 
 
-def _config(fields: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> ModelConfig:
+def _config(fields: Mapping[str, Any], tensors: Mapping[str, LazyOrTransposed]) -> ModelConfig:
     if _CONFIG in fields:
         return Config.of({"model": json.loads(fields[_CONFIG])}).model
     names = {"context_length": "block_size", "embedding_length": "n_embd", "block_count": "n_layer"}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tokenloom.config import Config, ModelConfig
 from tokenloom.errors import WeightsError
-from tokenloom.weights.stored import Stored, StoredTensor, Transposed
+from tokenloom.weights.lazy_tensors import LazyOrTransposed, LazyTensor, Transposed
 
 PREFIX = "transformer."
 # Hugging Face keeps OpenAI's Conv1D layout, (inputs, outputs); ours is nn.Linear's, (outputs, inputs).
@@ -45,11 +45,11 @@ def to_huggingface(
 
 
 def from_huggingface(
-    config: Mapping[str, Any], tensors: Mapping[str, Stored]
-) -> tuple[ModelConfig, dict[str, StoredTensor]]:
+    config: Mapping[str, Any], tensors: Mapping[str, LazyTensor]
+) -> tuple[ModelConfig, dict[str, LazyOrTransposed]]:
     """Our configuration and names for a Hugging Face GPT-2; raises `WeightsError` for another architecture."""
     model = _our_config(config)
-    state: dict[str, StoredTensor] = {}
+    state: dict[str, LazyOrTransposed] = {}
     for name, tensor in tensors.items():
         ours = name.removeprefix(PREFIX)
         if not ours.endswith(IGNORED):
@@ -60,8 +60,8 @@ def from_huggingface(
 
 
 def without_empty_biases(
-    model: ModelConfig, state: dict[str, StoredTensor]
-) -> tuple[ModelConfig, dict[str, StoredTensor]]:
+    model: ModelConfig, state: dict[str, LazyOrTransposed]
+) -> tuple[ModelConfig, dict[str, LazyOrTransposed]]:
     """Without the zeros that stand, in formats that always have them, for the biases that a model of ours has not.
 
     Where they are no zeros any more, for somebody has trained them since, the model has them from now on.

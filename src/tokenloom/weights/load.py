@@ -26,16 +26,16 @@ from tokenloom.weights.checkpoint import (
 from tokenloom.weights.download import fetch, is_name
 from tokenloom.weights.folder import read_folder
 from tokenloom.weights.gguf import GGUF, read_gguf
+from tokenloom.weights.lazy_tensors import LazyModel, Transposed
 from tokenloom.weights.openai import is_openai_folder, openai_tokenizer, read_openai
-from tokenloom.weights.pickled import PICKLES, pickled_optimizer, read_pickled
-from tokenloom.weights.stored import StoredModel, Transposed
+from tokenloom.weights.torch_files import TORCH_SUFFIXES, read_torch_file, read_torch_optimizer
 
 GPT2_VOCABULARY = 50257
 _KNOWN = "a run, a checkpoint, a folder of GPT-2 from Hugging Face or OpenAI, a .gguf, a .pth, or gpt2"
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A model in evaluation mode on the CPU, its tokenizer, where they came from, and what should be told about it."""
 
     model: Model
@@ -45,16 +45,16 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Found:
+class ResolvedModel:
     """What a reference names, its weights not yet read."""
 
-    stored: StoredModel
+    stored: LazyModel
     tokenizer: Tokenizer
     path: Path
     notices: list[str]
 
 
-def load(reference: str | Path, *, trust: bool = False, dtype: torch.dtype = torch.float32) -> Loaded:
+def load(reference: str | Path, *, trust: bool = False, dtype: torch.dtype = torch.float32) -> LoadedModel:
     """The model and tokenizer that `reference` names.
 
     A run folder means its newest valid checkpoint; `RUN@best` the one with the best validation loss; `RUN@step-1000`
@@ -63,25 +63,25 @@ def load(reference: str | Path, *, trust: bool = False, dtype: torch.dtype = tor
     nothing in a file can run. Loading needs little more memory than the weights in `dtype`. Raises `CheckpointError`
     and `WeightsError`.
     """
-    found = find(reference, trust=trust)
-    return Loaded(found.stored.read(dtype), found.tokenizer, found.path, found.notices)
+    found = resolve_model(reference, trust=trust)
+    return LoadedModel(found.stored.read(dtype), found.tokenizer, found.path, found.notices)
 
 
-def find(reference: str | Path, *, trust: bool = False) -> Found:
+def resolve_model(reference: str | Path, *, trust: bool = False) -> ResolvedModel:
     """What `load` would read: configuration, tensors by name and shape, tokenizer."""
     if is_name(reference):
         reference = fetch(str(reference))
     suffix = Path(reference).suffix.lower()
     if suffix == GGUF:
-        found = Found(*read_gguf(Path(reference)), Path(reference), [])
-    elif suffix in PICKLES:
-        found = _find_pickled(Path(reference), trust)
+        found = ResolvedModel(*read_gguf(Path(reference)), Path(reference), [])
+    elif suffix in TORCH_SUFFIXES:
+        found = _resolve_torch_file(Path(reference), trust)
     else:
-        path, notices = find_checkpoint(reference)
+        path, notices = resolve_checkpoint(reference)
         if is_openai_folder(path):
-            found = Found(read_openai(path), openai_tokenizer(path), path, notices)
+            found = ResolvedModel(read_openai(path), openai_tokenizer(path), path, notices)
         else:
-            found = Found(read_folder(path), load_tokenizer(path), path, notices)
+            found = ResolvedModel(read_folder(path), load_tokenizer(path), path, notices)
     known, wanted = found.stored.config.vocabulary, found.tokenizer.vocab_size
     if wanted > known:
         raise CheckpointError(
@@ -97,11 +97,11 @@ def load_optimizer(reference: str | Path) -> dict[str, Tensor]:
     Raises `CheckpointError` where there is none.
     """
     path = Path(reference)
-    if path.suffix.lower() not in PICKLES:
-        path, _ = find_checkpoint(reference)
+    if path.suffix.lower() not in TORCH_SUFFIXES:
+        path, _ = resolve_checkpoint(reference)
         if (path / OPTIMIZER).is_file():
             return load_file(path / OPTIMIZER)
-    elif (saved := pickled_optimizer(path)) is not None:
+    elif (saved := read_torch_optimizer(path)) is not None:
         return _adamw_of_book(*saved)
     raise CheckpointError(f"{path} has no optimizer. Leave --init-optimizer out, or name a step of a run.")
 
@@ -118,7 +118,7 @@ def _adamw_of_book(names: Sequence[str], memory: Mapping[int, Mapping[str, Tenso
     return tensors | {name: torch.tensor(steps) for name, steps in counts.items()}
 
 
-def find_checkpoint(reference: str | Path) -> tuple[Path, list[str]]:
+def resolve_checkpoint(reference: str | Path) -> tuple[Path, list[str]]:
     """The folder of weights that `reference` names, verified if sealed, and a line for each damaged one passed over."""
     text = str(reference)
     folder, _, place = text.rpartition("@") if re.search(r"@(best|step-\d+)$", text) else (text, "", "")
@@ -142,15 +142,17 @@ def find_checkpoint(reference: str | Path) -> tuple[Path, list[str]]:
     return newest.path, notices
 
 
-def _find_pickled(path: Path, trust: bool) -> Found:
-    stored, notices = read_pickled(path, trust=trust)
+def _resolve_torch_file(path: Path, trust: bool) -> ResolvedModel:
+    stored, notices = read_torch_file(path, trust=trust)
     try:
-        return Found(stored, load_tokenizer(path.parent), path, notices)
+        return ResolvedModel(stored, load_tokenizer(path.parent), path, notices)
     except TokenizerError:
         if (path.parent / "tokenizer.json").exists() or stored.config.vocabulary < GPT2_VOCABULARY:
             raise
     # A .pth holds no tokenizer; the book's models, and all of GPT-2's vocabulary, have GPT-2's.
-    return Found(stored, load_tokenizer("gpt2"), path, [*notices, f"{path.name} has no tokenizer; taken as gpt2's"])
+    return ResolvedModel(
+        stored, load_tokenizer("gpt2"), path, [*notices, f"{path.name} has no tokenizer; taken as gpt2's"]
+    )
 
 
 def _step_folder(checkpoints: Path, step: int) -> Path:

@@ -8,11 +8,11 @@ from typing import Any
 
 from tokenloom import __version__
 from tokenloom.config import Config, read_toml
-from tokenloom.model.counts import count_parameters
-from tokenloom.weights.load import Loaded
+from tokenloom.model.flops import count_parameters
+from tokenloom.weights.load import LoadedModel
 
 
-def model_card(loaded: Loaded, license: str | None = None) -> str:
+def model_card(loaded: LoadedModel, license: str | None = None) -> str:
     """A model card in Markdown with the front matter that the hub reads."""
     config = loaded.model.config
     front = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["gpt2", "tokenloom"]}

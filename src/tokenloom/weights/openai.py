@@ -10,10 +10,10 @@ from typing import Any
 
 from tokenloom.config import Config
 from tokenloom.data.tokenizers import Tokenizer, load_tokenizer
-from tokenloom.data.tokenizers.bytepairs import GPT2_MERGES_SHA256
+from tokenloom.data.tokenizers.bpe import GPT2_MERGES_SHA256
 from tokenloom.errors import WeightsError
-from tokenloom.weights.stored import StoredModel, StoredTensor, Transposed
-from tokenloom.weights.tensorbundle import BundleTensor, open_bundle
+from tokenloom.weights.lazy_tensors import LazyModel, LazyOrTransposed, Transposed
+from tokenloom.weights.tensor_bundle import BundleTensor, open_bundle
 
 SETTINGS = {
     "n_vocab": "vocab_size",
@@ -30,9 +30,9 @@ def is_openai_folder(path: Path) -> bool:
     return (path / "hparams.json").is_file() and not (path / "config.json").exists()
 
 
-def read_openai(folder: Path) -> StoredModel:
+def read_openai(folder: Path) -> LazyModel:
     """The model in a folder of OpenAI's, its bytes checked; raises `WeightsError` naming what is wrong."""
-    tensors: dict[str, StoredTensor] = {}
+    tensors: dict[str, LazyOrTransposed] = {}
     for name, tensor in _variables(folder).items():
         tensor.check()
         ours, tensor = _our_name(name), tensor.without_leading_ones()
@@ -40,7 +40,7 @@ def read_openai(folder: Path) -> StoredModel:
         tensors[ours] = Transposed(tensor) if name.endswith("/w") else tensor
     values = {ours: _hparams(folder)[theirs] for theirs, ours in SETTINGS.items()}
     fixed = {"family": "gpt2", "tie_embeddings": True, "qkv_bias": True, "dropout": 0.1}
-    return StoredModel(Config.of({"model": {**values, **fixed}}).model, tensors, str(folder))
+    return LazyModel(Config.of({"model": {**values, **fixed}}).model, tensors, str(folder))
 
 
 def check_openai(folder: Path) -> None:

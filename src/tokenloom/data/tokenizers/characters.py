@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tokenloom.data.tokenizers.interface import ENDOFTEXT, Tokenizer, special_token_json
+from tokenloom.data.tokenizers.tokenizer import ENDOFTEXT, Tokenizer, special_token_json
 
 
 class Characters(Tokenizer):

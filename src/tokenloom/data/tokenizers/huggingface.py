@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tokenloom.data.tokenizers.bytepairs import BYTE_OF_CHARACTER, from_characters
-from tokenloom.data.tokenizers.interface import ENDOFTEXT, Tokenizer
+from tokenloom.data.tokenizers.bpe import BYTE_OF_CHARACTER, from_characters
+from tokenloom.data.tokenizers.tokenizer import ENDOFTEXT, Tokenizer
 from tokenloom.errors import TokenizerError
 
 # What separates documents in the vocabularies people use, likeliest first.

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenloom.data.tokenizers.added import between_tokens, with_added
-from tokenloom.data.tokenizers.bytepairs import (
+from tokenloom.data.tokenizers.added_tokens import between_tokens, with_added
+from tokenloom.data.tokenizers.bpe import (
     BYTE_OF_CHARACTER,
     GPT2_ALPHABET,
     GPT2_MERGES_SHA256,
@@ -22,7 +22,7 @@ from tokenloom.data.tokenizers.bytepairs import (
 )
 from tokenloom.data.tokenizers.characters import Characters, learn_characters
 from tokenloom.data.tokenizers.huggingface import HuggingFaceTokenizer
-from tokenloom.data.tokenizers.interface import Tokenizer
+from tokenloom.data.tokenizers.tokenizer import Tokenizer
 from tokenloom.errors import TokenizerError
 
 _KNOWN = "gpt2, byte, char, bpe:N (such as bpe:2048), or the path of a tokenizer.json"

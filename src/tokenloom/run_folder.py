@@ -1,0 +1,227 @@
+"""The folder of a run: every file in it by name, and the only readers and writers of those files.
+
+RUN/config.toml        the resolved configuration
+RUN/identity.json      what a resumed run may not change; a folder without it is not a run
+RUN/baselines.json     what compressors and token counts reach on the validation text
+RUN/metrics.jsonl      one metrics record a line
+RUN/samples.jsonl      one generated sample a line
+RUN/checkpoints/       step-00001000, best-00000800, …
+RUN/summary.json       the headline figures of a finished run
+RUN/report.html, RUN/loss.png, RUN/loss.pdf, RUN/tensorboard/
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from tokenloom.config import Config, read_toml
+from tokenloom.errors import CheckpointError
+from tokenloom.metrics import MetricsRecord
+from tokenloom.run_records import Baselines, RunIdentity, RunSummary, SampleRecord
+from tokenloom.storage import write_json, write_text
+
+CHECKPOINTS = "checkpoints"
+_IDENTITY = "identity.json"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run. The files need not exist yet: a reader gives None or an empty list for a missing one.
+
+    Readers raise `CheckpointError`, naming the file, for content that is not what was written there.
+    """
+
+    path: Path
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Path) -> Self | None:
+        """The run that a checkpoint folder belongs to; None if it lies elsewhere."""
+        folder = checkpoint.resolve().parent
+        run = cls(folder.parent)
+        return run if folder.name == CHECKPOINTS and run.is_run() else None
+
+    @classmethod
+    def new(cls, parent: Path, name: str) -> Self:
+        """A folder in `parent` that does not exist yet: `name`, or `name-2`, `name-3` and so on."""
+        numbered = (parent / (name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
+        return cls(next(path for path in numbered if not path.exists()))
+
+    @classmethod
+    def newest(cls, parent: Path) -> Self | None:
+        """The run in `parent` that was started or resumed last; None if there is none."""
+        runs = [run for path in parent.glob("*") if (run := cls(path)).is_run()]
+        return max(runs, key=lambda run: run.config_file.stat().st_mtime, default=None)
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
+    def identity_file(self) -> Path:
+        return self.path / _IDENTITY
+
+    @property
+    def baselines_file(self) -> Path:
+        return self.path / "baselines.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples_file(self) -> Path:
+        return self.path / "samples.jsonl"
+
+    @property
+    def summary_file(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def report_file(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def loss_plots(self) -> tuple[Path, Path]:
+        """The loss plot as PNG and as PDF."""
+        return self.path / "loss.png", self.path / "loss.pdf"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / CHECKPOINTS
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of the TensorBoard events."""
+        return self.path / "tensorboard"
+
+    def is_run(self) -> bool:
+        """Whether the folder says of itself that it is a run: it has a configuration and an identity of ours."""
+        if not (self.config_file.is_file() and self.identity_file.is_file()):
+            return False
+        try:
+            return self.identity() is not None
+        except CheckpointError:
+            return False
+
+    def config(self) -> Config:
+        """The configuration that the run was started or last resumed with."""
+        if not self.config_file.is_file():
+            raise CheckpointError(
+                f"{self.path} is not a run: it has no {self.config_file.name}. Name a folder that tokenloom train made."
+            )
+        return Config.of(read_toml(self.config_file))
+
+    def identity(self) -> RunIdentity | None:
+        return _read_object(self.identity_file, RunIdentity)
+
+    def baselines(self) -> Baselines | None:
+        return _read_object(self.baselines_file, Baselines)
+
+    def summary(self) -> RunSummary | None:
+        return _read_object(self.summary_file, RunSummary)
+
+    def metrics(self) -> list[MetricsRecord]:
+        return list(read_jsonl(self.metrics_file, MetricsRecord.from_json))
+
+    def samples(self) -> list[SampleRecord]:
+        return list(read_jsonl(self.samples_file, TypeAdapter(SampleRecord).validate_python))
+
+    def write_config(self, config: Config) -> None:
+        write_text(self.config_file, config.to_toml())
+
+    def write_identity(self, identity: RunIdentity) -> None:
+        write_json(self.identity_file, asdict(identity))
+
+    def write_baselines(self, baselines: Baselines) -> None:
+        write_json(self.baselines_file, asdict(baselines))
+
+    def write_summary(self, summary: RunSummary) -> None:
+        write_json(self.summary_file, summary.to_json())
+
+    def remove_summary(self) -> None:
+        """The run goes on: it has no final figures yet."""
+        self.summary_file.unlink(missing_ok=True)
+
+
+class JsonlWriter:
+    """Appends one JSON object a line, each flushed at once, so that a reader can follow a run while it trains."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, values: object) -> None:
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_jsonl(path: Path, parse: Callable[[dict[str, Any]], T]) -> Iterator[T]:
+    """The objects of a JSONL file; an incomplete last line, of a process that was killed, is left out.
+
+    Raises `CheckpointError` naming any other line that is not what `parse` (which raises `ValueError`) expects.
+    """
+    for number, (line, is_last) in enumerate(_lines(path), start=1):
+        try:
+            yield parse(_object(line))
+        except ValueError as error:
+            if is_last and not line.endswith(b"\n"):
+                return
+            raise CheckpointError(f"{path}, line {number}, is invalid: {_reason(error)}. Remove that line.") from None
+
+
+def truncate_jsonl(path: Path, step: int) -> None:
+    """Keep the records up to `step`, as they stand; the file is created empty if it does not exist.
+
+    Records after the last checkpoint of a killed run are about to be written again.
+    """
+    kept: list[str] = []
+    for line, _ in _lines(path) if step > 0 else ():
+        try:
+            if _object(line)["step"] > step:
+                continue
+        except (ValueError, KeyError, TypeError):
+            continue
+        kept.append(line.decode("utf-8").rstrip("\n"))
+    write_text(path, "".join(f"{line}\n" for line in kept))
+
+
+def _lines(path: Path) -> list[tuple[bytes, bool]]:
+    """The lines of a file that are not empty, each with whether it is the last one."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    filled = [line for line in lines if line.strip()]
+    return [(line, number == len(filled)) for number, line in enumerate(filled, start=1)]
+
+
+def _read_object(path: Path, kind: type[T]) -> T | None:
+    if not path.exists():
+        return None
+    try:
+        return TypeAdapter(kind).validate_python(_object(path.read_bytes()))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is invalid: {_reason(error)}. Restore it, or remove the file.") from None
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("it is not a JSON object")
+    return value
+
+
+def _reason(error: ValueError) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error)

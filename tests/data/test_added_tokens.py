@@ -1,0 +1,95 @@
+"""Tokens added to a tokenizer: found whole, the others as before, and the same in every file that is written."""
+
+import numpy as np
+import pytest
+
+from tokenloom.config import Config
+from tokenloom.data.prepare import prepare
+from tokenloom.data.shards import open_shards
+from tokenloom.data.tokenizers import load_tokenizer, make_tokenizer
+from tokenloom.data.tokenizers.added_tokens import AddedTokens, with_added
+from tokenloom.data.tokenizers.chunking import stretches
+from tokenloom.errors import DataError, TokenizerError
+
+ADDED = ["<|user|>", "<|user|>s", "[very: long token]"]
+TEXT = "Hello <|user|>world<|user|>s<|endoftext|>a [very: long token]. <|user |> 👋"
+LEARNED = ["all work and no play <|user|> makes Jack a dull boy. "] * 20
+
+
+@pytest.fixture(params=["gpt2", "byte", "char", "bpe:300", "json"])
+def base(request, tmp_path):
+    if request.param != "json":
+        return make_tokenizer(request.param, LEARNED)
+    make_tokenizer("bpe:300", LEARNED).save(tmp_path / "theirs")
+    (tmp_path / "theirs" / "tokenizer_config.json").unlink()
+    return load_tokenizer(tmp_path / "theirs")
+
+
+def test_added_tokens_are_found_whole_and_the_others_stay(base):
+    tokenizer = with_added(base, ADDED)
+    ids = tokenizer.encode(TEXT)
+    first = base.vocab_size
+    assert tokenizer.vocab_size == first + 3
+    assert [i for i in ids if i >= first] == [first, first + 1, first + 2]  # the longer of two that begin alike
+    assert tokenizer.decode(ids) == TEXT
+    assert tokenizer.encode("Hello ") == base.encode("Hello ")
+    assert tokenizer.eot_id == base.eot_id
+    assert ids.count(base.eot_id) == 1
+    assert tokenizer.byte_lengths[first:].tolist() == [0, 0, 0]
+    assert tokenizer.fingerprint != base.fingerprint != with_added(base, ADDED[:1]).fingerprint
+    assert with_added(base, []) is base
+
+
+def test_it_is_saved_and_opened_as_it_was_here_and_by_transformers(base, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    tokenizer = with_added(with_added(base, ADDED[:1]), ADDED[1:])
+    tokenizer.save(tmp_path / "saved")
+    again = load_tokenizer(tmp_path / "saved")
+    assert (again.fingerprint, again.added) == (tokenizer.fingerprint, tuple(ADDED))
+    assert again.encode(TEXT) == tokenizer.encode(TEXT)
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path / "saved")
+    assert theirs(TEXT, add_special_tokens=False).input_ids == tokenizer.encode(TEXT)
+
+
+@pytest.mark.parametrize("wrong", ["", "a", "<|endoftext|>", "x<|endoftext|>", "endoftext"])
+def test_what_cannot_be_added_is_refused(wrong):
+    with pytest.raises(TokenizerError, match="cannot be added"):
+        with_added(make_tokenizer("byte"), [wrong])
+    with pytest.raises(TokenizerError, match="a token already"):
+        with_added(with_added(make_tokenizer("byte"), ["<x>"]), ["<x>"])
+
+
+def test_a_vocabulary_is_learned_from_what_lies_between_them():
+    tokenizer = make_tokenizer("char", ["ab<@>c"], ["<@>"])
+    assert isinstance(tokenizer, AddedTokens)
+    assert tokenizer.base.characters == ["a", "b", "c"]  # type: ignore[attr-defined]
+
+
+def test_long_text_is_never_cut_inside_one():
+    text = "word [very: long token]" * 40_000
+    pieces = list(stretches([text], ADDED))
+    assert len(pieces) > 1
+    tokenizer = with_added(make_tokenizer("gpt2"), ADDED)
+    joined = np.concatenate([tokenizer.encode_array(piece) for piece in pieces])
+    assert np.array_equal(joined, tokenizer.encode_array(text))
+
+
+def test_prepared_shards_know_them(tmp_path):
+    (tmp_path / "text.txt").write_text("a dull boy <|user|> plays\n" * 200)
+    wanted = {"sources": [str(tmp_path / "text.txt")], "tokenizer": "byte", "workers": 1}
+    prepare(Config.of({"data": {**wanted, "add_tokens": ["<|user|>"]}}).data, tmp_path / "out")
+    shards = open_shards(tmp_path / "out")
+    assert shards.tokenizer.added == ("<|user|>",)
+    assert 257 in shards.train.read(0, 100)
+    with pytest.raises(DataError, match="add_tokens"):
+        prepare(Config.of({"data": wanted}).data, tmp_path / "out")
+
+
+def test_a_folder_from_before_tokenizer_json_is_known_by_its_merges(tmp_path):
+    gpt2 = load_tokenizer("gpt2")
+    merges = [" ".join(pair) for pair in gpt2.to_json()["model"]["merges"]]
+    (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
+    assert load_tokenizer(tmp_path).fingerprint == gpt2.fingerprint
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
+    with pytest.raises(TokenizerError, match="no tokenizer.json"):
+        load_tokenizer(tmp_path)

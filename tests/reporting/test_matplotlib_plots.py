@@ -1,0 +1,49 @@
+"""The chapter's plot as files."""
+
+import math
+
+import pytest
+from recordings import BASELINES, records_of
+
+from tokenloom.reporting.matplotlib_plots import plot_losses
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [],
+        records_of(1),
+        records_of(1)[:1] * 3,
+        records_of(30, validation=False),
+        records_of(90),
+        [{**record, "train/loss": math.nan} for record in records_of(9)],
+        [{"step": 0, "tokens": 0, "epoch": 0.0, "seconds": 0.0, "val/loss": 10.9}],
+    ],
+    ids=["none", "one", "repeated", "no validation", "many", "nan", "before the first step"],
+)
+def test_a_plot_is_drawn_whatever_there_is_to_draw(tmp_path, records):
+    plot_losses(
+        records, [tmp_path / "loss.png", tmp_path / "loss.pdf"], baselines=BASELINES, title="a $run ⟨語⟩ \ud800"
+    )
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "loss.pdf").read_bytes().startswith(b"%PDF")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["loss.pdf", "loss.png"]
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path):
+    for name in ("first", "second"):
+        plot_losses(records_of(40), [tmp_path / f"{name}.png", tmp_path / f"{name}.pdf"])
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+    assert (tmp_path / "first.pdf").read_bytes() == (tmp_path / "second.pdf").read_bytes()
+    assert b"CreationDate" not in (tmp_path / "first.pdf").read_bytes()
+
+
+def test_plotting_leaves_the_readers_matplotlib_settings_alone(tmp_path):
+    import matplotlib
+
+    with matplotlib.rc_context({"font.size": 23, "figure.facecolor": "black"}):
+        plot_losses(records_of(9), [tmp_path / "loss.png"])
+        assert matplotlib.rcParams["font.size"] == 23
+        styled = (tmp_path / "loss.png").read_bytes()
+    plot_losses(records_of(9), [tmp_path / "loss.png"])
+    assert styled == (tmp_path / "loss.png").read_bytes()
