@@ -162,7 +162,7 @@ def evaluate(
         "context": measured.context,
         "stride": measured.stride,
         "precision": runtime.precision,
-        "baselines": baselines(shards.train if shards else None, text.ids, loaded.tokenizer),
+        "baselines": dataclasses.asdict(baselines(shards.train if shards else None, text.ids, loaded.tokenizer)),
     }
 
 

@@ -1,6 +1,7 @@
 """Baselines: counting against hand-made sums, compressors against texts whose information is known."""
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -14,9 +15,13 @@ RANDOM = np.random.default_rng(0).bytes(40_000)
 BYTES = load_tokenizer("byte")
 
 
+def figures(*args, **options) -> dict:
+    return asdict(baselines(*args, **options))
+
+
 def of_bytes(train: bytes, text: bytes, **options):
     """Baselines with a token for each byte."""
-    return baselines(np.frombuffer(train, np.uint8), np.frombuffer(text, np.uint8), BYTES, **options)
+    return figures(np.frombuffer(train, np.uint8), np.frombuffer(text, np.uint8), BYTES, **options)
 
 
 def test_unigram_entropy_is_that_of_the_texts_own_token_frequencies():
@@ -29,7 +34,7 @@ def test_unigram_entropy_is_that_of_the_texts_own_token_frequencies():
 
 
 def test_the_end_of_text_token_counts_as_a_token_and_not_as_bytes():
-    result = baselines(None, np.array([97, 256]), BYTES, compress=False)
+    result = figures(None, np.array([97, 256]), BYTES, compress=False)
     assert result["val_bytes"] == 1
     assert result["unigram_nats_per_token"] == pytest.approx(math.log(2))
     assert result["unigram_bits_per_byte"] == pytest.approx(2)

@@ -6,12 +6,14 @@ import lzma
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
 from tokenloom.data.tokenizers import Tokenizer
 from tokenloom.errors import DataError
 from tokenloom.evaluation.loss import TokenReader
+from tokenloom.run_records import Baselines
 
 # What the compressors get to see at most: they need about 0.6 s a megabyte each, and run twice.
 MAX_TRAIN_BYTES = 8 << 20
@@ -26,7 +28,7 @@ def baselines(
     tokenizer: Tokenizer,
     *,
     compress: bool = True,
-) -> dict[str, float | int | None]:
+) -> Baselines:
     """What a model has to beat on the tokens `text`, given the tokens `train` if there are any.
 
     - `uniform_nats_per_token`: every token equally likely, log(vocab_size).
@@ -43,13 +45,13 @@ def baselines(
     counts = _count(text, tokenizer.vocab_size)
     val_bytes = int((counts * tokenizer.byte_lengths).sum())
     nats = _entropy(counts)
-    return {
-        "uniform_nats_per_token": math.log(tokenizer.vocab_size),
-        "unigram_nats_per_token": nats,
-        "unigram_bits_per_byte": nats * len(text) / math.log(2) / val_bytes if val_bytes else None,
-        **_compressed(_last_bytes(train, tokenizer), _first_bytes(text, tokenizer), compress),
-        "val_bytes": val_bytes,
-    }
+    known = Baselines(
+        uniform_nats_per_token=math.log(tokenizer.vocab_size),
+        unigram_nats_per_token=nats,
+        unigram_bits_per_byte=nats * len(text) / math.log(2) / val_bytes if val_bytes else None,
+        val_bytes=val_bytes,
+    )
+    return _with_compressors(known, _last_bytes(train, tokenizer), _first_bytes(text, tokenizer)) if compress else known
 
 
 def _entropy(counts: np.ndarray) -> float:
@@ -87,21 +89,20 @@ def _count(tokens: np.ndarray | TokenReader, vocab_size: int) -> np.ndarray:
     return counts
 
 
-def _compressed(train: bytes, val: bytes, compress: bool) -> dict[str, float | int | None]:
-    if not compress or not val:
-        return dict.fromkeys(
-            ("xz_bits_per_byte", "zstd_bits_per_byte", "compressed_train_bytes", "compressed_val_bytes")
-        )
+def _with_compressors(known: Baselines, train: bytes, val: bytes) -> Baselines:
+    if not val:
+        return known
     compressors: tuple[Callable[[bytes], int], ...] = (_xz_size, _zstd_size)
     with ThreadPoolExecutor() as pool:  # Both let go of the interpreter while they work.
         sizes = [[pool.submit(size, text) for text in (train + val, train)] for size in compressors]
         xz, zstd = (8 * (both.result() - given.result()) / len(val) for both, given in sizes)
-    return {
-        "xz_bits_per_byte": xz,
-        "zstd_bits_per_byte": zstd,
-        "compressed_train_bytes": len(train),
-        "compressed_val_bytes": len(val),
-    }
+    return replace(
+        known,
+        xz_bits_per_byte=xz,
+        zstd_bits_per_byte=zstd,
+        compressed_train_bytes=len(train),
+        compressed_val_bytes=len(val),
+    )
 
 
 def _xz_size(text: bytes) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from tokenloom.metrics import MetricsRecord
 from tokenloom.reporting.messages import (
     BITS_BASELINES,
     PLAIN_WIDTH,
@@ -19,6 +21,7 @@ from tokenloom.reporting.messages import (
 )
 from tokenloom.reporting.progress import progress_bar, progress_counter
 from tokenloom.reporting.terminal import can_draw, encodable, stderr_console
+from tokenloom.run_records import RunPlan, RunSummary, SampleRecord
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -40,7 +43,7 @@ class Display(Protocol):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def started(self, plan: Mapping[str, Any]) -> None:
+    def started(self, plan: Mapping[str, Any] | RunPlan) -> None:
         """Training is about to begin."""
         return
 
@@ -48,11 +51,11 @@ class Display(Protocol):
         """A step is done; `loss` in nats per token."""
         return
 
-    def recorded(self, record: Mapping[str, Any]) -> None:
+    def recorded(self, record: Mapping[str, Any] | MetricsRecord) -> None:
         """A record was written to metrics.jsonl."""
         return
 
-    def sampled(self, sample: Mapping[str, Any]) -> None:
+    def sampled(self, sample: Mapping[str, Any] | SampleRecord) -> None:
         """A sample was written to samples.jsonl."""
         return
 
@@ -64,7 +67,7 @@ class Display(Protocol):
         """There will be another number of steps than was planned."""
         return
 
-    def finished(self, summary: Mapping[str, Any]) -> None:
+    def finished(self, summary: Mapping[str, Any] | RunSummary) -> None:
         """Training is done."""
         return
 
@@ -97,7 +100,8 @@ class TrainingDisplay(Display):
         self._last: dict[str, float] = {}
         self._best_val_loss = math.inf
 
-    def started(self, plan: Mapping[str, Any]) -> None:
+    def started(self, plan: Mapping[str, Any] | RunPlan) -> None:
+        plan = asdict(plan) if isinstance(plan, RunPlan) else plan
         self._plan = plan
         self._step = plan.get("first_step") or 0
         for name, text in _plan_lines(plan):
@@ -125,7 +129,8 @@ class TrainingDisplay(Display):
     def replanned(self, max_steps: int) -> None:
         self._plan = {**self._plan, "max_steps": max_steps}
 
-    def recorded(self, record: Mapping[str, Any]) -> None:
+    def recorded(self, record: Mapping[str, Any] | MetricsRecord) -> None:
+        record = record.to_json() if isinstance(record, MetricsRecord) else record
         self._last |= {key: value for key, value in record.items() if isinstance(value, int | float)}
         val_loss = record.get("val/loss")
         is_best = val_loss is not None and val_loss < self._best_val_loss < math.inf
@@ -136,7 +141,8 @@ class TrainingDisplay(Display):
             # The panel below tells rate and time left.
             self._say(self._record_line({**self._last, "tokens_per_sec": None}, is_best, hurry=False))
 
-    def sampled(self, sample: Mapping[str, Any]) -> None:
+    def sampled(self, sample: Mapping[str, Any] | SampleRecord) -> None:
+        sample = asdict(sample) if isinstance(sample, SampleRecord) else sample
         prompt, completion = visible(str(sample.get("prompt", ""))), visible(str(sample.get("text", "")))
         if self._is_live:
             self._print(_sample_block(prompt, completion, self.console))
@@ -146,7 +152,8 @@ class TrainingDisplay(Display):
     def notice(self, text: str) -> None:
         self._say(text, style="yellow", whole=True)
 
-    def finished(self, summary: Mapping[str, Any]) -> None:
+    def finished(self, summary: Mapping[str, Any] | RunSummary) -> None:
+        summary = asdict(summary) if isinstance(summary, RunSummary) else summary
         self.close()
         for line in summary_lines(summary, self._plan.get("baselines")):
             self._say(line, whole=True)

@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +236,7 @@ def _to_beat(run: Path, shards: Shards) -> dict[str, Any] | None:
     path = run / "baselines.json"
     if path.exists():
         return json.loads(path.read_text())
-    return baselines(shards.train, shards.val, shards.tokenizer) if shards.val.n_tokens > 1 else None
+    return asdict(baselines(shards.train, shards.val, shards.tokenizer)) if shards.val.n_tokens > 1 else None
 
 
 def _plan(
