@@ -38,7 +38,8 @@ def main() -> None:
 
 
 def write(folder: Path, preset: str) -> None:
-    from tokenloom.config import Config, read_preset
+    from tokenloom.config import Config
+    from tokenloom.config_files import read_preset
     from tokenloom.model.gpt2 import GPT2
     from tokenloom.weights.folder import write_folder
 

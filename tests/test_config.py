@@ -1,21 +1,14 @@
-"""Configuration: layers that win over one another, names that are known, and values that fit together."""
+"""Configuration: precedence of layers, names of keys, validation of values."""
 
+import re
 import tomllib
 
 import pytest
 from pydantic import ValidationError
 
-from tokenloom.config import (
-    CONFIG_ALIASES,
-    Config,
-    ModelConfig,
-    TrainConfig,
-    known_keys,
-    preset_names,
-    read_preset,
-    read_toml,
-    suggest,
-)
+from tokenloom.config import Config, ModelConfig, TrainConfig, config_keys, config_sections, suggest_key
+from tokenloom.config_aliases import CONFIG_ALIASES
+from tokenloom.config_files import preset_names, read_preset, read_toml
 from tokenloom.errors import ConfigError, TokenloomError, UsageError
 
 PRESETS = {
@@ -26,7 +19,7 @@ PRESETS = {
 
 
 def refusal(*layers) -> str:
-    """What a user is told; one line, always."""
+    """The error message, which is always one line."""
     with pytest.raises(ConfigError) as refused:
         Config.of(*layers)
     message = str(refused.value)
@@ -37,11 +30,11 @@ def refusal(*layers) -> str:
 # Layers
 
 
-def test_without_layers_everything_is_as_the_classes_say():
+def test_without_layers_the_defaults_of_the_classes_apply():
     assert Config.of() == Config() == Config.of({}, {"model": {}})
 
 
-def test_a_later_layer_wins_and_what_it_does_not_name_stays():
+def test_a_later_layer_takes_precedence_and_other_values_stay():
     preset = {"model": {"n_layer": 2, "n_embd": 64}, "train": {"max_steps": 5}}
     file = {"model": {"n_layer": 3}, "train": {"seed": 9}}
     flags = {"train": {"max_steps": 7}}
@@ -57,7 +50,7 @@ def test_layers_are_not_changed_by_merging_them():
     assert (first, second) == ({"model": {"n_layer": 2}}, {"model": {"n_layer": 3}})
 
 
-def test_a_later_layer_may_make_an_earlier_one_fit():
+def test_a_later_layer_can_make_an_earlier_one_consistent():
     assert Config.of({"model": {"n_head": 3}}, {"model": {"n_embd": 48}}).model.head_dim == 16
 
 
@@ -71,7 +64,7 @@ def test_a_copy_with_other_values_leaves_the_original():
 
 
 @pytest.mark.parametrize("section", ["model", "data", "train", "sample"])
-def test_nothing_can_be_changed_afterwards(section):
+def test_a_configuration_is_immutable(section):
     config = Config()
     with pytest.raises(ValidationError, match="frozen"):
         setattr(config, section, None)
@@ -81,20 +74,20 @@ def test_nothing_can_be_changed_afterwards(section):
             setattr(part, name, None)
 
 
-# Off
+# None
 
 
-@pytest.mark.parametrize("word", ["none", "None", None])
-def test_none_turns_off_what_may_be_off(word):
-    config = Config.of({"train": {"grad_clip": word, "eval_batches": word}, "model": {"softcap": word}})
+@pytest.mark.parametrize("value", ["none", "None", None])
+def test_none_is_read_as_none_for_optional_fields(value):
+    config = Config.of({"train": {"grad_clip": value, "eval_batches": value}, "model": {"softcap": value}})
     assert (config.train.grad_clip, config.train.eval_batches, config.model.softcap) == (None, None, None)
 
 
-def test_none_is_no_value_where_something_is_needed():
+def test_none_is_rejected_for_required_fields():
     assert "train.max_steps" in refusal({"train": {"max_steps": "none"}})
 
 
-def test_none_is_a_word_like_any_other_where_words_are_asked_for():
+def test_none_is_an_ordinary_text_for_text_fields():
     assert Config.of({"sample": {"prompts": ["none"]}}).sample.prompts == ("none",)
     assert Config.of({"data": {"tokenizer": "none"}}).data.tokenizer == "none"
 
@@ -103,7 +96,7 @@ def test_none_is_a_word_like_any_other_where_words_are_asked_for():
 
 
 @pytest.mark.parametrize(
-    ("layer", "ours"),
+    ("layer", "key"),
     [
         ({"train": {"max_iters": 5}}, "train.max_steps"),
         ({"train": {"lr": 5}}, "train.learning_rate"),
@@ -119,23 +112,23 @@ def test_none_is_a_word_like_any_other_where_words_are_asked_for():
         ({"max_iters": 5}, "train.max_steps"),
     ],
 )
-def test_unknown_names_are_answered_with_ours(layer, ours):
+def test_unknown_keys_are_answered_with_a_suggestion(layer, key):
     message = refusal(layer)
-    assert message.endswith(f"Did you mean {ours}?")
+    assert message.endswith(f"Did you mean {key}?")
 
 
-def test_a_name_that_resembles_nothing_points_to_the_help():
+def test_a_name_without_a_similar_key_points_to_the_help():
     assert refusal({"train": {"xyzzy": 1}}) == ('unknown configuration key "train.xyzzy". See tokenloom train --help.')
-    assert suggest("xyzzy") is None
+    assert suggest_key("xyzzy") is None
 
 
-def test_every_foreign_name_leads_to_a_field_of_ours_and_is_none_itself():
-    known = set(known_keys())
-    assert set(CONFIG_ALIASES.values()) <= known
-    assert not {name for name in CONFIG_ALIASES if any(key.endswith(f".{name}") for key in known)}
+def test_every_alias_leads_to_a_key_and_is_not_a_key_itself():
+    keys = set(config_keys())
+    assert set(CONFIG_ALIASES.values()) <= keys
+    assert not {name for name in CONFIG_ALIASES if any(key.endswith(f".{name}") for key in keys)}
 
 
-def test_a_section_that_is_no_table_is_refused():
+def test_a_section_that_is_not_a_table_is_rejected():
     assert refusal({"model": 3}) == "[model] must be a table, got 3. Write [model] and its keys below it."
 
 
@@ -143,7 +136,7 @@ def test_a_section_that_is_no_table_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("layer", "said"),
+    ("layer", "message"),
     [
         ({"model": {"n_embd": 100, "n_head": 3}}, "n_embd 100 is not a multiple of model.n_head 3"),
         ({"model": {"n_head": 4, "n_kv_head": 3}}, "n_kv_head 3 does not divide model.n_head 4"),
@@ -164,19 +157,19 @@ def test_a_section_that_is_no_table_is_refused():
         ({"train": {"seed": -1}}, "train.seed"),
     ],
 )
-def test_values_that_cannot_be_are_refused_by_name(layer, said):
-    with pytest.raises(ConfigError, match=said):
+def test_invalid_values_are_rejected_by_name(layer, message):
+    with pytest.raises(ConfigError, match=message):
         Config.of(layer)
     refusal(layer)
 
 
-def test_the_suggested_width_is_one_that_works():
+def test_the_suggested_width_is_valid():
     message = refusal({"model": {"n_embd": 100, "n_head": 6}})
     width = int(message.rpartition("--model.n-embd ")[2].rstrip("."))
     assert Config.of({"model": {"n_embd": width, "n_head": 6}}).model.n_embd == width
 
 
-def test_an_odd_head_size_is_fine_without_rotary_positions():
+def test_an_odd_head_size_is_valid_without_rotary_embeddings():
     assert Config.of({"model": {"family": "gpt2", "n_embd": 12, "n_head": 4}}).model.head_dim == 3
 
 
@@ -197,7 +190,7 @@ def test_derived_values_follow_their_fields():
 @pytest.mark.parametrize(
     ("max_steps", "eval_every"), [(1, 1), (9, 1), (10, 1), (57, 5), (1000, 100), (10_000, 1000), (10**6, 1000)]
 )
-def test_evaluations_come_every_tenth_of_the_run_and_checkpoints_with_them(max_steps, eval_every):
+def test_evaluations_and_checkpoints_default_to_every_tenth_of_a_run(max_steps, eval_every):
     train = TrainConfig(max_steps=max_steps)
     assert (train.eval_every, train.save_every) == (eval_every, eval_every)
     assert TrainConfig(max_steps=max_steps, eval_interval=3).save_every == 3
@@ -207,18 +200,18 @@ def test_evaluations_come_every_tenth_of_the_run_and_checkpoints_with_them(max_s
 # Presets and files
 
 
-def test_all_presets_are_there():
+def test_all_presets_are_available():
     assert set(preset_names()) == PRESETS
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
-def test_every_preset_is_valid_and_survives_the_way_through_toml(name):
+def test_every_preset_is_valid_and_round_trips_through_toml(name):
     config = Config.of(read_preset(name))
     assert Config.of(tomllib.loads(config.to_toml())) == config
     assert config.model.family == {"book": "gpt2"}.get(name.partition("-")[0], name.partition("-")[0])
 
 
-def test_everything_that_is_off_survives_the_way_through_toml():
+def test_none_round_trips_through_toml():
     config = Config.of(
         {
             "model": {"softcap": None},
@@ -230,7 +223,7 @@ def test_everything_that_is_off_survives_the_way_through_toml():
     assert Config.of(tomllib.loads(config.to_toml())) == config
 
 
-def test_the_books_preset_is_the_books():
+def test_the_preset_of_the_book_has_its_figures():
     config = Config.of(read_preset("book-124m"))
     model, train = config.model, config.train
     assert (model.vocab_size, model.block_size, model.n_embd) == (50257, 256, 768)
@@ -241,15 +234,15 @@ def test_the_books_preset_is_the_books():
     assert train.grad_clip is None
 
 
-def test_an_unknown_preset_is_answered_with_the_nearest():
+def test_an_unknown_preset_is_answered_with_the_most_similar_name():
     with pytest.raises(ConfigError, match='no preset "gpt2-124"') as refused:
         read_preset("gpt2-124")
     assert "Did you mean gpt2-124m?" in str(refused.value)
-    with pytest.raises(ConfigError, match="All: book-124m, .*modern-xs"):
+    with pytest.raises(ConfigError, match="Available: book-124m, .*modern-xs"):
         read_preset("xyzzy")
 
 
-def test_a_file_is_read_as_it_stands(tmp_path):
+def test_a_toml_file_can_be_read(tmp_path):
     file = tmp_path / "run.toml"
     file.write_text('[train]\nmax_steps = 5\ngrad_clip = "none"\n[sample]\nprompts = ["é"]\n', encoding="utf-8")
     config = Config.of(read_toml(file))
@@ -257,24 +250,24 @@ def test_a_file_is_read_as_it_stands(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "does not exist"),
         (b"[train\nmax_steps = 5", "not valid TOML"),
         (b"max_steps = \xff", "not valid TOML"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_named(tmp_path, content, said):
+def test_an_unreadable_file_is_named(tmp_path, content, message):
     file = tmp_path / "run.toml"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(ConfigError, match=said) as refused:
+    with pytest.raises(ConfigError, match=message) as refused:
         read_toml(file)
     assert str(file) in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
-def test_a_folder_is_no_configuration(tmp_path):
+def test_a_folder_is_not_a_configuration(tmp_path):
     with pytest.raises(ConfigError, match="is a folder"):
         read_toml(tmp_path)
 
@@ -282,9 +275,16 @@ def test_a_folder_is_no_configuration(tmp_path):
 # Help
 
 
-def test_every_field_explains_itself():
-    """The docstrings are the help texts of the command line."""
-    for section in Config.model_fields.values():
-        for name, field in section.annotation.model_fields.items():
+def test_every_field_has_a_help_text():
+    for kind in config_sections().values():
+        for name, field in kind.model_fields.items():
             assert field.description, name
-            assert field.description.endswith(".") or field.description.endswith("modern only).")
+            assert field.description.endswith((".", "…")), name
+
+
+def test_help_texts_name_only_existing_fields():
+    fields = {key.partition(".")[2] for key in config_keys()}
+    for kind in config_sections().values():
+        for name, field in kind.model_fields.items():
+            named = set(re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", field.description or ""))
+            assert named <= fields, name

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tokenloom.compute.runtime import choose_runtime
-from tokenloom.config import Config, read_preset, read_toml
+from tokenloom.config import Config
+from tokenloom.config_files import read_preset, read_toml
 from tokenloom.data.prepare import prepare as prepare_shards
 from tokenloom.data.prepare import prepare_cached
 from tokenloom.data.shards import Shards, open_shards

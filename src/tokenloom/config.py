@@ -1,208 +1,211 @@
 """Configuration: frozen classes, filled from a preset, then a TOML file, then flags.
 
-The field docstrings below are the help texts of the command line, whose flags are derived from these classes:
-`TrainConfig.max_steps` is `--train.max-steps`. `None` means off (or "decide for me" where the text says so) and is
-written "none" in TOML and on the command line.
+Field docstrings are the help texts of the command line, whose flags are derived from these classes:
+`TrainConfig.max_steps` is `--train.max-steps`. `None` disables a setting, or selects the default that its docstring
+describes; TOML files and the command line spell it "none".
 """
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from collections.abc import Mapping
-from importlib import resources
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tokenloom.config_aliases import CONFIG_ALIASES
+from tokenloom.config_aliases import nearest_key
 from tokenloom.errors import ConfigError
 
 Family = Literal["gpt2", "modern"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["constant", "linear", "cosine", "wsd"]
+Settings = Mapping[str, Mapping[str, Any]]
+"""Values for some fields, nested like the TOML file: `{"train": {"max_steps": 100}}`."""
 
 
 class Section(BaseModel):
-    """A table of settings: frozen, unknown keys refused, "none" understood where a setting may be off."""
+    """Base of the sections: frozen, rejects unknown keys, reads "none" as None where a field is optional."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
     @model_validator(mode="before")
     @classmethod
-    def _none_as_text(cls, values: Any) -> Any:
-        # TOML has no null: "none" stands for it, but only where the field may be off.
+    def _parse_none(cls, values: object) -> object:
+        # TOML has no null. Only optional fields read "none" as None: elsewhere it may be a text like any other.
         if not isinstance(values, Mapping):
             return values
-        may_be_off = {name for name, field in cls.model_fields.items() if "None" in str(field.annotation)}
-        return {k: None if k in may_be_off and v in ("none", "None") else v for k, v in values.items()}
+        optional = {name for name, field in cls.model_fields.items() if "None" in str(field.annotation)}
+        items = cast(Mapping[str, object], values).items()
+        return {name: None if name in optional and value in ("none", "None") else value for name, value in items}
 
 
 class ModelConfig(Section):
-    """The shape of a model: what its weights look like."""
+    """Architecture of a model."""
 
     family: Family = "modern"
-    """gpt2 (as published, and as the book builds it) or modern (rotary positions, RMSNorm, ReLU²)."""
+    """Architecture: gpt2 (as published and as in the book) or modern (rotary embeddings, RMSNorm, ReLU²)."""
     vocab_size: int | None = Field(default=None, gt=0)
-    """Tokens that the model knows; none: as many as the tokenizer has."""
+    """Vocabulary size. Defaults to that of the tokenizer."""
     block_size: int = Field(default=256, gt=0)
     """Context length in tokens."""
     n_layer: int = Field(default=4, gt=0)
-    """Transformer blocks."""
+    """Number of transformer blocks."""
     n_head: int = Field(default=4, gt=0)
-    """Attention heads; must divide n_embd."""
+    """Number of attention heads. Must divide n_embd."""
     n_kv_head: int | None = Field(default=None, gt=0)
-    """Key and value heads, shared by groups of query heads (modern only); none: n_head."""
+    """Number of key/value heads for grouped-query attention (modern only). Defaults to n_head."""
     n_embd: int = Field(default=256, gt=0)
-    """Width of the residual stream."""
+    """Embedding dimension, the width of the residual stream."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Probability of dropping an activation while training."""
+    """Dropout probability during training."""
     tie_embeddings: bool = True
-    """Use the token embedding as the output head too."""
+    """Share weights between the token embedding and the output head."""
     qkv_bias: bool = True
-    """Biases on the query, key and value projections (gpt2 only)."""
+    """Add biases to the query, key and value projections (gpt2 only)."""
     init: Literal["gpt2", "book"] = "gpt2"
-    """Initial weights (gpt2 only): as GPT-2's, or draw for draw as the book's classes under the same seed."""
+    """Weight initialization (gpt2 only): as in GPT-2, or identical to the book's code under the same seed."""
     softcap: float | None = Field(default=15.0, gt=0)
-    """Bound on the logits, softcap·tanh(logits/softcap) (modern only)."""
+    """Logit soft-capping, softcap · tanh(logits / softcap) (modern only); "none" disables it."""
     bigram_buckets: int | None = Field(default=None, gt=0)
-    """Rows of the hashed table that embeds each pair of neighbouring tokens (modern only)."""
+    """Rows of the hashed bigram embedding table (modern only). Disabled by default."""
     value_embeddings: bool = False
-    """Add a learned embedding of the token to the values of every other block (modern only)."""
+    """Add a learned token embedding to the attention values of every other block (modern only)."""
 
     @property
     def head_dim(self) -> int:
+        """Width of an attention head."""
         return self.n_embd // self.n_head
 
     @property
     def kv_heads(self) -> int:
+        """`n_kv_head` with its default filled in."""
         return self.n_kv_head or self.n_head
 
     @property
     def vocabulary(self) -> int:
-        """`vocab_size`, once it is known."""
+        """`vocab_size`; raises `ConfigError` if it is not set."""
         if self.vocab_size is None:
             raise ConfigError(
-                "model.vocab_size is not set. Set it, or build the model from a run, whose tokenizer tells it."
+                "model.vocab_size is not set. Set it, or load the model from a run, which includes the tokenizer."
             )
         return self.vocab_size
 
 
 class DataConfig(Section):
-    """Where the text comes from and how it becomes batches of tokens."""
+    """Sources of text, tokenization and batching."""
 
     sources: tuple[str, ...] = ("python-docs",)
-    """Files, folders, globs, "-" (stdin), hf:NAME, a folder of token shards, or a named corpus."""
+    """Files, folders, globs, - (stdin), hf:NAME, a folder of token shards, or a named corpus."""
     tokenizer: str = "bpe:2048"
-    """gpt2, char, byte, bpe:N (trained on the text), or the path of a tokenizer.json."""
+    """Tokenizer: gpt2, char, byte, bpe:N (trained on the text), or the path of a tokenizer.json."""
     add_tokens: tuple[str, ...] = ()
-    """Tokens to add to the tokenizer's, such as <|user|>: found whole wherever the text has them."""
+    """Token to add to the vocabulary, such as <|user|>; it is never split."""
     val_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """Share kept for validation: the end of a single text, or whole documents chosen by hash."""
+    """Fraction held out for validation: the end of a single text, or whole documents selected by hash."""
     text_key: str = "text"
-    """Key (JSONL) or column (Parquet, datasets) that holds the text."""
+    """Key (JSONL) or column (Parquet, datasets) that contains the text."""
     encoding_errors: Literal["strict", "replace"] = "strict"
-    """Invalid UTF-8: refuse it, naming file and byte, or replace it with U+FFFD and count."""
+    """Handling of invalid UTF-8: stop with an error, or replace it with U+FFFD and report the count."""
     endoftext: Literal["token", "text", "refuse"] = "token"
-    """"<|endoftext|>" written inside a text: make it the token, keep it as plain text, or refuse it."""
+    """Handling of "<|endoftext|>" inside a text: encode it as the special token, as plain text, or raise an error."""
     order: Literal["windows", "offsets"] = "windows"
-    """windows: every window once an epoch, reshuffled each time; offsets: random places, as nanoGPT."""
+    """Batch order: every window once per epoch, reshuffled each epoch; or random offsets, as in nanoGPT."""
     stride: int | None = Field(default=None, gt=0)
-    """Distance between the starts of windows; none: block_size, so that none overlap."""
+    """Tokens between the starts of consecutive training windows. Defaults to block_size (no overlap)."""
     workers: int | None = Field(default=None, gt=0)
-    """Processes that prepare data; none: one for each core."""
+    """Number of processes for data preparation. Defaults to the number of CPU cores."""
 
 
 class TrainConfig(Section):
-    """How the weights are found."""
+    """Optimization, evaluation, checkpoints and hardware."""
 
     init_from: str | None = None
-    """A model to go on from: its weights, shape and tokenizer; none: a new model."""
+    """Pretrained model to start from, which determines architecture and tokenizer: a run, a checkpoint, a name…"""
     init_optimizer: bool = False
-    """Take over what the optimizer of init_from remembers, too."""
+    """Also restore the optimizer state of the model that init_from names."""
     max_steps: int = Field(default=1000, gt=0)
-    """Updates in all; the schedule ends here."""
+    """Total number of optimizer steps; the learning rate schedule ends here."""
     batch_size: int = Field(default=16, gt=0)
-    """Sequences in an update, over all devices and accumulated micro-batches."""
+    """Sequences per step, over all devices and accumulated micro-batches."""
     micro_batch_size: int | None = Field(default=None, gt=0)
-    """Sequences that pass through a device at once; must divide batch_size; none: all of a device's share."""
+    """Sequences per forward pass on each device. Must divide batch_size. Defaults to no gradient accumulation."""
     optimizer: Literal["adamw", "muon"] = "muon"
-    """adamw for everything, or muon for the matrices of the blocks and adamw for the rest."""
+    """Optimizer: adamw for all parameters, or muon for the matrices of the blocks and adamw for the rest."""
     learning_rate: float = Field(default=4e-3, gt=0)
     """Peak learning rate of AdamW."""
     muon_learning_rate: float = Field(default=0.02, gt=0)
     """Peak learning rate of Muon."""
     min_lr: float = Field(default=0.0, ge=0)
-    """Where the learning rate ends (of AdamW; Muon's ends at the same share of its peak)."""
+    """Final learning rate of AdamW; Muon's is scaled by the same ratio."""
     schedule: Schedule = "wsd"
-    """constant, linear or cosine decay after the warmup, or wsd: constant, then linear decay at the end."""
+    """Learning rate schedule after the warmup; wsd (warmup–stable–decay) is constant, then decays linearly."""
     warmup_steps: int = Field(default=10, ge=0)
-    """Updates over which the learning rate rises from warmup_from to its peak."""
+    """Steps over which the learning rate rises linearly from initial_lr to its peak."""
     initial_lr: float = Field(default=0.0, ge=0)
-    """Where the warmup starts (of AdamW; Muon's starts at the same share of its peak)."""
+    """Learning rate of AdamW at the start of the warmup; Muon's is scaled by the same ratio."""
     decay_fraction: float = Field(default=0.6, gt=0, le=1)
-    """Share of the updates after the warmup, at the end, over which wsd decays."""
+    """Final fraction of the steps after the warmup over which wsd decays."""
     weight_decay: float = Field(default=0.1, ge=0)
-    """Decoupled weight decay, on matrices and embeddings only."""
+    """Decoupled weight decay, applied to matrices and embeddings only."""
     beta1: float = Field(default=0.8, ge=0, lt=1)
-    """AdamW's decay of the gradient's mean."""
+    """Decay rate of AdamW's first-moment estimate."""
     beta2: float = Field(default=0.95, ge=0, lt=1)
-    """AdamW's decay of the squared gradient's mean."""
+    """Decay rate of AdamW's second-moment estimate."""
     grad_clip: float | None = Field(default=1.0, gt=0)
-    """Largest norm of the whole gradient."""
+    """Max global gradient norm; "none" disables clipping."""
     eval_interval: int | None = Field(default=None, gt=0)
-    """Updates between evaluations; none: a tenth of max_steps, at most 1000."""
+    """Steps between evaluations. Defaults to a tenth of max_steps, at most 1000."""
     eval_batches: int | None = Field(default=8, gt=0)
-    """Batches of validation text in an evaluation on the way, spread evenly; none: all, as at the end."""
+    """Validation batches per evaluation, evenly spaced; "none" uses all, as the final evaluation does."""
     save_interval: int | None = Field(default=None, gt=0)
-    """Updates between checkpoints; none: as eval_interval."""
+    """Steps between checkpoints. Defaults to eval_interval."""
     log_interval: int = Field(default=10, gt=0)
-    """Updates between records of the training loss."""
+    """Steps between records of the training loss."""
     keep_checkpoints: int = Field(default=2, gt=0)
-    """Newest checkpoints that are kept, besides the best."""
+    """Number of recent checkpoints to keep, besides the best one."""
     patience: int | None = Field(default=None, gt=0)
-    """Stop after this many evaluations without a better validation loss."""
+    """Stop early after this many evaluations without a lower validation loss. Disabled by default."""
     activation_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, more time."""
+    """Recompute activations in the backward pass, which saves memory and costs time."""
     precision: Precision = "auto"
-    """auto: bf16 where the device is fast at it, else fp32."""
+    """Training precision; auto selects bf16 where the device computes it fast, fp32 otherwise."""
     device: str = "auto"
-    """auto (cuda, then mps, then cpu), or a device by name."""
+    """Device: auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:N or mps."""
     compile: bool = False
-    """Compile the model with torch.compile: a slow start, faster steps."""
+    """Compile the model with torch.compile: slower start, faster steps."""
     seed: int = Field(default=1337, ge=0)
-    """Seed of weights, batches and dropout."""
+    """Random seed for weights, batches and dropout."""
     tensorboard: bool = False
-    """Write TensorBoard events into the run as well."""
+    """Also write TensorBoard events to the run folder."""
 
     @property
     def eval_every(self) -> int:
+        """`eval_interval` with its default filled in."""
         return self.eval_interval or min(1000, max(1, self.max_steps // 10))
 
     @property
     def save_every(self) -> int:
+        """`save_interval` with its default filled in."""
         return self.save_interval or self.eval_every
 
 
 class SampleConfig(Section):
-    """What the model is asked to write at every evaluation: prompts and seeds stay, so that samples compare."""
+    """Samples generated at every evaluation, with fixed prompts and seeds so that they can be compared."""
 
     prompts: tuple[str, ...] = ("",)
-    """Texts to continue; an empty one starts a new document."""
+    """Prompt to continue at every evaluation; an empty one starts a new document."""
     max_new_tokens: int = Field(default=80, ge=0)
-    """Tokens to write after each prompt; 0: no samples."""
+    """Max tokens to generate per sample; 0 disables samples."""
     temperature: float = Field(default=0.8, ge=0)
-    """Sharpness of the choice: 0 takes the likeliest token."""
+    """Sampling temperature; 0 is greedy decoding."""
     top_k: int | None = Field(default=50, gt=0)
-    """Choose among this many likeliest tokens only."""
+    """Sample from the k most likely tokens only."""
     seed: int = Field(default=1, ge=0)
-    """Seed of the sampled tokens."""
+    """Random seed for sampling."""
 
 
 class Config(Section):
-    """Everything that decides what a run does; saved in the run's folder as config.toml."""
+    """The resolved configuration of a run; saved in its folder as config.toml."""
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
@@ -210,36 +213,37 @@ class Config(Section):
     sample: SampleConfig = SampleConfig()
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
+    def _check_consistency(self) -> Self:
         model, train = self.model, self.train
-        width_step = model.n_head if model.family == "gpt2" else 2 * model.n_head  # heads that rotate have pairs
-        _refuse_unless(
+        # Rotary embeddings rotate pairs, so the head size of the modern family is even.
+        width_step = model.n_head if model.family == "gpt2" else 2 * model.n_head
+        _require(
             model.n_embd % model.n_head == 0,
             f"model.n_embd {model.n_embd} is not a multiple of model.n_head {model.n_head}. "
             f"Try --model.n-embd {max(1, round(model.n_embd / width_step)) * width_step}.",
         )
-        _refuse_unless(
+        _require(
             model.n_head % model.kv_heads == 0,
             f"model.n_kv_head {model.kv_heads} does not divide model.n_head {model.n_head}. Choose a divisor.",
         )
-        _refuse_unless(
+        _require(
             model.family == "modern" or model.n_kv_head is None,
-            "model.n_kv_head is for the modern family only. Leave it out, or pass --model.family modern.",
+            "model.n_kv_head is for the modern family only. Omit it, or pass --model.family modern.",
         )
-        _refuse_unless(
+        _require(
             model.family == "gpt2" or model.head_dim % 2 == 0,
-            f"rotary positions need an even head size, got n_embd / n_head = {model.head_dim}. Choose another n_head.",
+            f"rotary embeddings need an even head size, got n_embd / n_head = {model.head_dim}. Choose another n_head.",
         )
-        _refuse_unless(
+        _require(
             train.micro_batch_size is None or train.batch_size % train.micro_batch_size == 0,
             f"train.micro_batch_size {train.micro_batch_size} does not divide train.batch_size {train.batch_size}. "
             "Choose a divisor.",
         )
-        _refuse_unless(
+        _require(
             train.init_from is not None or not train.init_optimizer,
-            "train.init_optimizer needs a model to take it from. Add --init-from, or leave it out.",
+            "train.init_optimizer needs train.init_from. Add --init-from, or omit --init-optimizer.",
         )
-        _refuse_unless(
+        _require(
             train.min_lr <= train.learning_rate,
             f"train.min_lr {train.min_lr:g} is above train.learning_rate {train.learning_rate:g}. Lower it.",
         )
@@ -247,76 +251,49 @@ class Config(Section):
 
     @classmethod
     def of(cls, *layers: Mapping[str, Any]) -> Config:
-        """Merge nested mappings, later ones winning, over the defaults; raises `ConfigError`."""
-        merged: dict[str, Any] = {}
+        """Merge `Settings`, later ones taking precedence, over the defaults; raises `ConfigError`."""
+        merged: dict[str, dict[str, object]] = {}
         for layer in layers:
-            _refuse_unknown(layer)
+            _check_keys(layer)
             for section, values in layer.items():
                 merged.setdefault(section, {}).update(values)
         try:
             return cls.model_validate(merged)
         except ValidationError as error:
-            raise ConfigError(explain(error)) from None
+            raise ConfigError(validation_message(error)) from None
 
     def with_values(self, **sections: Mapping[str, Any]) -> Config:
         """A copy with some fields replaced: `config.with_values(model={"vocab_size": 257})`."""
         return Config.of(self.model_dump(), sections)
 
     def to_toml(self) -> str:
-        values = self.model_dump(mode="json")
-        for section in values.values():
-            section.update({name: "none" for name, value in section.items() if value is None})
-        return tomli_w.dumps(values)
+        """The configuration as a TOML document, with "none" for None."""
+        sections: dict[str, dict[str, object]] = self.model_dump(mode="json")
+        without_null = {
+            section: {name: "none" if value is None else value for name, value in values.items()}
+            for section, values in sections.items()
+        }
+        return tomli_w.dumps(without_null)
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The nested mapping in a TOML file; raises `ConfigError` where there is none."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"configuration {path} does not exist. Check the path.") from None
-    except IsADirectoryError:
-        raise ConfigError(f"configuration {path} is a folder. Name a TOML file.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration {path} is not valid TOML: {error}. Mend that line.") from None
+def config_sections() -> dict[str, type[Section]]:
+    """The class of each section, by name."""
+    annotations = {name: field.annotation for name, field in Config.model_fields.items()}
+    return {name: kind for name, kind in annotations.items() if isinstance(kind, type) and issubclass(kind, Section)}
 
 
-def preset_names() -> list[str]:
-    files = resources.files("tokenloom").joinpath("presets").iterdir()
-    return sorted(Path(file.name).stem for file in files if file.name.endswith(".toml"))
+def config_keys() -> list[str]:
+    """Every field as `section.field`."""
+    return [f"{section}.{field}" for section, kind in config_sections().items() for field in kind.model_fields]
 
 
-def read_preset(name: str) -> dict[str, Any]:
-    """The nested mapping of a preset; raises `ConfigError` for an unknown name."""
-    known = preset_names()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        guess = f" Did you mean {near[0]}?" if near else ""
-        raise ConfigError(f'there is no preset "{name}".{guess} All: {", ".join(known)}.')
-    return tomllib.loads(resources.files("tokenloom").joinpath(f"presets/{name}.toml").read_text(encoding="utf-8"))
+def suggest_key(name: str) -> str | None:
+    """The key that a mistyped name, or another tool's name for it, most likely stands for."""
+    return nearest_key(name, config_keys())
 
 
-def known_keys() -> list[str]:
-    """Every field as `section.name`."""
-    return [
-        f"{section}.{name}"
-        for section, field in Config.model_fields.items()
-        for name in field.annotation.model_fields  # type: ignore[union-attr]
-    ]
-
-
-def suggest(key: str) -> str | None:
-    """Our name for what users of other tools call `key`, else the nearest name of ours, if any is near."""
-    key = key.replace("-", "_").lower()
-    bare = key.rpartition(".")[2]
-    same_field = [known for known in known_keys() if known.partition(".")[2] == bare]
-    near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.6)
-    candidates = [CONFIG_ALIASES.get(bare), *same_field, *near]
-    return next(filter(None, candidates), None)
-
-
-def explain(error: ValidationError, section: str = "") -> str:
-    """One line for what pydantic found first."""
+def validation_message(error: ValidationError, section: str = "") -> str:
+    """One line for the first problem that pydantic reports; its location is relative to `section`."""
     first = error.errors()[0]
     if first["type"] == "value_error":
         return str(first.get("ctx", {}).get("error"))
@@ -325,28 +302,23 @@ def explain(error: ValidationError, section: str = "") -> str:
     return f"{key}: {problem}, got {first['input']!r}. Change {key}."
 
 
-def _refuse_unknown(layer: Mapping[str, Any]) -> None:
-    known = set(known_keys())
+def _check_keys(layer: Mapping[str, object]) -> None:
+    keys = set(config_keys())
     for section, values in layer.items():
         if section not in Config.model_fields:
-            raise ConfigError(_unknown(section))
+            raise ConfigError(_unknown_key(section))
         if not isinstance(values, Mapping):
             raise ConfigError(f"[{section}] must be a table, got {values!r}. Write [{section}] and its keys below it.")
-        for name in values:
-            if f"{section}.{name}" not in known:
-                raise ConfigError(_unknown(f"{section}.{name}"))
+        for name in cast(Mapping[str, object], values):
+            if f"{section}.{name}" not in keys:
+                raise ConfigError(_unknown_key(f"{section}.{name}"))
 
 
-def _unknown(key: str) -> str:
-    ours = suggest(key)
-    return f'unknown configuration key "{key}". ' + (f"Did you mean {ours}?" if ours else "See tokenloom train --help.")
+def _unknown_key(name: str) -> str:
+    key = suggest_key(name)
+    return f'unknown configuration key "{name}". ' + (f"Did you mean {key}?" if key else "See tokenloom train --help.")
 
 
-def _refuse_unless(condition: bool, message: str) -> None:
+def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f" Did you mean {near[0]}?" if near else ""

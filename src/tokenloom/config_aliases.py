@@ -1,9 +1,12 @@
-"""What other tools call our settings: typed out of habit, answered with our name."""
+"""Names that other tools use for our settings, and the suggestion of ours when one of them is typed."""
 
 from __future__ import annotations
 
-# The book's, nanoGPT's, nanochat's, litgpt's and transformers' names.
-CONFIG_ALIASES = {
+import difflib
+from collections.abc import Mapping, Sequence
+
+# Names in the book, nanoGPT, nanochat, litgpt and transformers.
+CONFIG_ALIASES: Mapping[str, str] = {
     "max_iters": "train.max_steps",
     "num_steps": "train.max_steps",
     "num_iterations": "train.max_steps",
@@ -52,3 +55,16 @@ CONFIG_ALIASES = {
     "val_ratio": "data.val_fraction",
     "dataset": "data.sources",
 }
+
+
+def nearest_key(name: str, keys: Sequence[str]) -> str | None:
+    """The key (`section.field`) that `name` most likely stands for; None if nothing is similar.
+
+    Aliases come first, then the same field in another section, then the closest spelling.
+    """
+    name = name.replace("-", "_").lower()
+    field = name.rpartition(".")[2]
+    same_field = [key for key in keys if key.partition(".")[2] == field]
+    similar = difflib.get_close_matches(name, keys, n=1, cutoff=0.6)
+    candidates = [CONFIG_ALIASES.get(field), *same_field, *similar]
+    return next(filter(None, candidates), None)

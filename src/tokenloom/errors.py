@@ -1,58 +1,57 @@
-"""Every error that a user can cause or meet, in one tree.
+"""The exceptions of Tokenloom, in one tree.
 
-A message says what is wrong, what was found, and what to do about it, in one or two lines. The command line prints
-the message alone and exits with `exit_code`; in Python the errors are ordinary exceptions. Mistakes of our own are
-`assert`s and never come from here.
+A message is one line: what is wrong, the value found, and what to do. The command line prints it without a traceback
+and exits with `exit_code`; in Python they are ordinary exceptions. Bugs in Tokenloom itself are `AssertionError`s.
 """
 
 from __future__ import annotations
 
 
 class TokenloomError(Exception):
-    """Anything that Tokenloom refuses or fails to do, with a message for the person who asked."""
+    """Base of all errors that are caused by input, files or the machine."""
 
     exit_code = 1
 
 
 class UsageError(TokenloomError):
-    """The request itself is off: an unknown flag, a value out of range, a missing argument."""
+    """Invalid arguments: an unknown flag, a value out of range, a missing argument."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A configuration, from a file or from flags, that names unknown keys or contradicts itself."""
+    """A configuration with unknown keys, invalid values or values that contradict each other."""
 
 
 class DataError(TokenloomError):
-    """Text or token shards that cannot be found, read or used as they are."""
+    """Text or token shards that are missing, unreadable or invalid."""
 
 
 class TokenizerError(TokenloomError):
-    """A tokenizer that cannot be made, read or trusted to give text back unchanged."""
+    """A tokenizer that is missing or invalid, or that does not decode text to the same bytes."""
 
 
 class CheckpointError(TokenloomError):
-    """A checkpoint or run folder that is missing, damaged, or belongs to another run."""
+    """A checkpoint or run folder that is missing, corrupt, or belongs to another run."""
 
 
 class WeightsError(TokenloomError):
-    """Weights whose names, shapes or format do not fit the model."""
+    """Weights whose names, shapes or format do not match the model."""
 
 
 class TrainingError(TokenloomError):
-    """Training cannot start or go on: nothing to train on, or a loss that is no longer a number."""
+    """Training cannot start or continue: no data, or a loss that is not finite."""
 
 
 class MissingExtraError(UsageError):
-    """An optional package is needed for what was asked."""
+    """A feature needs an optional package that is not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f'{purpose} needs the package "{package}". Install it with: pip install "tokenloom[{extra}]"')
 
 
 class Interrupted(TokenloomError):
-    """Stopped by a signal after saving what there was; `exit_code` is 128 plus the signal's number."""
+    """Stopped by a signal after saving a checkpoint; `exit_code` is 128 plus the signal number."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)

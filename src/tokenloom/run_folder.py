@@ -21,7 +21,8 @@ from typing import Any, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from tokenloom.config import Config, read_toml
+from tokenloom.config import Config
+from tokenloom.config_files import read_toml
 from tokenloom.errors import CheckpointError
 from tokenloom.metrics import MetricsRecord
 from tokenloom.run_records import Baselines, RunIdentity, RunSummary, SampleRecord

@@ -5,7 +5,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokenloom.config import Config, ModelConfig, preset_names, read_preset
+from tokenloom.config import Config, ModelConfig
+from tokenloom.config_files import preset_names, read_preset
 from tokenloom.model import build
 from tokenloom.model.flops import count_parameters, forward_flops, training_flops_per_token
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from tokenloom.compute.runtime import recompute_activations
-from tokenloom.config import Config, ModelConfig, read_preset
+from tokenloom.config import Config, ModelConfig
+from tokenloom.config_files import read_preset
 from tokenloom.data.batches import Batches
 from tokenloom.data.tokenizers import load_tokenizer
 from tokenloom.errors import ConfigError

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from tokenloom import __version__
-from tokenloom.config import Config, preset_names, read_preset
+from tokenloom.config import Config
+from tokenloom.config_files import preset_names, read_preset
 
 LIBRARIES = ("torch", "numpy", "tiktoken", "tokenizers", "safetensors", "pydantic", "matplotlib", "pyarrow", "datasets")
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from tokenloom import __version__
 from tokenloom.cli.stdin import hide_dashes
-from tokenloom.config import explain, suggest
+from tokenloom.config import suggest_key, validation_message
 from tokenloom.errors import TokenloomError
 
 app = App(
@@ -65,11 +65,11 @@ def _usage(error: CycloptsError) -> str:
     if isinstance(cause, TokenloomError):
         return str(cause)
     if isinstance(cause, ValidationError):
-        return explain(cause, cause.title.removeprefix("nullable[").removesuffix("]"))
+        return validation_message(cause, cause.title.removeprefix("nullable[").removesuffix("]"))
     if isinstance(error, UnknownOptionError) and error.token is not None:
         typed = error.token.keyword or error.token.value
-        ours = suggest(typed.lstrip("-"))
-        return f"unknown option {typed}. " + (f"Did you mean --{ours.replace('_', '-')}?" if ours else _see_help())
+        key = suggest_key(typed.lstrip("-"))
+        return f"unknown option {typed}. " + (f"Did you mean --{key.replace('_', '-')}?" if key else _see_help())
     text = " ".join(str(error).split())
     return f"{text[0].lower()}{text[1:]}"
 

@@ -27,7 +27,7 @@ def read_history(run: Path) -> RunHistory:
     """Read a run folder, finished or not; raises `CheckpointError` where there is none or a file is damaged."""
     if not run.is_dir():
         raise CheckpointError(f"run {run} is not a folder. Name the folder of a run.")
-    from tokenloom.config import read_toml
+    from tokenloom.config_files import read_toml
 
     config = run / "config.toml"
     return RunHistory(

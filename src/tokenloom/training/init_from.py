@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenloom.config import Config, read_toml
+from tokenloom.config import Config
+from tokenloom.config_files import read_toml
 from tokenloom.data.tokenizers import Tokenizer, make_tokenizer
 from tokenloom.data.tokenizers.load import learns
 from tokenloom.errors import ConfigError

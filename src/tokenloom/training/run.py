@@ -24,7 +24,8 @@ from tokenloom.compute.runtime import (
     recompute_activations,
     tune_malloc,
 )
-from tokenloom.config import Config, read_toml
+from tokenloom.config import Config
+from tokenloom.config_files import read_toml
 from tokenloom.data.batches import Batches
 from tokenloom.data.shards import Shards
 from tokenloom.errors import CheckpointError, ConfigError, TrainingError

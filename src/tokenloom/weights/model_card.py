@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tokenloom import __version__
-from tokenloom.config import Config, read_toml
+from tokenloom.config import Config
+from tokenloom.config_files import read_toml
 from tokenloom.model.flops import count_parameters
 from tokenloom.weights.load import LoadedModel
 
