@@ -1,4 +1,4 @@
-"""Processes that train together do what one would do alone."""
+"""Several processes get the results of one process with the whole batch."""
 
 import os
 import socket
@@ -11,10 +11,10 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
-from tokenloom.compute.parallel import World, join_world, leave_world
+from tokenloom.compute.parallel import World, destroy_process_group, init_process_group
 from tokenloom.data.batches import Batches
 
-# What each process runs: its share of a step's batch, divided by the tokens of the whole step, and summed.
+# The program of each process: the gradient of its share of a batch, summed over the processes.
 PROCESS = """
 import sys
 from pathlib import Path
@@ -22,18 +22,19 @@ sys.path[:0] = sys.argv[2:4]
 import torch
 from safetensors.torch import save_file
 from conftest import make_model
-from test_parallel import share_of_the_gradient
-from tokenloom.compute.parallel import join_world, leave_world
+from test_parallel import backward_on_share
+from tokenloom.compute.parallel import init_process_group, destroy_process_group
 
-world = join_world()
-assert join_world() == world
+world = init_process_group()
+assert init_process_group() == world
 model = make_model(sys.argv[4]).double()
-share_of_the_gradient(model, world)
+backward_on_share(model, world)
 tensors = {name: parameter.grad for name, parameter in model.named_parameters()}
-tensors["summed"] = world.sum(torch.tensor([float(world.rank), 1.0]))
-tensors["world"] = torch.tensor([world.rank, world.size, world.local_rank, world.is_main])
+tensors["summed"] = world.all_reduce(torch.tensor([float(world.rank), 1.0]))
+tensors["broadcast"] = torch.tensor(world.broadcast(10 + world.rank))
+tensors["world"] = torch.tensor([world.rank, world.world_size, world.local_rank, world.is_main])
 world.barrier()
-leave_world()
+destroy_process_group()
 save_file(tensors, Path(sys.argv[1]) / f"{world.rank}.safetensors")
 """
 
@@ -49,11 +50,11 @@ class Text:
         return self.ids[start : start + count]
 
 
-def share_of_the_gradient(model, world) -> None:
+def backward_on_share(model, world) -> None:
     batches = Batches(Text(), block_size=16, batch_size=4, seed=1)
-    ids, targets = batches.batch(5, world.rank, world.size)
+    ids, targets = batches.batch(5, world.rank, world.world_size)
     (model.loss(ids, targets, "sum") / (4 * 16)).backward()
-    world.sum_gradients(model.parameters())
+    world.all_reduce_gradients(model.parameters())
 
 
 def free_port() -> int:
@@ -63,25 +64,25 @@ def free_port() -> int:
 
 
 def start(folder: Path, size: int, *arguments: str) -> list[dict[str, torch.Tensor]]:
-    """Run the processes that torchrun would, on loopback; gives what each has written."""
+    """Start processes as torchrun does, on loopback; returns the tensors that each of them saved."""
     here = Path(__file__).parent
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
+    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
     command = [sys.executable, "-c", PROCESS, str(folder), str(here), str(here.parent), *arguments]
     processes = [
         subprocess.Popen(
             command,
-            env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, **rendezvous, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
             stderr=subprocess.PIPE,
             text=True,
         )
         for rank in range(size)
     ]
     try:
-        complaints = [process.communicate(timeout=120)[1] for process in processes]
+        errors = [process.communicate(timeout=120)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
-    assert all(process.returncode == 0 for process in processes), "\n".join(complaints)
+    assert all(process.returncode == 0 for process in processes), "\n".join(errors)
     return [load_file(folder / f"{rank}.safetensors") for rank in range(size)]
 
 
@@ -92,30 +93,32 @@ def test_two_processes_have_the_gradient_of_one_with_the_whole_batch(tmp_path, m
     for rank, tensors in enumerate((first, second)):
         assert tensors.pop("world").tolist() == [rank, 2, rank, rank == 0]
         assert tensors.pop("summed").tolist() == [1.0, 2.0]
-    alone = model_of(family).double()
-    share_of_the_gradient(alone, World())
-    for name, parameter in alone.named_parameters():
+        assert tensors.pop("broadcast").item() == 10
+    single = model_of(family).double()
+    backward_on_share(single, World())
+    for name, parameter in single.named_parameters():
         assert torch.equal(first[name], second[name]), name
-        # The same sums in another order, in double precision.
+        # The same sums in a different order, in double precision.
         torch.testing.assert_close(first[name], parameter.grad, rtol=1e-10, atol=1e-13)
         assert parameter.grad.abs().max() > 0
 
 
-def test_alone_there_is_nothing_to_add_or_wait_for(monkeypatch):
+def test_a_single_process_needs_no_process_group(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    world = join_world()
-    assert world == World(rank=0, size=1, local_rank=0)
+    world = init_process_group()
+    assert world == World(rank=0, world_size=1, local_rank=0)
     assert world.is_main
-    assert world.sum(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
+    assert world.all_reduce(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
     parameter = torch.ones(2, requires_grad=True)
     parameter.grad = torch.full((2,), 3.0)
-    world.sum_gradients([parameter, torch.ones(1, requires_grad=True)])
+    world.all_reduce_gradients([parameter, torch.ones(1, requires_grad=True)])
     assert parameter.grad.tolist() == [3.0, 3.0]
+    assert world.broadcast(False) is False
     world.barrier()
-    leave_world()
+    destroy_process_group()
 
 
-def test_a_world_of_one_joins_nobody(monkeypatch):
+def test_a_world_size_of_one_starts_no_process_group(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert join_world() == World()
+    assert init_process_group() == World()
     assert not dist.is_initialized()

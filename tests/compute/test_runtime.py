@@ -40,11 +40,11 @@ def test_left_alone_it_takes_what_is_there():
 @pytest.mark.parametrize(
     ("device", "precision", "said"),
     [
-        ("toaster", "fp32", 'no device "toaster". Choose auto, cpu'),
-        ("", "fp32", 'no device ""'),
-        ("meta", "fp32", 'device "meta" is not available here'),
-        ("cpu", "fp8", 'no precision "fp8". Choose auto, fp32, bf16 or fp16'),
-        ("cpu", "fp16", "fp16 training needs a GPU"),
+        ("toaster", "fp32", 'device "toaster" is not supported. Choose auto, cpu'),
+        ("", "fp32", 'device "" is not supported'),
+        ("meta", "fp32", 'device "meta" is not available on this machine'),
+        ("cpu", "fp8", 'precision "fp8" is not supported. Choose auto, fp32, bf16 or fp16'),
+        ("cpu", "fp16", "fp16 is not supported on a CPU"),
     ],
 )
 def test_what_is_not_there_is_refused_in_one_line(device, precision, said):
@@ -56,7 +56,7 @@ def test_what_is_not_there_is_refused_in_one_line(device, precision, said):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 @pytest.mark.parametrize("name", ["cuda", "cuda:1"])
 def test_a_gpu_that_is_not_there_is_refused(name):
-    with pytest.raises(UsageError, match=f'device "{name}" is not available here'):
+    with pytest.raises(UsageError, match=f'device "{name}" is not available on this machine'):
         choose_runtime(name)
 
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from tokenloom.compute.runtime import recompute_activations
 from tokenloom.config import Config, ModelConfig
 from tokenloom.config_files import read_preset
 from tokenloom.data.batches import Batches
@@ -230,8 +229,7 @@ def test_recomputed_activations_give_identical_gradients_with_dropout_on(model_o
         runs = []
         for block in model.h:
             block.mlp.register_forward_hook(lambda *_: runs.append(1))
-        if recompute:
-            recompute_activations(model.h)
+        model.activation_checkpointing = recompute
         torch.manual_seed(8)
         loss = model.loss(ids, targets)
         loss.backward()

@@ -219,8 +219,8 @@ def test_a_budget_fixes_the_steps_and_is_saved(text, tmp_path):
         ({"model": {"block_size": 4000}}, r"fewer than a batch|validation text"),
         ({"data": {"val_fraction": 0.001}}, r"validation text has .* too few.*--data.val-fraction 0"),
         ({"model": {"vocab_size": 100}}, "smaller than the tokenizer's"),
-        ({"train": {"precision": "fp16"}}, "fp16 training needs a GPU"),
-        ({"train": {"device": "abacus"}}, 'no device "abacus"'),
+        ({"train": {"precision": "fp16"}}, "fp16 is not supported on a CPU"),
+        ({"train": {"device": "abacus"}}, 'device "abacus" is not supported'),
     ],
 )
 def test_preflight_refuses_with_a_setting_that_works_and_leaves_nothing(text, tmp_path, sections, message):

@@ -1,1 +1,1 @@
-"""Where the arithmetic runs: device, precision, and how many processes share the work."""
+"""The hardware: device and precision, and the processes of a distributed run."""

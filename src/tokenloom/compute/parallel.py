@@ -1,57 +1,63 @@
-"""The processes that train together: the only file that asks torch.distributed anything."""
+"""The processes of a distributed run: the only module that calls torch.distributed."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that torchrun started; alone, rank 0 of 1."""
+    """The default process group as this process sees it; without torchrun, rank 0 of 1.
+
+    All methods are collective: every process has to call them in the same order.
+    """
 
     rank: int = 0
-    size: int = 1
+    world_size: int = 1
     local_rank: int = 0
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes the files and speaks to the user."""
+        """Whether this process writes files and terminal output."""
         return self.rank == 0
 
-    def sum(self, values: Tensor) -> Tensor:
+    def all_reduce(self, values: Tensor) -> Tensor:
         """Element-wise sum over all processes, in place."""
-        if self.size > 1:
+        if self.world_size > 1:
             dist.all_reduce(values)
         return values
 
-    def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Add up the gradients of all processes; each has divided its losses by the whole step's token count."""
-        if self.size > 1:
+    def all_reduce_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Sum the gradients of all processes. Each divides its loss by the token count of the whole step."""
+        if self.world_size > 1:
             for parameter in parameters:
                 if parameter.grad is not None:
                     dist.all_reduce(parameter.grad)
 
-    def agree(self, value: str) -> str:
-        """The main process's value, in every process."""
-        shared = [value]
-        if self.size > 1:
-            dist.broadcast_object_list(shared)
-        return shared[0]
+    def broadcast(self, value: T) -> T:
+        """The main process's value, in every process. The value is pickled, so it should be small."""
+        values = [value]
+        if self.world_size > 1:
+            dist.broadcast_object_list(values)
+        return values[0]
 
     def barrier(self) -> None:
-        """Wait for every process."""
-        if self.size > 1:
+        """Block until every process has reached this point."""
+        if self.world_size > 1:
             dist.barrier()
 
 
-def join_world() -> World:
-    """Join the processes that torchrun started, or be alone."""
+def init_process_group() -> World:
+    """Join the process group that torchrun set up; without torchrun, a world of one process."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return World()
     if not dist.is_initialized():
@@ -59,7 +65,7 @@ def join_world() -> World:
     return World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def leave_world() -> None:
-    """Say goodbye to the other processes, if there are any."""
+def destroy_process_group() -> None:
+    """Leave the process group; does nothing without one."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""The device, its arithmetic precision, its memory and its speed."""
+"""The device that a model runs on: its precision, memory and speed."""
 
 from __future__ import annotations
 
@@ -9,27 +9,24 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 
 import psutil
 import torch
-from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from tokenloom.config import Precision
 from tokenloom.errors import UsageError
 
-# Parameters of glibc's mallopt, from its malloc.h.
+# Parameters of mallopt, from glibc's malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# Processor features with which bf16 matrix products outrun fp32 ones; without them oneDNN emulates and is slower.
+# CPU features with hardware bf16 matrix products. Without them oneDNN emulates bf16, which is slower than fp32.
 FAST_BF16_FEATURES = ("amx_bf16", "avx512_bf16", "bf16")
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """A device and the precision of its matrix products; weights stay in fp32."""
+    """A device and the precision of its matrix products; weights are kept in fp32."""
 
     device: torch.device
     precision: str
@@ -39,13 +36,13 @@ class Runtime:
         return DTYPES[self.precision]
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Matrix products inside run in the runtime's precision."""
+        """A context in which matrix products run in the runtime's precision."""
         if self.precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def synchronize(self) -> None:
-        """Wait until the device has done what it was asked, so that a clock read afterwards tells the truth."""
+        """Wait for all queued kernels, so that elapsed time can be measured."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
@@ -53,27 +50,28 @@ class Runtime:
 
 
 def choose_runtime(device: str = "auto", precision: Precision | str = "auto", local_rank: int = 0) -> Runtime:
-    """The runtime asked for, on the GPU number `local_rank` of this machine unless one is named.
+    """The requested runtime; `local_rank` is the index of the GPU if `device` does not give one.
 
-    Raises `UsageError` for a device or precision that this machine does not have.
+    Raises `UsageError` for a device or precision that is not supported on this machine.
     """
-    chosen = _choose_device(device)
-    if chosen.type == "cuda" and chosen.index is None:
-        chosen = torch.device("cuda", local_rank)
+    resolved = _resolve_device(device)
+    if resolved.type == "cuda" and resolved.index is None:
+        resolved = torch.device("cuda", local_rank)
     if precision == "auto":
-        precision = _fast_precision(chosen)
+        precision = _fast_precision(resolved)
     if precision not in DTYPES:
-        raise UsageError(f'there is no precision "{precision}". Choose auto, fp32, bf16 or fp16.')
-    if precision == "fp16" and chosen.type == "cpu":
-        raise UsageError("fp16 training needs a GPU. Choose bf16 or fp32 on a CPU.")
-    return Runtime(chosen, precision)
+        raise UsageError(f'precision "{precision}" is not supported. Choose auto, fp32, bf16 or fp16.')
+    if precision == "fp16" and resolved.type == "cpu":
+        raise UsageError("fp16 is not supported on a CPU. Choose bf16 or fp32, or use a GPU.")
+    return Runtime(resolved, precision)
 
 
 def tune_malloc() -> None:
-    """Keep freed memory for the next step instead of giving it back to the system; does nothing but with glibc.
+    """Make glibc's malloc keep freed memory instead of returning it to the system; no effect with other C libraries.
 
-    Gradients and activations are freed and allocated anew at every step. By default each large one is a mapping of its
-    own, all of whose pages have to be faulted in again: a quarter of a training step on a CPU.
+    Gradients and activations are freed and allocated again in every step. By default glibc gets each large block from
+    `mmap` and returns it with `munmap`, so that all its pages are faulted in again: a quarter of a training step on a
+    CPU.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -87,28 +85,22 @@ def tune_malloc() -> None:
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seed torch for one update.
+    """Seed torch's global generators for one training step.
 
-    What an update draws depends on (seed, step, rank) alone: no generator's state needs to be saved, and a resumed
-    run cannot drift from an uninterrupted one.
+    The random numbers of a step depend only on (seed, step, rank). Therefore no generator state has to be saved, and a
+    resumed run gets the same numbers as an uninterrupted one.
     """
     digest = hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()
     torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def compile_loss(loss: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """A model's `loss`, compiled; the model itself stays as it is, for evaluation and generation."""
+    """Compile a model's `loss`; the model itself stays uncompiled for evaluation and generation."""
     return torch.compile(loss, dynamic=False)
 
 
-def recompute_activations(blocks: nn.ModuleList) -> None:
-    """Make every block forget its activations and compute them again in the backward pass (arXiv:1604.06174)."""
-    for block in blocks:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-
-
 def peak_flops(runtime: Runtime, size: int = 2048, seconds: float = 0.3) -> float:
-    """The device's own ceiling, measured: floating-point operations a second of a large matrix product."""
+    """Peak FLOP/s of the device, measured: the fastest of repeated matrix products of `size` × `size`."""
     a = torch.randn(size, size, device=runtime.device, dtype=runtime.dtype)
     best, started = float("inf"), time.perf_counter()
     while time.perf_counter() - started < seconds:
@@ -121,7 +113,7 @@ def peak_flops(runtime: Runtime, size: int = 2048, seconds: float = 0.3) -> floa
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The most memory that this process has held: on the GPU if it computes there, else resident."""
+    """Peak memory of this process in MB: allocated on the GPU for a CUDA device, else resident set size."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     info = psutil.Process().memory_info()
@@ -134,13 +126,13 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated."""
+    """Bytes of free memory on the device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
 
 
-def _choose_device(name: str) -> torch.device:
+def _resolve_device(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -148,10 +140,10 @@ def _choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f'there is no device "{name}". Choose auto, cpu, cuda, cuda:N or mps.') from None
+        raise UsageError(f'device "{name}" is not supported. Choose auto, cpu, cuda, cuda:N or mps.') from None
     count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if (device.index or 0) >= count.get(device.type, 0):
-        raise UsageError(f'device "{name}" is not available here. Choose auto or cpu.')
+        raise UsageError(f'device "{name}" is not available on this machine. Choose auto or cpu.')
     return device
 
 

@@ -12,6 +12,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tokenloom.config import ModelConfig
 from tokenloom.model.attention import KVCache, attend
@@ -83,6 +84,9 @@ class GPT2(nn.Module):
         self.wpe = _embedding(config.block_size, C)
         self.drop = Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        # Recompute the activations of each block in the backward pass (arXiv:1604.06174). A flag instead of torch's
+        # checkpoint_wrapper, which adds a prefix to the parameter names by which optimizer state is saved.
+        self.activation_checkpointing = False
         self.ln_f = nn.LayerNorm(C)
         self.lm_head = _linear(C, V, bias=False)
         if config.tie_embeddings:
@@ -108,7 +112,10 @@ class GPT2(nn.Module):
         positions = torch.arange(T, device=ids.device) if cache is None else cache.positions(T)
         x = self.drop(self.wte(ids) + self.wpe(positions))  # (B, T, C)
         for layer, block in enumerate(self.h):
-            x = block(x, cache, layer)
+            if self.activation_checkpointing:
+                x = checkpoint(block, x, cache, layer, use_reentrant=False)
+            else:
+                x = block(x, cache, layer)
         if cache is not None:
             cache.advance(ids)
         return self.ln_f(x)

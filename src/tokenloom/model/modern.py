@@ -12,6 +12,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tokenloom.config import ModelConfig
 from tokenloom.model.attention import KVCache, attend
@@ -128,6 +129,9 @@ class Modern(nn.Module):
         self.rotary = Rotary(config)
         self.drop = Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        # Recompute the activations of each block in the backward pass (arXiv:1604.06174). A flag instead of torch's
+        # checkpoint_wrapper, which adds a prefix to the parameter names by which optimizer state is saved.
+        self.activation_checkpointing = False
         self.lm_head = _linear(C, V)
         if config.tie_embeddings:
             self.lm_head.weight = self.wte.weight
@@ -158,7 +162,10 @@ class Modern(nn.Module):
         x = x0 = self.drop(_norm(x))
         for layer, block in enumerate(self.h):
             values = self.values[str(layer)](ids) if str(layer) in self.values else None
-            x = block(x, x0, angles, values, cache, layer)
+            if self.activation_checkpointing:
+                x = checkpoint(block, x, x0, angles, values, cache, layer, use_reentrant=False)
+            else:
+                x = block(x, x0, angles, values, cache, layer)
         if cache is not None:
             cache.advance(ids)
         return _norm(x)

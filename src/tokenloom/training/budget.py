@@ -67,7 +67,7 @@ def _median_seconds(step: Callable[[int], object], budget: float, world: World) 
         step(number)
     first = _seconds(lambda: step(WARMUP_STEPS))
     # All processes take part in every update, so they have to agree on how many are timed.
-    count = int(world.agree(str(int(min(TIMING_SHARE * budget, TIMING_SECONDS) / first))))
+    count = world.broadcast(int(min(TIMING_SHARE * budget, TIMING_SECONDS) / first))
     rest = range(WARMUP_STEPS + 1, WARMUP_STEPS + max(FEWEST_TIMED_STEPS, count))
     return statistics.median([first, *(_seconds(lambda number=number: step(number)) for number in rest)])
 

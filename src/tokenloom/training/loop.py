@@ -76,7 +76,7 @@ class TrainState:
 
     @property
     def micro_batch_size(self) -> int:
-        share = self.config.train.batch_size // self.world.size
+        share = self.config.train.batch_size // self.world.world_size
         return min(share, self.config.train.micro_batch_size or share)
 
     @property
@@ -144,7 +144,7 @@ def train_loop(trainee: TrainState, tracker: MetricsLog | None, display: Display
 def _is_review_due(trainee: TrainState) -> bool:
     assert trainee.deadline is not None
     due = trainee.deadline.is_review_due(trainee.config.train, trainee.progress.step)
-    return trainee.world.agree(str(due)) == "True"
+    return trainee.world.broadcast(due)
 
 
 def _keep_the_deadline(trainee: TrainState, stopwatch: Stopwatch, display: Display) -> None:
@@ -152,7 +152,7 @@ def _keep_the_deadline(trainee: TrainState, stopwatch: Stopwatch, display: Displ
     assert trainee.deadline is not None
     done, planned = trainee.progress.step, trainee.config.train.max_steps
     further = trainee.deadline.steps_from_now(trainee.config.train, done, stopwatch.step_seconds)
-    steps = int(trainee.world.agree(str(done + max(1, further))))
+    steps = trainee.world.broadcast(done + max(1, further))
     if abs(steps - planned) > WORTH_IT * planned:
         word = "slower" if steps < planned else "faster"
         display.notice(
@@ -193,7 +193,7 @@ def estimate_seconds(trainee: TrainState) -> float:
         _gradients(trainee, trainee.progress.step)
         trainee.runtime.synchronize()
         seconds = min(seconds, time.perf_counter() - before)
-        if trainee.world.agree(str(seconds > 1)) == "True":  # all processes take part in every gradient
+        if trainee.world.broadcast(seconds > 1):  # all processes take part in every gradient
             break
     trainee.optimizer.zero_grad()
     return seconds * (trainee.config.train.max_steps - trainee.progress.step)
@@ -274,7 +274,7 @@ def _gradients(trainee: TrainState, step: int) -> float:
     """Put the gradient of the step's mean loss where the optimizer looks for it; gives the summed loss in nats."""
     device, total = trainee.runtime.device, trainee.tokens_per_step
     trainee.optimizer.zero_grad()
-    ids, targets = trainee.batches.batch(step, trainee.world.rank, trainee.world.size)
+    ids, targets = trainee.batches.batch(step, trainee.world.rank, trainee.world.world_size)
     nats = torch.zeros((), device=device)
     trainee.model.train()
     micro_batches = zip(ids.split(trainee.micro_batch_size), targets.split(trainee.micro_batch_size), strict=True)
@@ -284,8 +284,8 @@ def _gradients(trainee: TrainState, step: int) -> float:
         # Divided by the tokens of the whole step, so that accumulation and ranks add up to one mean.
         trainee.scaler.scale(loss / total).backward()
         nats += loss.detach()
-    trainee.world.sum_gradients(trainee.model.parameters())
-    return trainee.world.sum(nats).item()
+    trainee.world.all_reduce_gradients(trainee.model.parameters())
+    return trainee.world.all_reduce(nats).item()
 
 
 def _clip(model: Model, largest: float | None) -> float:
@@ -326,7 +326,7 @@ def _training_record(trainee: TrainState, stopwatch: Stopwatch, lr: float, grad_
         "lr": lr,
         "grad_norm": grad_norm,
         "tokens_per_sec": rate,
-        "mfu": rate * trainee.flops_per_token / (trainee.peak_flops * trainee.world.size),
+        "mfu": rate * trainee.flops_per_token / (trainee.peak_flops * trainee.world.world_size),
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from tokenloom.compute.parallel import World, join_world, leave_world
+from tokenloom.compute.parallel import World, destroy_process_group, init_process_group
 from tokenloom.compute.runtime import (
     Runtime,
     available_memory,
@@ -21,7 +21,6 @@ from tokenloom.compute.runtime import (
     compile_loss,
     peak_flops,
     peak_memory_mb,
-    recompute_activations,
     tune_malloc,
 )
 from tokenloom.config import Config
@@ -61,13 +60,13 @@ def train_run(
     and the others get an empty summary. Raises `TrainingError`, `CheckpointError`, `UsageError`.
     """
     config = _with_vocabulary(config, shards)
-    world = join_world()
+    world = init_process_group()
     tune_malloc()
     display = display if display is not None and world.is_main else QuietDisplay()
     try:
-        run = Path(world.agree(str(run)))
+        run = world.broadcast(run)
         runtime = choose_runtime(config.train.device, config.train.precision, world.local_rank)
-        estimate = preflight(config, shards, world.size)
+        estimate = preflight(config, shards, world.world_size)
         _refuse_if_too_large(estimate, runtime)
         checkpoint = _checkpoint_to_resume(run, config, shards, display) if resume else None
         to_beat = _to_beat(run, shards)
@@ -76,7 +75,7 @@ def train_run(
             if deadline is not None and checkpoint is None:
                 timed = _trainee(config, shards, run, runtime, world, estimate, None)
                 steps, planned = plan_steps(timed, deadline)
-                config = config.with_values(train={"max_steps": int(world.agree(str(steps)))})
+                config = config.with_values(train={"max_steps": world.broadcast(steps)})
                 del timed
             if world.is_main:
                 _open_folder(run, config, shards, to_beat)
@@ -93,7 +92,7 @@ def train_run(
         display.finished(summary)
         return summary if world.is_main else {}
     finally:
-        leave_world()
+        destroy_process_group()
 
 
 def read_run_config(run: Path) -> Config:
@@ -139,8 +138,7 @@ def _trainee(
     else:
         model = build(config.model, torch.Generator().manual_seed(config.train.seed))
     model.to(runtime.device)
-    if config.train.activation_checkpointing:
-        recompute_activations(model.h)
+    model.activation_checkpointing = config.train.activation_checkpointing
     optimizer = Optimizer(model, config.train)
     state: dict[str, Any] = {}
     if checkpoint:
