@@ -1,8 +1,8 @@
-# make demo   install into .venv, train the default for two minutes, show the result
-# make test   install with everything the tests need, and pass them
-# make check  what CI runs: format, lint, types, layers of the house, tests
-# make slow   the checks that take minutes
-# make clean  remove what make made
+# make demo   install into .venv, train the default model for two minutes, show the result
+# make test   install the test dependencies and run the tests
+# make check  what CI runs: format, lint, types, import layers, tests
+# make slow   tests that take minutes
+# make clean  remove what make created
 
 PYTHON ?= python3
 VENV := .venv
