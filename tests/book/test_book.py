@@ -1,4 +1,4 @@
-"""The book's names, called as a reader's notebook calls them; the figures themselves are in test_replay.py."""
+"""The book's functions, called as in its notebook; its results are checked in test_replay.py."""
 
 import math
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tokenloom import book
 from tokenloom.book import (
+    TOY_LOGITS,
     GPTModel,
     assign,
     calc_loss_batch,
@@ -232,7 +232,7 @@ def test_a_sample_is_one_line(model, capsys):
 
 
 def test_the_toy_words_are_printed_with_their_counts(capsys):
-    logits = torch.tensor(book.TOY_LOGITS)
+    logits = torch.tensor(TOY_LOGITS)
     print_sampled_tokens(softmax_with_temperature(logits, 0.1))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 9

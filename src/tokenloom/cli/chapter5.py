@@ -1,15 +1,22 @@
-"""tokenloom chapter5: the chapter's figures, one by one, beside ours."""
+"""tokenloom chapter5: reproduce the results of the book's chapter 5."""
 
 from __future__ import annotations
 
 import json as json_format
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-WORDS = {True: "yes", False: "NO", None: "-"}
+if TYPE_CHECKING:
+    from tokenloom.book.replay import ReplayResult
+
+OK_LABELS = {True: "yes", False: "NO", None: "-"}
+RULES = {
+    "exact": "Rows of class R are compared for equality: Linux, x86-64, CPU.",
+    "bands": "Rows of class R are compared only within a range, since this is not Linux on an x86-64 CPU.",
+}
 
 
 def chapter5(
@@ -19,35 +26,58 @@ def chapter5(
     device: str = "cpu",
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Replay chapter 5 of the book on The Verdict and compare every figure; exit code 1 if one is off.
+    """Reproduce chapter 5 of the book on The Verdict and compare every result.
 
-    The 90 training steps take about as long as the book's own: ten minutes on two cores.
+    Exits with code 1 if a result differs. The 90 training steps take as long as the book's own code: about ten minutes
+    on two cores.
 
     Parameters
     ----------
     quick
-        All but the 90 training steps.
+        Skip the 90 training steps.
     out
-        Folder of the plots.
+        Folder for the plots.
     device
-        cpu, where the random stream is the book's; on others the trained figures are compared as bands.
+        Device to run on. Training results are compared exactly on cpu only, and within a range on other devices.
     json
-        Print one JSON object on stdout; progress goes to stderr.
+        Print one JSON object to stdout, and progress to stderr.
     """
     from tokenloom.book.replay import replay_chapter5
 
     result = replay_chapter5(
-        quick=quick, out=out, device=device, tell=lambda line: print(line, file=sys.stderr, flush=True)
+        quick=quick, out=out, device=device, progress=lambda line: print(line, file=sys.stderr, flush=True)
     )
     if json:
-        print(json_format.dumps(result))
+        print(json_format.dumps(_to_json(result)))
     else:
-        _show(result, out)
-    if result["failed"]:
+        _print_table(result, out)
+    if result.failed:
         sys.exit(1)
 
 
-def _show(result: dict[str, Any], out: Path) -> None:
+def _to_json(result: ReplayResult) -> dict[str, object]:
+    rows = [
+        {
+            "row": row.row,
+            "what": row.description,
+            "expected": row.expected,
+            "got": row.actual,
+            "class": row.row_class,
+            "ok": row.ok,
+        }
+        for row in result.rows
+    ]
+    return {
+        "rows": rows,
+        "passed": result.passed,
+        "failed": result.failed,
+        "seconds": result.seconds,
+        "rule": result.rule,
+        "remarks": result.remarks,
+    }
+
+
+def _print_table(result: ReplayResult, out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -56,22 +86,18 @@ def _show(result: dict[str, Any], out: Path) -> None:
     for name in ("row", "what", "expected", "got", "class", "ok"):
         narrow = name in ("row", "class", "ok")
         table.add_column(name, overflow="fold", no_wrap=narrow, max_width=22 if name == "what" else None)
-    for row in result["rows"]:
-        # Spaces at the end of a text are part of it, and a cell without them would hide a difference.
-        got = "the same" if row["ok"] and row["got"] == row["expected"] else row["got"]
-        cells = [row["row"], row["what"], row["expected"], got, row["class"], WORDS[row["ok"]]]
-        table.add_row(*(Text(cell) for cell in cells), style="red" if row["ok"] is False else "")
+    for row in result.rows:
+        # Trailing spaces are part of a text but invisible in a table, so equal values are not printed twice.
+        actual = "the same" if row.ok and row.actual == row.expected else row.actual
+        cells = [row.row, row.description, row.expected, actual, row.row_class, OK_LABELS[row.ok]]
+        table.add_row(*(Text(cell) for cell in cells), style="red" if row.ok is False else "")
     console = Console(highlight=False)
     console.print(table)
-    rule = {
-        "exact": "Rows of class R are compared exactly: Linux, x86-64, CPU.",
-        "bands": "Rows of class R are not compared one by one here, only as bands: this is not Linux on an x86-64 CPU.",
-    }
     lines = [
         "",
-        *result["remarks"],
-        rule[result["rule"]],
-        f"{result['passed']} figures came out, {result['failed']} did not, in {result['seconds']:.0f} s. Plots: {out}",
+        *result.remarks,
+        RULES[result.rule],
+        f"{result.passed} results match and {result.failed} differ ({result.seconds:.0f} s). Plots: {out}",
     ]
     for line in lines:
         console.print(Text(line))

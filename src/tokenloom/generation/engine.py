@@ -41,6 +41,14 @@ class CachedModel(Protocol):
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
 
+class Sampler(Protocol):
+    """Chooses the next token of each row: logits (B, V) -> (B,); `sample_tokens` is one."""
+
+    def __call__(
+        self, logits: Tensor, sampling: SamplingParams, generators: Sequence[torch.Generator], seen: Tensor | None, /
+    ) -> Tensor: ...
+
+
 class Step(NamedTuple):
     """What one step did to one sequence."""
 
@@ -72,6 +80,8 @@ class Engine:
     quarter, so that only one token in block_size / 4 costs as much. With `use_cache=False` every token costs a whole
     window; the windows, and so the ids, are the same.
 
+    `sampler` chooses the tokens of the rows that have the same `SamplingParams`.
+
     Raises `UsageError` for options out of range.
     """
 
@@ -84,6 +94,7 @@ class Engine:
         max_rows: int = 32,
         slide: int | None = None,
         use_cache: bool = True,
+        sampler: Sampler = sample_tokens,
     ) -> None:
         block_size, known = model.config.block_size, model.config.vocabulary
         if vocab_size is not None and not 0 < vocab_size <= known:
@@ -104,6 +115,7 @@ class Engine:
         self._eot_id = eot_id
         self._max_rows = max_rows
         self._use_cache = use_cache
+        self._sampler = sampler
         self._added = 0
         self._waiting: deque[_Sequence] = deque()
         self._running: list[_Sequence] = []
@@ -259,7 +271,7 @@ class Engine:
     def _sample_alike(self, logits: Tensor, sequences: list[_Sequence]) -> Tensor:
         seen = [sequence.seen for sequence in sequences if sequence.seen is not None]
         generators = [sequence.generator for sequence in sequences]
-        return sample_tokens(logits, sequences[0].sampling, generators, torch.stack(seen) if seen else None)
+        return self._sampler(logits, sequences[0].sampling, generators, torch.stack(seen) if seen else None)
 
     def _take(self, sequence: _Sequence, token: int) -> Step:
         """Append a token to its sequence, sliding a full window."""

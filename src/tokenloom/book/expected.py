@@ -1,8 +1,8 @@
-"""What chapter 5 prints: the training table, the samples and the draws (measured again with torch 2.13 on the CPU)."""
+"""Values that chapter 5 prints: losses, samples and sample counts (verified with torch 2.13 on the CPU)."""
 
 from __future__ import annotations
 
-SETTINGS = {
+GPT_CONFIG_124M = {
     "vocab_size": 50257,
     "context_length": 256,
     "emb_dim": 768,
@@ -11,16 +11,16 @@ SETTINGS = {
     "drop_rate": 0.1,
     "qkv_bias": False,
 }
-START = "Every effort moves you"
-UNTRAINED = "Every effort moves you rentingetic wasnم refres RexMeCHicular stren"
-ENDS = (
+START_CONTEXT = "Every effort moves you"
+UNTRAINED_SAMPLE = "Every effort moves you rentingetic wasnم refres RexMeCHicular stren"
+TEXT_ENDS = (
     "I HAD always thought Jack Gisburn rather a cheap genius--though a good fellow enough--so it was no  ... "
     "it for me! The Strouds stand alone, and happen once--but there's no exterminating our kind of art.\""
 )
-INITIAL = ("10.98758347829183", "10.98110580444336")
+UNTRAINED_LOSSES = ("10.98758347829183", "10.98110580444336")
 
 # step, tokens seen, training and validation loss
-TABLE = (
+LOSSES = (
     (0, 512, "9.781 9.933"),
     (5, 3_072, "8.111 8.339"),
     (10, 5_632, "6.661 7.048"),
@@ -41,7 +41,7 @@ TABLE = (
     (85, 44_032, "0.391 6.452"),
 )
 
-# After each epoch, word for word; the spaces at the end are written by the model.
+# After each epoch; the model generates the trailing spaces.
 SAMPLES = (
     "Every effort moves you,,,,,,,,,,,,.                                     ",
     "Every effort moves you, and, and, and, and, and, and, and, and, and, and, and, and, and, and, and, "
@@ -68,7 +68,7 @@ SAMPLES = (
     "and Mrs. Gis",
 )
 
-# How often each word comes up in 1,000 draws, by temperature
+# Temperature -> how often each word of the toy vocabulary is sampled in 1,000 draws
 TOY_COUNTS = {
     1: "73 0 0 582 2 0 0 343 0",
     0.1: "0 0 0 985 0 0 0 15 0",
