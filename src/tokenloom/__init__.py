@@ -1,4 +1,4 @@
-"""Pretrain GPT language models from scratch, measure them honestly, and hand them on.
+"""Pretrain GPT language models from scratch, evaluate them, generate text with them, and export them.
 
 import tokenloom as tl
 tl.train("book.txt", out="runs/book")
@@ -8,12 +8,13 @@ tl.generate("runs/book", "Once upon a time")
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-# Where each name lives: loaded when first asked for, because torch takes a second or two that --help need not pay.
-_HOMES = {
+# The module of each public name. Imported on first access, because torch takes seconds to import and --help needs none
+# of it.
+_MODULES = {
     "Config": "tokenloom.config",
     "GPT2": "tokenloom.model",
     "Modern": "tokenloom.model",
@@ -60,10 +61,10 @@ if TYPE_CHECKING:
     from tokenloom.weights.load import load
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
         raise AttributeError(f"module 'tokenloom' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""`python -m tokenloom`, where the script of that name is not on the path."""
+"""Entry point of `python -m tokenloom`."""
 
 from tokenloom.cli.main import main
 

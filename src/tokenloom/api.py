@@ -1,19 +1,17 @@
-"""What `import tokenloom` offers: each command as a function."""
+"""The public Python API: each command as a function."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
-import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tokenloom.compute.runtime import choose_runtime
-from tokenloom.config import Config
+from tokenloom.config import Config, Settings
 from tokenloom.config_files import read_preset, read_toml
 from tokenloom.data.prepare import prepare as prepare_shards
 from tokenloom.data.prepare import prepare_cached
@@ -28,9 +26,11 @@ from tokenloom.generation.inference_weights import for_decoding
 from tokenloom.generation.sampling import SamplingParams
 from tokenloom.generation.text import TextCompletion, generate_text
 from tokenloom.reporting.console import QuietDisplay, TrainingDisplay, progress_bar, progress_counter
+from tokenloom.reporting.progress import PreparationProgress
+from tokenloom.run_folder import RunFolder
 from tokenloom.training.budget import parse_budget
 from tokenloom.training.init_from import configure_init_from
-from tokenloom.training.run import CONFIG, IDENTITY, read_run_config, train_run
+from tokenloom.training.run import train_run
 from tokenloom.weights.export import export_model
 from tokenloom.weights.gguf import GGUF
 from tokenloom.weights.load import LoadedModel, load
@@ -39,8 +39,10 @@ from tokenloom.weights.torch_files import TORCH_SUFFIXES
 DEFAULT_PRESET = "modern-xs"
 DEFAULT_BUDGET = "2m"
 RUNS = Path("runs")
+"""Parent of the run folders that are not named by `out`."""
 
-Settings = Mapping[str, Mapping[str, Any]]
+ModelReference = str | Path | LoadedModel
+"""A run, a checkpoint, a folder or file of weights, the name of a model, or a model loaded with `tokenloom.load`."""
 
 
 def prepare(
@@ -50,9 +52,11 @@ def prepare(
     settings: Settings | None = None,
     quiet: bool = False,
 ) -> Shards:
-    """Turn text into token shards in `out`; the same call again does nothing. `settings` as in `train`."""
-    shortcuts = _data_settings(sources, tokenizer)
-    data = Config.of(settings or {}, shortcuts).data
+    """Tokenize text into token shards in the folder `out`; repeating the call does nothing.
+
+    `settings` as in `train`. Raises `TokenloomError`.
+    """
+    data = Config.of(settings or {}, _data_settings(sources, tokenizer)).data
     with _data_progress(quiet) as progress:
         return prepare_shards(data, Path(out), progress=progress)
 
@@ -69,53 +73,55 @@ def train(
     settings: Settings | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Train a model on text and leave everything about it in the folder `out`; gives the headline figures.
+    """Train a model on text and write the run to the folder `out`; returns the summary of the run.
 
-    Settings come from `preset` (modern-xs), then the TOML file `config`, then `settings`, nested like the file:
-    `{"train": {"max_steps": 100}}`. Without a number of steps anywhere, `budget` ("5m", or seconds) fixes it, counted
-    from `started` (`time.time`; the call, if None); two minutes if that is not given either.
+    Settings are taken from `preset` (default: modern-xs), then the TOML file `config`, then `settings`, nested like
+    the file: `{"train": {"max_steps": 100}}`; later ones take precedence. Unless one of them sets `max_steps`, the
+    number of steps is chosen to fit `budget` ("5m", or seconds; default: two minutes), measured from `started` (in
+    seconds as given by `time.time`; default: now).
 
-    `init_from` names a model to go on from: weights, shape and tokenizer are its own, and `preset` counts for the rest
-    only. Raises `TokenloomError`.
+    `init_from` names a pretrained model to start from. It determines the architecture and the tokenizer; `preset` then
+    applies to the other settings only. Raises `TokenloomError`.
     """
     started = started or time.time()
-    wishes = [
+    overrides = [
         read_toml(Path(config)) if config else {},
         settings or {},
         _data_settings(sources, tokenizer),
         {"train": {"init_from": str(init_from)}} if init_from is not None else {},
     ]
-    layers = [read_preset(preset or DEFAULT_PRESET), *wishes]
-    chosen, notices = Config.of(*layers), []
-    if chosen.train.init_from is not None:
-        layers = [read_preset(preset) if preset else {}, *wishes]
-        chosen, notices = configure_init_from(chosen.train.init_from, layers[0], wishes)
+    layers = [read_preset(preset or DEFAULT_PRESET), *overrides]
+    resolved, notices = Config.of(*layers), []
+    if resolved.train.init_from is not None:
+        layers = [read_preset(preset) if preset else {}, *overrides]
+        resolved, notices = configure_init_from(resolved.train.init_from, layers[0], overrides)
     has_steps = any("max_steps" in layer.get("train", {}) for layer in layers)
     if budget is None and not has_steps:
         budget = DEFAULT_BUDGET
     deadline = started + parse_budget(str(budget)) if budget is not None else None
-    run = _new_run_folder(out, chosen)
+    run = _new_run_folder(out, resolved)
     with _display(quiet) as display, _data_progress(quiet) as progress:
         for notice in notices:
             display.notice(notice)
-        shards = prepare_cached(chosen.data, progress=progress)
-        return train_run(chosen, shards, run, deadline=deadline, display=display)
+        shards = prepare_cached(resolved.data, progress=progress)
+        return train_run(resolved, shards, run.path, deadline=deadline, display=display)
 
 
 def resume(run: str | Path | None = None, *, settings: Settings | None = None, quiet: bool = False) -> dict[str, Any]:
-    """Go on with a run (the newest one in runs/ if None) from its newest valid checkpoint, bit for bit.
+    """Resume a run (default: the newest one in runs/) from its newest valid checkpoint, bit for bit.
 
-    `settings` may change how training goes on (`{"train": {"max_steps": 2000}}`), not what is trained on what.
+    `settings` can change how training continues (`{"train": {"max_steps": 2000}}`), but not the model, the data or the
+    optimizer. Raises `TokenloomError`.
     """
-    folder = Path(run) if run is not None else _newest_run()
-    config = Config.of(read_run_config(folder).model_dump(), settings or {})
+    folder = RunFolder(Path(run)) if run is not None else _newest_run()
+    config = Config.of(folder.config().model_dump(), settings or {})
     with _display(quiet) as display, _data_progress(quiet) as progress:
         shards = _shards_of(folder) or prepare_cached(config.data, progress=progress)
-        return train_run(config, shards, folder, resume=True, display=display)
+        return train_run(config, shards, folder.path, resume=True, display=display)
 
 
 def evaluate(
-    model: str | Path | LoadedModel,
+    model: ModelReference,
     *sources: str | Path,
     stride: int | None = None,
     context: int | None = None,
@@ -125,23 +131,24 @@ def evaluate(
     settings: Settings | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """How well a model predicts a text: loss, perplexity, bits per byte, and what they were measured on.
+    """Evaluate a model on a text: loss, perplexity and bits per byte, with the settings they were computed with.
 
-    Without sources, the validation text of the model's run. `context` is the model's block size and `stride` the
-    context if not given; a smaller stride gives every token more to look back on, and takes longer. Beside the model's
-    figures stand the text's unigram entropy and what xz and zstd need, given the run's training text if there is one.
-    `settings` says how to read the sources: `{"data": {"text_key": "body"}}`. Raises `TokenloomError`.
+    The default text is the validation text of the model's run. `context` defaults to the model's block size and
+    `stride` to `context`; a smaller stride gives each token more context and takes longer. The baselines are the
+    unigram entropy of the text and its compressed size with xz and zstd, given the training text of the run, if any.
+    `settings` configures how sources are read: `{"data": {"text_key": "body"}}`. Raises `TokenloomError`.
     """
-    loaded = model if isinstance(model, LoadedModel) else load(model)
+    loaded = _load(model)
     runtime = choose_runtime(device, precision)
-    shards = _shards_of(loaded.path.parent.parent)  # RUN/checkpoints/step-…
+    run = RunFolder.of_checkpoint(loaded.path)
+    shards = _shards_of(run) if run else None
     if sources:
         data = Config.of(settings or {}, _data_settings(sources, None)).data
         text = read_text(data, loaded.tokenizer)
     elif shards is not None:
         text = text_of_split(shards.val, loaded.tokenizer)
     else:
-        raise UsageError(f"{loaded.path} does not belong to a run, so there is no validation text. Name a text.")
+        raise UsageError(f"{loaded.path} has no validation text, because it does not belong to a run. Name a text.")
     with progress_counter("evaluating", quiet) as progress, runtime.autocast():
         measured = measure(
             loaded.model.to(runtime.device),
@@ -168,7 +175,7 @@ def evaluate(
 
 
 def generate(
-    model: str | Path | LoadedModel,
+    model: ModelReference,
     prompt: str | Sequence[str] = "",
     *,
     max_new_tokens: int = 200,
@@ -180,12 +187,12 @@ def generate(
     precision: str = "fp32",
     quantize: str | None = None,
 ) -> list[list[TextCompletion]]:
-    """Continue each prompt `num_samples` times; the same seed gives the same text.
+    """Generate `num_samples` continuations of each prompt; the same seed gives the same text.
 
-    `quantize` "int8" rounds the weights: half the memory of bf16, and on a CPU the fastest for a single text. Raises
-    `TokenloomError`.
+    `quantize="int8"` quantizes the weights: half the memory of bf16, and the fastest choice for a single sequence on a
+    CPU. Raises `TokenloomError`.
     """
-    loaded = model if isinstance(model, LoadedModel) else load(model)
+    loaded = _load(model)
     return generate_text(
         for_decoding(loaded.model, choose_runtime(device, precision), quantize),
         loaded.tokenizer,
@@ -199,7 +206,7 @@ def generate(
 
 
 def inspect(
-    model: str | Path | LoadedModel,
+    model: ModelReference,
     text: str,
     *,
     top: int = 10,
@@ -208,13 +215,13 @@ def inspect(
     device: str = "auto",
     precision: str = "fp32",
 ) -> dict[str, Any]:
-    """What a model saw at each token of a text, and the loss that `evaluate` gives for it (section 5.1.2).
+    """Compute a model's prediction at each token of a text (section 5.1.2); the loss equals that of `evaluate`.
 
-    `tokens` holds id, text, bytes, log_probability (nats), probability, rank (1 is the likeliest), entropy (nats) and
-    the `top` likeliest tokens; the first token of a text is not among them, for nothing predicts it. Raises
-    `TokenloomError`.
+    `tokens` contains for each token its id, text, bytes, log_probability (nats), probability, rank (1 is the most
+    likely), entropy (nats) and the `top` most likely tokens. The first token of the text is not predicted and not
+    included. Raises `TokenloomError`.
     """
-    loaded = model if isinstance(model, LoadedModel) else load(model)
+    loaded = _load(model)
     runtime = choose_runtime(device, precision)
     ids = loaded.tokenizer.encode_array(text)
     with runtime.autocast():
@@ -224,8 +231,8 @@ def inspect(
 
 
 def compare(
-    a: str | Path | LoadedModel,
-    b: str | Path | LoadedModel,
+    a: ModelReference,
+    b: ModelReference,
     text: str,
     *,
     context: int | None = None,
@@ -233,88 +240,94 @@ def compare(
     device: str = "auto",
     precision: str = "fp32",
 ) -> dict[str, Any]:
-    """The same text under two models or two checkpoints: the loss of each, and where they differ.
+    """Compare two models or two checkpoints on the same text.
 
-    `models` holds the figures of A and B, each in its own context if none is given; `parts` the text token by token,
-    or word by word where their tokens differ; `words` those that B gained most on first, and lost most on last. A
-    difference is B's nats less A's. Raises `TokenloomError`.
+    `models` contains the figures of A and B, each with its own block size as context unless `context` is given;
+    `parts` the text token by token, or word by word if the tokenizers differ; `words` is sorted from the largest
+    improvement of B over A to the largest regression. A difference is B's nats minus A's. Raises `TokenloomError`.
     """
-    loaded = [model if isinstance(model, LoadedModel) else load(model) for model in (a, b)]
-    seen = [
+    loaded = [_load(model) for model in (a, b)]
+    inspections = [
         {"model": str(model.path)}
         | inspect(model, text, top=0, context=context, stride=stride, device=device, precision=precision)
         for model in loaded
     ]
-    return compare_inspected(text, *seen)
+    return compare_inspected(text, *inspections)
 
 
 def export(
-    model: str | Path | LoadedModel,
+    model: ModelReference,
     out: str | Path,
     *,
     format: str | None = None,
     license: str | None = None,
     quantization: str | None = None,
 ) -> list[str]:
-    """Hand a model on: hf (a folder for transformers), gguf (for llama.cpp), pth or book; gives what should be told.
+    """Export a model as hf (a folder for transformers), gguf (for llama.cpp), pth or book; returns notices.
 
-    Without a format, what the end of `out` says (.gguf, .pth), else hf. A gguf has its matrices in f32, f16 (if None)
-    or q8_0. Nothing is overwritten. Raises `TokenloomError`.
+    `format` defaults to that of the suffix of `out` (.gguf, .pth), otherwise hf. `quantization` is the data type of
+    the matrices in a gguf file: f32, f16 (default) or q8_0. Existing files are never overwritten. Raises
+    `TokenloomError`.
     """
-    loaded = model if isinstance(model, LoadedModel) else load(model)
+    loaded = _load(model)
     suffix = Path(out).suffix.lower()
-    guessed = "pth" if suffix in TORCH_SUFFIXES else "gguf" if suffix == GGUF else "hf"
-    return export_model(loaded, Path(out), format or guessed, license=license, quantization=quantization)
+    default_format = "pth" if suffix in TORCH_SUFFIXES else "gguf" if suffix == GGUF else "hf"
+    return export_model(loaded, Path(out), format or default_format, license=license, quantization=quantization)
+
+
+def _load(model: ModelReference) -> LoadedModel:
+    return model if isinstance(model, LoadedModel) else load(model)
 
 
 def _data_settings(sources: Sequence[str | Path], tokenizer: str | None) -> Settings:
-    """The shortcuts for [data], as a layer of settings."""
-    named = {"sources": [str(source) for source in sources]} if sources else {}
-    return {"data": named | ({"tokenizer": tokenizer} if tokenizer else {})}
+    """The arguments that set fields of [data]."""
+    values: dict[str, object] = {}
+    if sources:
+        values["sources"] = [str(source) for source in sources]
+    if tokenizer:
+        values["tokenizer"] = tokenizer
+    return {"data": values}
 
 
-def _new_run_folder(out: str | Path | None, config: Config) -> Path:
-    """A folder for a new run: the one asked for, if nothing is in it, or a free name in runs/."""
-    if out is not None:
-        folder = Path(out)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(
-                f"{folder} exists already. Choose another --out, or go on with it: tokenloom train --resume {folder}"
-            )
-        return folder
-    stem = (
-        Path(config.data.sources[0].removeprefix("hf:")).name.split(".")[0]
-        if config.data.sources[0] != "-"
-        else "stdin"
-    )
-    name = re.sub(r"[^\w-]+", "-", stem).strip("-") or "run"
-    numbered = (RUNS / (name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
-    return next(folder for folder in numbered if not folder.exists())
+def _new_run_folder(out: str | Path | None, config: Config) -> RunFolder:
+    """The folder `out`, which must not exist or be empty; by default a new one in runs/ named after the data."""
+    if out is None:
+        return RunFolder.new(RUNS, _run_name(config.data.sources[0]))
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(
+            f"{folder} exists already. Choose another --out, or resume it: tokenloom train --resume {folder}"
+        )
+    return RunFolder(folder)
 
 
-def _newest_run() -> Path:
-    runs = [config.parent for config in RUNS.glob(f"*/{CONFIG}")]
-    if not runs:
+def _run_name(source: str) -> str:
+    stem = "stdin" if source == "-" else Path(source.removeprefix("hf:")).name.split(".")[0]
+    return re.sub(r"[^\w-]+", "-", stem).strip("-") or "run"
+
+
+def _newest_run() -> RunFolder:
+    run = RunFolder.newest(RUNS)
+    if run is None:
         raise CheckpointError(f"there is no run in {RUNS}/ to resume. Name one: tokenloom train --resume RUN")
-    return max(runs, key=lambda run: (run / CONFIG).stat().st_mtime)
+    return run
 
 
-def _shards_of(run: Path) -> Shards | None:
-    """The token shards that a run was trained on, if it is one and they are still there."""
-    identity = run / IDENTITY
-    if not identity.exists():
+def _shards_of(run: RunFolder) -> Shards | None:
+    """The token shards that a run was trained on; None if they were moved, deleted or replaced."""
+    identity = run.identity()
+    if identity is None or identity.shards is None:
         return None
-    saved = json.loads(identity.read_text())
     try:
-        shards = open_shards(saved["shards"])
+        shards = open_shards(identity.shards)
     except TokenloomError:
         return None
-    return shards if shards.fingerprint == saved["dataset"] else None
+    return shards if shards.fingerprint == identity.dataset else None
 
 
 def _display(quiet: bool) -> QuietDisplay | TrainingDisplay:
     return QuietDisplay() if quiet else TrainingDisplay()
 
 
-def _data_progress(quiet: bool) -> contextlib.AbstractContextManager[Any]:
+def _data_progress(quiet: bool) -> contextlib.AbstractContextManager[PreparationProgress | None]:
     return contextlib.nullcontext() if quiet else progress_bar()
