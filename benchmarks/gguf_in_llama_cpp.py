@@ -18,8 +18,8 @@ from llama_cpp import Llama
 
 import tokenloom as tl
 from tokenloom.config import Config
-from tokenloom.generation.sampling import SamplingParams
 from tokenloom.model import build
+from tokenloom.sampling_params import SamplingParams
 from tokenloom.weights.load import LoadedModel
 
 PROMPT = "Every effort moves you"

@@ -18,7 +18,7 @@ _MODULES = {
     "Config": "tokenloom.config",
     "GPT2": "tokenloom.model",
     "Modern": "tokenloom.model",
-    "SamplingParams": "tokenloom.generation.sampling",
+    "SamplingParams": "tokenloom.sampling_params",
     "TokenloomError": "tokenloom.errors",
     "compare": "tokenloom.api",
     "evaluate": "tokenloom.api",
@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from tokenloom.config import Config
     from tokenloom.data.tokenizers import load_tokenizer
     from tokenloom.errors import TokenloomError
-    from tokenloom.generation.sampling import SamplingParams
     from tokenloom.model import GPT2, Modern
+    from tokenloom.sampling_params import SamplingParams
     from tokenloom.weights.load import load
 
 

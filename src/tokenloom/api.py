@@ -23,11 +23,11 @@ from tokenloom.evaluation.loss import measure
 from tokenloom.evaluation.text import read_text, text_of_split
 from tokenloom.evaluation.tokens import inspect_tokens
 from tokenloom.generation.inference_weights import for_decoding
-from tokenloom.generation.sampling import SamplingParams
 from tokenloom.generation.text import TextCompletion, generate_text
 from tokenloom.reporting.console import QuietDisplay, TrainingDisplay, progress_bar, progress_counter
 from tokenloom.reporting.progress import PreparationProgress
 from tokenloom.run_folder import RunFolder
+from tokenloom.sampling_params import SamplingParams
 from tokenloom.training.budget import parse_budget
 from tokenloom.training.init_from import configure_init_from
 from tokenloom.training.run import train_run

@@ -6,7 +6,7 @@ import torch
 
 from tokenloom.errors import UsageError, WeightsError
 from tokenloom.generation.engine import Completion, Engine, collect, generate, make_generator
-from tokenloom.generation.sampling import SamplingParams
+from tokenloom.sampling_params import SamplingParams
 
 BLOCK_SIZE = 16  # as in conftest.py
 PROMPTS = [[5], [1, 2, 3], [9, 8, 7, 6, 5, 4, 3], [1, 2, 3], list(range(40))]

@@ -7,7 +7,7 @@ from tokenloom.compute.runtime import choose_runtime
 from tokenloom.errors import UsageError
 from tokenloom.generation.engine import collect, generate
 from tokenloom.generation.inference_weights import for_decoding
-from tokenloom.generation.sampling import SamplingParams
+from tokenloom.sampling_params import SamplingParams
 
 IDS = torch.arange(30).view(2, 15)
 GREEDY = SamplingParams(temperature=0.0)

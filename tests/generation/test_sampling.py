@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from tokenloom.errors import UsageError
 from tokenloom.generation.sampling import (
-    SamplingParams,
     apply_temperature,
     keep_min_p,
     keep_top_k,
@@ -19,6 +18,7 @@ from tokenloom.generation.sampling import (
     sample_from_probabilities,
     sample_tokens,
 )
+from tokenloom.sampling_params import SamplingParams
 
 GREEDY = SamplingParams(temperature=0)
 # CHAPTER 5, "Temperature": closer every effort forward inches moves pizza toward you.

@@ -11,10 +11,10 @@ from torch import nn
 from tokenloom.config import ModelConfig
 from tokenloom.data.tokenizers import load_tokenizer
 from tokenloom.errors import UsageError
-from tokenloom.generation.sampling import SamplingParams
 from tokenloom.generation.text import TextCompletion, TextStream, generate_text, stream_text
 from tokenloom.model.attention import KVCache
 from tokenloom.model.gpt2 import GPT2
+from tokenloom.sampling_params import SamplingParams
 
 GREEDY = SamplingParams(temperature=0)
 BYTES = load_tokenizer("byte")  # a token for each byte, and 256 for the end of a text

@@ -8,8 +8,8 @@ import torch
 from tokenloom.config import ModelConfig
 from tokenloom.data.tokenizers import load_tokenizer
 from tokenloom.generation.engine import collect, generate
-from tokenloom.generation.sampling import SamplingParams
 from tokenloom.model.gpt2 import GPT2
+from tokenloom.sampling_params import SamplingParams
 from tokenloom.weights.export import export_model
 from tokenloom.weights.folder import read_folder
 from tokenloom.weights.load import LoadedModel, load

@@ -78,7 +78,7 @@ def ours(folder: str, batch: int, precision: str) -> dict[str, Any]:
     from tokenloom.compute.runtime import choose_runtime
     from tokenloom.generation.engine import collect, generate
     from tokenloom.generation.inference_weights import for_decoding
-    from tokenloom.generation.sampling import SamplingParams
+    from tokenloom.sampling_params import SamplingParams
     from tokenloom.weights.load import load
 
     runtime = choose_runtime("cpu", "bf16" if precision == "int8" else precision)

@@ -8,8 +8,9 @@ from torch import Tensor
 from tokenloom.book.data import BookTokenizer, text_to_token_ids, token_ids_to_text
 from tokenloom.evaluation.loss import evaluating
 from tokenloom.generation.engine import Engine
-from tokenloom.generation.sampling import SamplingParams, sample_tokens
+from tokenloom.generation.sampling import sample_tokens
 from tokenloom.model.gpt2 import GPT2
+from tokenloom.sampling_params import SamplingParams
 
 
 def generate_text_simple(model: GPT2, idx: Tensor, max_new_tokens: int, context_size: int) -> Tensor:

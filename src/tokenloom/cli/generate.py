@@ -73,8 +73,8 @@ def generate(
     """
     from tokenloom.compute.runtime import choose_runtime
     from tokenloom.generation.inference_weights import for_decoding
-    from tokenloom.generation.sampling import SamplingParams
     from tokenloom.generation.text import stream_text
+    from tokenloom.sampling_params import SamplingParams
 
     sampling = SamplingParams(temperature, top_k, top_p, min_p, repetition_penalty)
     if num_samples < 1:

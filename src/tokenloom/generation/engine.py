@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from tokenloom.config import ModelConfig
 from tokenloom.errors import UsageError, WeightsError
 from tokenloom.evaluation.loss import evaluating
-from tokenloom.generation.sampling import SamplingParams, sample_tokens
+from tokenloom.generation.sampling import sample_tokens
 from tokenloom.model.attention import KVCache
+from tokenloom.sampling_params import SamplingParams
 
 FinishReason = Literal["stop", "length"]
 

@@ -9,59 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from tokenloom.errors import UsageError
-
-# Smaller ones overflow float32 when logits are divided by them; 0 says what they mean.
-SMALLEST_TEMPERATURE = 1e-6
-
-
-@dataclass(frozen=True)
-class SamplingParams:
-    """How the next token is chosen; raises `UsageError` for a value out of range."""
-
-    temperature: float = 0.8
-    """Sharpness of the choice: 0 takes the likeliest token, 1 the model's own probabilities, more is wilder."""
-    top_k: int | None = None
-    """Choose among this many likeliest tokens only."""
-    top_p: float | None = None
-    """Choose among the fewest likeliest tokens that together have this probability."""
-    min_p: float | None = None
-    """Choose among tokens at least this many times as likely as the likeliest one."""
-    repetition_penalty: float = 1.0
-    """Make tokens that have already been seen less likely by this factor (above 1)."""
-
-    def __post_init__(self) -> None:
-        # Written so that NaN, for which every comparison is false, is refused too.
-        _refuse_unless(
-            self.temperature == 0 or SMALLEST_TEMPERATURE <= self.temperature < math.inf,
-            f"temperature must be 0 (always the likeliest token) or at least {SMALLEST_TEMPERATURE:g}, "
-            f"got {self.temperature}. Try 0.8.",
-        )
-        _refuse_unless(
-            self.top_k is None or self.top_k >= 1,
-            f"top_k must be at least 1, got {self.top_k}. Leave it out to choose among all tokens.",
-        )
-        _refuse_unless(
-            self.top_p is None or 0 < self.top_p <= 1,
-            f"top_p must be above 0 and at most 1, got {self.top_p}. Leave it out to choose among all tokens.",
-        )
-        _refuse_unless(
-            self.min_p is None or 0 <= self.min_p <= 1,
-            f"min_p must lie between 0 and 1, got {self.min_p}. Leave it out to choose among all tokens.",
-        )
-        _refuse_unless(
-            0 < self.repetition_penalty < math.inf,
-            f"repetition_penalty must be above 0, got {self.repetition_penalty}. Use 1 for none.",
-        )
-
-    @property
-    def is_greedy(self) -> bool:
-        return self.temperature == 0
+from tokenloom.sampling_params import SamplingParams
 
 
 def sample_tokens(
@@ -140,8 +92,3 @@ def _penalized(logits: Tensor, sampling: SamplingParams, seen: Tensor | None) ->
         return logits
     assert seen is not None, "a repetition penalty needs the tokens seen so far"
     return penalize_repetition(logits, seen, sampling.repetition_penalty)
-
-
-def _refuse_unless(condition: bool, message: str) -> None:
-    if not condition:
-        raise UsageError(message)

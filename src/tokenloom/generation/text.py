@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tokenloom.data.tokenizers import Tokenizer
 from tokenloom.errors import UsageError
 from tokenloom.generation.engine import CachedModel, Engine, FinishReason
-from tokenloom.generation.sampling import SamplingParams
+from tokenloom.sampling_params import SamplingParams
 
 
 @dataclass(frozen=True)

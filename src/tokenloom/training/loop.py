@@ -20,10 +20,10 @@ from tokenloom.data.batches import Batches
 from tokenloom.data.tokenizers import Tokenizer
 from tokenloom.errors import Interrupted, TrainingError
 from tokenloom.evaluation.loss import Measurement, TokenReader, measure
-from tokenloom.generation.sampling import SamplingParams
 from tokenloom.generation.text import generate_text
 from tokenloom.model import Model
 from tokenloom.reporting.console import Display
+from tokenloom.sampling_params import SamplingParams
 from tokenloom.training.deadline import WORTH_IT, Deadline
 from tokenloom.training.interrupt import StopRequest
 from tokenloom.training.metrics_log import MetricsLog
