@@ -87,7 +87,7 @@ MISTAKES = [
     (["train", "good.txt", "--device", "gpu", *SHORT], 2, 'device "gpu" is not supported'),
     (["train", "god.txt", *SHORT], 1, "good.txt"),
     (["train", "tinyshakespear", *SHORT], 1, "tinyshakespeare"),
-    (["train", "nothing", *SHORT], 1, "holds nothing to read"),
+    (["train", "nothing", *SHORT], 1, "contains no supported file"),
     (["train", "*.nope", *SHORT], 1, "matches nothing"),
     (["train", "odd.xyz", *SHORT], 1, "odd.xyz"),
     (["train", "empty.txt", *SHORT], 1, "empty"),

@@ -8,7 +8,7 @@ from tokenloom.data.prepare import prepare
 from tokenloom.data.shards import open_shards
 from tokenloom.data.tokenizers import load_tokenizer, make_tokenizer
 from tokenloom.data.tokenizers.added_tokens import AddedTokens, with_added
-from tokenloom.data.tokenizers.chunking import stretches
+from tokenloom.data.tokenizers.chunking import split_into_chunks
 from tokenloom.errors import DataError, TokenizerError
 
 ADDED = ["<|user|>", "<|user|>s", "[very: long token]"]
@@ -20,9 +20,9 @@ LEARNED = ["all work and no play <|user|> makes Jack a dull boy. "] * 20
 def base(request, tmp_path):
     if request.param != "json":
         return make_tokenizer(request.param, LEARNED)
-    make_tokenizer("bpe:300", LEARNED).save(tmp_path / "theirs")
-    (tmp_path / "theirs" / "tokenizer_config.json").unlink()
-    return load_tokenizer(tmp_path / "theirs")
+    make_tokenizer("bpe:300", LEARNED).save(tmp_path / "other")
+    (tmp_path / "other" / "tokenizer_config.json").unlink()
+    return load_tokenizer(tmp_path / "other")
 
 
 def test_added_tokens_are_found_whole_and_the_others_stay(base):
@@ -67,7 +67,7 @@ def test_a_vocabulary_is_learned_from_what_lies_between_them():
 
 def test_long_text_is_never_cut_inside_one():
     text = "word [very: long token]" * 40_000
-    pieces = list(stretches([text], ADDED))
+    pieces = list(split_into_chunks([text], ADDED))
     assert len(pieces) > 1
     tokenizer = with_added(make_tokenizer("gpt2"), ADDED)
     joined = np.concatenate([tokenizer.encode_array(piece) for piece in pieces])

@@ -161,7 +161,7 @@ def test_ranks_share_the_batch_of_a_single_process(order, world_size):
 
 
 def test_a_batch_that_does_not_divide_over_the_ranks_is_our_own_mistake():
-    with pytest.raises(AssertionError, match="divides over the ranks"):
+    with pytest.raises(AssertionError, match="divisible by the world size"):
         batches_of().batch(0, 0, 3)
 
 

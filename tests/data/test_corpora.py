@@ -116,7 +116,7 @@ def test_a_download_with_other_content_is_refused_and_not_kept(mirror: Mirror) -
 
 
 def test_a_missing_page_says_its_status_and_what_to_do(mirror: Mirror) -> None:
-    with pytest.raises(DataError, match=r"answered 404\. Put tinyshakespeare\.txt into a folder"):
+    with pytest.raises(DataError, match=r"returned status 404\. Put tinyshakespeare\.txt into a folder"):
         corpus_file("tinyshakespeare")
 
 

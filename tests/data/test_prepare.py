@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -17,8 +18,8 @@ import psutil
 import pytest
 
 from tokenloom.config import DataConfig
-from tokenloom.data import encoding
-from tokenloom.data import prepare as preparing
+from tokenloom.data import prepare as prepare_module
+from tokenloom.data import shard_jobs, worker_pool
 from tokenloom.data.prepare import prepare, prepare_cached
 from tokenloom.data.shards import Shards, Split, open_shards
 from tokenloom.data.tokenizers import ENDOFTEXT, load_tokenizer, make_tokenizer
@@ -53,7 +54,7 @@ def corpus(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "SHARD_BYTES", 100)
+    monkeypatch.setattr(shard_jobs, "SHARD_BYTES", 100)
 
 
 def test_the_verdict_gives_the_books_counts(texts_folder: Path, tmp_path: Path) -> None:
@@ -92,10 +93,10 @@ def test_shards_and_processes_do_not_change_the_tokens(
     tokenizer: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = prepare(config(corpus, tokenizer=tokenizer, workers=1), tmp_path / "whole")
-    monkeypatch.setattr(encoding, "SHARD_BYTES", 100)
+    monkeypatch.setattr(shard_jobs, "SHARD_BYTES", 100)
     many = prepare(config(corpus, tokenizer=tokenizer, workers=2), tmp_path / "many")
     prepare(config(corpus, tokenizer=tokenizer, workers=1), tmp_path / "again")
-    assert len(many.meta["splits"]["train"]["shards"]) > 5
+    assert len(many.meta.splits["train"].shards) > 5
     assert (ids(many.train), ids(many.val)) == (ids(whole.train), ids(whole.val))
     assert many.train.document_ends().tolist() == whole.train.document_ends().tolist()
     assert contents(tmp_path / "many") == contents(tmp_path / "again")
@@ -106,7 +107,7 @@ def test_one_long_text_in_many_shards_is_encoded_as_a_whole(shakespeare: str, tm
     line = " ".join(shakespeare.split()) * 3
     (tmp_path / "line.txt").write_text(line, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoding, "SHARD_BYTES", 300_000)
+        patch.setattr(shard_jobs, "SHARD_BYTES", 300_000)
         shards = prepare(config(tmp_path / "line.txt", tokenizer="gpt2", val_fraction=0.2), tmp_path / "out")
     gpt2, boundary = load_tokenizer("gpt2"), int(len(line) * (1 - 0.2))
     assert np.array_equal(shards.train.read(0, len(shards.train)), gpt2.encode_array(line[:boundary]))
@@ -120,7 +121,7 @@ def test_one_file_and_many_give_the_same_documents(corpus: Path, tmp_path: Path)
     one = prepare(config(tmp_path / "all.jsonl", text_key="body"), tmp_path / "one")
     many = prepare(config(corpus), tmp_path / "many")
     assert one.fingerprint == many.fingerprint
-    assert one.meta["sources"] != many.meta["sources"]
+    assert one.meta.sources != many.meta.sources
 
 
 def test_documents_stay_on_their_side_when_files_are_added(corpus: Path, tmp_path: Path) -> None:
@@ -144,7 +145,7 @@ def test_a_learned_tokenizer_sees_training_text_only(corpus: Path, tmp_path: Pat
 
 
 def test_a_tokenizer_learns_from_a_bounded_part_of_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparing, "SAMPLE_CHARACTERS", 100)
+    monkeypatch.setattr(prepare_module, "TOKENIZER_TRAINING_CHARACTERS", 100)
     for name in "abc":
         (tmp_path / f"{name}.txt").write_text(name * 5_000 + name.upper())
     shards = prepare(config(*sorted(tmp_path.glob("*.txt")), tokenizer="char", val_fraction=0), tmp_path / "out")
@@ -169,17 +170,15 @@ def test_repaired_bytes_are_counted(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"a\xffb\xfe\xfec")
     shards = prepare(config(tmp_path / "a.txt", encoding_errors="replace", val_fraction=0), tmp_path / "out")
     assert text(shards) == "a\ufffdb\ufffd\ufffdc"
-    assert shards.meta["replaced"] == 3
+    assert shards.meta.replaced == 3
 
 
 def test_meta_tells_the_sources_by_hash(corpus: Path, tmp_path: Path) -> None:
-    import hashlib
-
     shards = prepare(config(corpus), tmp_path / "out")
-    for source in shards.meta["sources"]:
-        assert source["sha256"] == hashlib.sha256(Path(source["name"]).read_bytes()).hexdigest()
-        assert source["bytes"] == Path(source["name"]).stat().st_size
-    assert len(shards.meta["sources"]) == 40
+    for source in shards.meta.sources:
+        assert source.sha256 == hashlib.sha256(Path(source.name).read_bytes()).hexdigest()
+        assert source.bytes == Path(source.name).stat().st_size
+    assert len(shards.meta.sources) == 40
 
 
 def test_the_same_call_again_does_nothing_and_says_so(corpus: Path, tmp_path: Path) -> None:
@@ -203,10 +202,10 @@ def test_touched_or_copied_text_is_still_the_same(corpus: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"tokenizer": "gpt2"}, "they were made with tokenizer 'byte', not 'gpt2'"),
-        ({"val_fraction": 0.2}, "they were made with val_fraction 0.1, not 0.2"),
-        ({"encoding_errors": "replace"}, "they were made with encoding_errors 'strict', not 'replace'"),
-        ({"endoftext": "refuse"}, "they were made with endoftext 'token', not 'refuse'"),
+        ({"tokenizer": "gpt2"}, "they were prepared with tokenizer 'byte', not 'gpt2'"),
+        ({"val_fraction": 0.2}, "they were prepared with val_fraction 0.1, not 0.2"),
+        ({"encoding_errors": "replace"}, "they were prepared with encoding_errors 'strict', not 'replace'"),
+        ({"endoftext": "refuse"}, "they were prepared with endoftext 'token', not 'refuse'"),
     ],
 )
 def test_other_shards_are_never_overwritten(change: dict, says: str, corpus: Path, tmp_path: Path) -> None:
@@ -214,7 +213,7 @@ def test_other_shards_are_never_overwritten(change: dict, says: str, corpus: Pat
     before = contents(tmp_path / "out")
     with pytest.raises(DataError) as caught:
         prepare(config(corpus, **change), tmp_path / "out")
-    assert f"{tmp_path / 'out'} holds other token shards: {says}. Choose another --out" in str(caught.value)
+    assert f"{tmp_path / 'out'} contains other token shards: {says}. Choose another --out" in str(caught.value)
     assert contents(tmp_path / "out") == before
 
 
@@ -222,10 +221,10 @@ def test_shards_of_changed_text_are_never_overwritten(corpus: Path, tmp_path: Pa
     prepare(config(corpus), tmp_path / "out")
     content = (corpus / "03.txt").read_bytes()
     (corpus / "03.txt").write_bytes(content.swapcase())
-    with pytest.raises(DataError, match=r"03\.txt is not what they were made of"):
+    with pytest.raises(DataError, match=r"03\.txt has changed since"):
         prepare(config(corpus), tmp_path / "out")
     (corpus / "new.txt").write_text("new")
-    with pytest.raises(DataError, match="they were made of 40 sources, not 41"):
+    with pytest.raises(DataError, match="they were prepared from 40 sources, not 41"):
         prepare(config(corpus), tmp_path / "out")
 
 
@@ -238,6 +237,17 @@ def test_a_folder_or_file_of_something_else_is_never_overwritten(corpus: Path, t
     assert len(list(corpus.iterdir())) == 40
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs on this platform")
+def test_nothing_beside_the_output_folder_is_opened(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "data" / "out"
+    out.parent.mkdir()
+    os.mkfifo(out.parent / "fifo")  # opening it would block forever
+    (out.parent / "broken").symlink_to("nowhere")
+    (out.parent / "unreadable").touch(mode=0)
+    assert prepare(config(corpus), out).path == out
+
+
 def test_an_empty_folder_may_be_filled_and_a_deep_one_is_made(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for out in (tmp_path / "empty", tmp_path / "not" / "yet" / "there"):
@@ -247,16 +257,16 @@ def test_an_empty_folder_may_be_filled_and_a_deep_one_is_made(corpus: Path, tmp_
 def test_damaged_shards_are_refused_not_redone(corpus: Path, tmp_path: Path) -> None:
     prepare(config(corpus), tmp_path / "out")
     (tmp_path / "out/train/tokens-00000.bin").unlink()
-    with pytest.raises(DataError, match="are damaged"):
+    with pytest.raises(DataError, match="are corrupt"):
         prepare(config(corpus), tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("content", "options", "says"),
     [
-        (b"", {}, "all of it is empty"),
-        (b"\xef\xbb\xbf", {}, "all of it is empty"),
-        (b"", {"val_fraction": 0}, "all of it is empty"),
+        (b"", {}, "all documents are empty"),
+        (b"\xef\xbb\xbf", {}, "all documents are empty"),
+        (b"", {"val_fraction": 0}, "all documents are empty"),
         (b"ab\xff", {}, "byte 0xff at offset 2"),
         (b"ab", {"tokenizer": "gtp2"}, "Did you mean gpt2?"),
         (b"ab", {"tokenizer": "bpe:5"}, "too small"),
@@ -296,9 +306,32 @@ def test_text_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
         if what == "encoding":
             (tmp_path / "a.txt").write_text("longer " * 2_000)
 
-    with pytest.raises(DataError, match=r"a\.txt changed while the text was read"):
+    with pytest.raises(DataError, match=r"a\.txt changed while it was read"):
         prepare(config(tmp_path / "a.txt"), tmp_path / "out", progress=meddle)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_format_on_disk_has_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cache key, fingerprint and meta.json as the first version wrote them: prepared caches stay valid."""
+    golden = {
+        "byte": (
+            "83819ea0a1322e5465dfe725e2ebeefb",
+            "c052e0a298ba0a5d20e266b3b33fd1d48b250d359fe196f98ced6b26ee3fea4a",
+        ),
+        "char": (
+            "2805732eff68c1f4c2653731ef668e21",
+            "f6675ed874c058787ab41bd1c1b16febd683f33d1903150acaa89d5e5060e201",
+        ),
+        "gpt2": (
+            "d2c5ebc787435a3f88112a86c214343c",
+            "fbb2b774f4ed48400076ba702b2fea9e851f18ca8ecfe9f4dcb39ee935d974d8",
+        ),
+    }
+    content = "It's a fine day, isn't it? Schöne Grüße! 1,234\n" * 40
+    for tokenizer, expected in golden.items():
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+        folder = prepare_cached(config("-", tokenizer=tokenizer), tmp_path).path
+        assert (folder.name, hashlib.sha256((folder / "meta.json").read_bytes()).hexdigest()) == expected
 
 
 def test_progress_tells_what_and_how_far(corpus: Path, tmp_path: Path) -> None:
@@ -306,7 +339,7 @@ def test_progress_tells_what_and_how_far(corpus: Path, tmp_path: Path) -> None:
     prepare(config(corpus, tokenizer="char"), tmp_path / "out", progress=lambda *step: told.append(step))
     total = sum(file.stat().st_size for file in corpus.iterdir())
     assert [what for what, *_ in told if what == "encoding"]
-    assert {"looking at the text", "learning the tokenizer", "encoding"} == {what for what, *_ in told}
+    assert {"scanning the text", "training the tokenizer", "encoding"} == {what for what, *_ in told}
     encoding_steps = [done for what, done, _ in told if what == "encoding"]
     assert encoding_steps == sorted(encoding_steps)
     assert encoding_steps[-1] == total
@@ -323,7 +356,7 @@ def test_standard_input_is_a_single_text(tmp_path: Path, monkeypatch: pytest.Mon
     feed(b"ten letter" * 10)
     assert prepare(config("-"), tmp_path / "out").already_prepared
     feed(b"ten LETTER" * 10)
-    with pytest.raises(DataError, match="standard input is not what they were made of"):
+    with pytest.raises(DataError, match="standard input has changed since"):
         prepare(config("-"), tmp_path / "out")
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(DataError, match="no standard input"):
@@ -371,11 +404,11 @@ def test_shards_as_a_source_are_opened_as_they_stand(corpus: Path, tmp_path: Pat
         opened = prepare_cached(config(tmp_path / "out", tokenizer=tokenizer), tmp_path / "cache")
         assert (opened.path, opened.fingerprint, opened.already_prepared) == (made.path, made.fingerprint, True)
     for other in ("gpt2", "char", "bpe:300"):
-        with pytest.raises(DataError, match=f"were made with tokenizer byte, not {other}"):
+        with pytest.raises(DataError, match=f"were prepared with tokenizer byte, not {other}"):
             prepare_cached(config(tmp_path / "out", tokenizer=other), tmp_path / "cache")
-    with pytest.raises(DataError, match="cannot be mixed with other sources"):
+    with pytest.raises(DataError, match="cannot be combined with other sources"):
         prepare_cached(config(tmp_path / "out", corpus), tmp_path / "cache")
-    with pytest.raises(DataError, match="is a folder of token shards already"):
+    with pytest.raises(DataError, match="is already a folder of token shards"):
         prepare(config(tmp_path / "out"), tmp_path / "another")
 
 
@@ -391,8 +424,8 @@ def test_two_calls_at_once_prepare_once(corpus: Path, tmp_path: Path) -> None:
 SLOW = """
 import signal, sys, time
 from tokenloom.config import DataConfig
-from tokenloom.data import encoding, prepare
-encoding.SHARD_BYTES = 20_000
+from tokenloom.data import prepare, shard_jobs
+shard_jobs.SHARD_BYTES = 20_000
 def wait(what, done, total):
     if what == "encoding" and done == total:
         print("read", flush=True)
@@ -416,9 +449,9 @@ def interrupted(corpus: Path, out: Path, number: signal.Signals) -> subprocess.P
     call = subprocess.Popen(
         [sys.executable, "-c", SLOW, str(corpus), str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    receipts = out.with_name(f".{out.name}.partial") / encoding.RECEIPTS
+    finished = out.with_name(f".{out.name}.partial") / shard_jobs.FINISHED_FOLDER
     give_up = time.monotonic() + 60
-    while len(list(receipts.glob("*.json"))) < 3:
+    while len(list(finished.glob("*.json"))) < 3:
         assert call.poll() is None, call.communicate()
         assert time.monotonic() < give_up
         time.sleep(0.01)
@@ -434,7 +467,7 @@ def interrupted(corpus: Path, out: Path, number: signal.Signals) -> subprocess.P
 def test_a_killed_call_is_taken_up_where_it_was(
     long_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoding, "SHARD_BYTES", 20_000)
+    monkeypatch.setattr(shard_jobs, "SHARD_BYTES", 20_000)
     call = interrupted(long_corpus, tmp_path / "out", signal.SIGKILL)
     call.communicate()
     assert not (tmp_path / "out").exists()
@@ -458,7 +491,7 @@ def test_ctrl_c_stops_every_process_and_keeps_what_is_finished(long_corpus: Path
     assert stderr.rstrip().endswith("KeyboardInterrupt")
     assert stderr.count("Traceback") == 1  # the parent's own, which the command line keeps quiet
     assert not (tmp_path / "out").exists()
-    assert list((tmp_path / ".out.partial" / "receipts").glob("*.json"))
+    assert list((tmp_path / ".out.partial" / "finished").glob("*.json"))
 
 
 def test_an_interruption_before_anything_is_finished_leaves_nothing(corpus: Path, tmp_path: Path) -> None:
@@ -473,13 +506,13 @@ def test_an_interruption_before_anything_is_finished_leaves_nothing(corpus: Path
 def _leave_partial(corpus: Path, out: Path) -> Path:
     """As after a kill: every shard finished, nothing put in its place."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparing, "finish_shards", _interrupt)
+        patch.setattr(prepare_module, "finish_shards", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             prepare(config(corpus, workers=1), out)
     return out.with_name(f".{out.name}.partial")
 
 
-def _interrupt(*_: object) -> None:
+def _interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -499,7 +532,7 @@ def test_half_written_shards_are_not_reused(
     partial = _leave_partial(corpus, tmp_path / "out")
     for file in (partial / "train").glob(pattern):
         file.write_bytes(content)
-    (partial / "receipts" / "val-00000.json").write_bytes(b"{")
+    (partial / "finished" / "val-00000.json").write_bytes(b"{")
     (partial / "train" / "tokens-00000.999.tmp").touch()
     prepare(config(corpus), tmp_path / "out").verify()
     assert contents(tmp_path / "out") == contents(prepare(config(corpus), tmp_path / "fresh").path)
@@ -508,8 +541,8 @@ def test_half_written_shards_are_not_reused(
 def test_a_worker_that_dies_is_reported(
     corpus: Path, tmp_path: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoding, "CHILD", "import sys; sys.exit(7)")
-    with pytest.raises(DataError, match="has ended with status 7; it may have run out of memory"):
+    monkeypatch.setattr(worker_pool, "WORKER_CODE", "import sys; sys.exit(7)")
+    with pytest.raises(DataError, match="exited with status 7; it may have run out of memory"):
         prepare(config(corpus, workers=2), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
 
@@ -517,8 +550,8 @@ def test_a_worker_that_dies_is_reported(
 def test_a_script_without_a_guard_prepares_in_parallel(corpus: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys\nfrom tokenloom.config import DataConfig\nfrom tokenloom.data import encoding\n"
-        "from tokenloom.data.prepare import prepare\nencoding.SHARD_BYTES = 100\n"
+        "import sys\nfrom tokenloom.config import DataConfig\nfrom tokenloom.data import shard_jobs\n"
+        "from tokenloom.data.prepare import prepare\nshard_jobs.SHARD_BYTES = 100\n"
         "prepare(DataConfig(sources=(sys.argv[1],), tokenizer='byte', workers=2), sys.argv[2])\nprint('once')\n"
     )
     command = [sys.executable, str(script), str(corpus), str(tmp_path / "out")]

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from written_shards import write_shards
 
 from tokenloom.data import shards
-from tokenloom.data.shards import Shards, open_shards, token_dtype, write_shards
+from tokenloom.data.shards import Shards, open_shards
+from tokenloom.data.shards_meta import token_dtype
 from tokenloom.data.tokenizers import Tokenizer, load_tokenizer, make_tokenizer
 from tokenloom.errors import DataError
 
@@ -72,7 +74,7 @@ def test_any_reading_equals_the_same_slice_of_the_whole(
 def test_more_shards_than_may_be_mapped_at_once_are_read(
     byte: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "_MAPPED_AT_ONCE", 3)
+    monkeypatch.setattr(shards, "_MAX_MAPPED_SHARDS", 3)
     ids = np.arange(200, dtype=np.uint32)
     train = write_shards(tmp_path / "shards", byte, train=[ids], shard_tokens=7).train
     for start in (0, 150, 3, 70, 199, 0):
@@ -142,7 +144,7 @@ def test_a_flipped_bit_is_found_by_verify(name: str, small: Shards) -> None:
     data = bytearray((small.path / name).read_bytes())
     data[0] ^= 1
     (small.path / name).write_bytes(data)
-    with pytest.raises(DataError, match=f"{name} is not what was written"):
+    with pytest.raises(DataError, match=f"the sha256 of {name} differs"):
         open_shards(small.path).verify()
 
 
@@ -163,14 +165,14 @@ def test_a_damaged_meta_json_is_refused(key: str, value: object, small: Shards) 
         (small.path / "meta.json").write_text(json.dumps(damaged))
         if key in ("fingerprint", "request", "sources") and key in damaged:
             continue
-        with pytest.raises(DataError, match=r"are damaged: meta\.json"):
+        with pytest.raises(DataError, match=r"are corrupt: meta\.json"):
             open_shards(small.path)
 
 
 def test_another_version_is_refused_by_number(small: Shards) -> None:
     meta = json.loads((small.path / "meta.json").read_text(encoding="utf-8"))
     (small.path / "meta.json").write_text(json.dumps({**meta, "version": 2}))
-    with pytest.raises(DataError, match="of version 2, this is for 1"):
+    with pytest.raises(DataError, match="have format version 2; this version of tokenloom reads version 1"):
         open_shards(small.path)
 
 
@@ -183,10 +185,10 @@ def test_what_is_no_folder_of_shards_is_refused(tmp_path: Path) -> None:
 
 def test_shards_without_their_tokenizer_are_refused(small: Shards, byte: Tokenizer) -> None:
     shutil.rmtree(small.path / "tokenizer")
-    with pytest.raises(DataError, match="have lost their tokenizer"):
+    with pytest.raises(DataError, match="the tokenizer of token shards .* cannot be loaded"):
         _ = open_shards(small.path).tokenizer
     make_tokenizer("char", ["abc"]).save(small.path / "tokenizer")
-    with pytest.raises(DataError, match="not the one that made its tokens"):
+    with pytest.raises(DataError, match="not the one that encoded the tokens"):
         _ = open_shards(small.path).tokenizer
 
 

@@ -16,8 +16,8 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tokenloom.data import compression, readers
-from tokenloom.data.readers import Reading
+from tokenloom.data import decompression, readers
+from tokenloom.data.documents import ReadOptions, ReadState
 from tokenloom.data.sources import find_sources, read_documents
 from tokenloom.errors import DataError, MissingExtraError
 
@@ -29,7 +29,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def texts(*names: str | Path, **options: str) -> list[str]:
-    return [document.text for document in read_documents(map(str, names), Reading(**options))]  # type: ignore[arg-type]
+    return [document.text for document in read_documents(map(str, names), ReadState(ReadOptions(**options)))]  # type: ignore[arg-type]
 
 
 def refusal(*names: str | Path, **options: str) -> str:
@@ -62,7 +62,7 @@ def test_a_text_file_is_one_document(kind: str, suffix: str, tmp_path: Path) -> 
 def test_a_text_file_reads_as_python_reads_it_wherever_chunks_end(
     text: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "_CHUNK_BYTES", max(3, size))
+    monkeypatch.setattr(readers, "_READ_BYTES", max(3, size))
     (tmp_path / "book.txt").write_bytes(text.encode())
     expected = (tmp_path / "book.txt").read_text(encoding="utf-8-sig")
     assert "".join(texts(tmp_path / "book.txt")) == expected
@@ -77,14 +77,14 @@ def test_a_text_file_reads_as_python_reads_it_wherever_chunks_end(
 def test_replacing_bad_bytes_gives_pythons_result_and_counts(
     data: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "_CHUNK_BYTES", 3)
+    monkeypatch.setattr(readers, "_READ_BYTES", 3)
     content = b"".join(data)
     (tmp_path / "book.txt").write_bytes(content)
-    met = Reading(encoding_errors="replace")
+    met = ReadState(ReadOptions(encoding_errors="replace"))
     assert "".join(d.text for d in read_documents([str(tmp_path / "book.txt")], met)) == content.decode(
         errors="replace"
     )
-    assert met.replaced == content.decode(errors="replace").count("\ufffd") - content.decode(errors="ignore").count(
+    assert met.replacements == content.decode(errors="replace").count("\ufffd") - content.decode(errors="ignore").count(
         "\ufffd"
     )
 
@@ -148,7 +148,7 @@ def test_a_file_whose_name_looks_like_a_glob_is_a_file(tmp_path: Path) -> None:
 def test_a_folder_with_nothing_to_read_says_what_could_be(tmp_path: Path) -> None:
     (tmp_path / "image.png").touch()
     assert refusal(tmp_path) == (
-        f"folder {tmp_path} holds nothing to read. Readable: .txt .md .jsonl .parquet, each also .gz and .zst."
+        f"folder {tmp_path} contains no supported file. Supported: .txt .md .jsonl .parquet, each also as .gz or .zst."
     )
 
 
@@ -171,13 +171,13 @@ def test_a_file_that_vanishes_or_may_not_be_read_is_named(tmp_path: Path) -> Non
     (source,) = find_sources([str(tmp_path / "book.txt")])
     (tmp_path / "book.txt").unlink()
     with pytest.raises(DataError, match=r"cannot read .*book\.txt: No such file"):
-        list(source.pieces(Reading()))
+        list(source.read(ReadState()))
 
 
 def test_a_long_text_arrives_in_pieces_of_a_bounded_size(tmp_path: Path) -> None:
     (tmp_path / "line.txt").write_bytes(b"word " * 1_000_000)
     (source,) = find_sources([str(tmp_path / "line.txt")])
-    pieces = list(source.pieces(Reading()))
+    pieces = list(source.read(ReadState()))
     assert max(len(piece.text) for piece in pieces) <= 1 << 20
     assert [piece.ends_document for piece in pieces] == [False] * (len(pieces) - 1) + [True]
     assert "".join(piece.text for piece in pieces) == "word " * 1_000_000
@@ -190,7 +190,7 @@ def test_what_unfolds_hugely_is_read_in_bounded_chunks(suffix: str, tmp_path: Pa
     (source,) = find_sources([str(file)])
     tracemalloc.start()
     try:
-        assert sum(len(piece.text) for piece in source.pieces(Reading())) == 300_000_000
+        assert sum(len(piece.text) for piece in source.read(ReadState())) == 300_000_000
         assert tracemalloc.get_traced_memory()[1] < 50_000_000
     finally:
         tracemalloc.stop()
@@ -202,14 +202,14 @@ def test_a_truncated_file_is_cut_off(suffix: str, tmp_path: Path) -> None:
     packed = COMPRESS[suffix](bytes(range(32, 127)) * 10_000)
     for keep in (len(packed) - 1, len(packed) // 2, 12):
         file.write_bytes(packed[:keep])
-        assert "is cut off" in refusal(file)
+        assert "is truncated" in refusal(file)
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_a_file_that_is_not_what_its_name_says_is_refused(suffix: str, tmp_path: Path) -> None:
     file = tmp_path / f"book.txt{suffix}"
     file.write_bytes(b"plain text, never compressed")
-    assert "is not a sound" in refusal(file)
+    assert "is not a valid" in refusal(file)
 
 
 def test_a_damaged_gzip_is_refused(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_joined_compressed_files_read_as_one(suffix: str, tmp_path: Path) -> Non
 def test_compression_reads_any_amount_at_once() -> None:
     data = zlib.compress(b"x") * 50_000
     for suffix in (".gz", ".zst"):
-        with compression.decompressed(io.BytesIO(COMPRESS[suffix](data)), suffix, "x") as file:
+        with decompression.decompressed(io.BytesIO(COMPRESS[suffix](data)), suffix, "x") as file:
             assert file.read(7) + file.read() == data
 
 
@@ -253,14 +253,14 @@ def test_jsonl_reads_another_key(tmp_path: Path) -> None:
         (b'{"content": "x", "id": 1}', 'line 2 has no "text". It has: content, id. Choose one with --data.text-key.'),
         (b"{}", 'line 2 has no "text".'),
         (b'{"text": 5}', '"text" of {} line 2 is int, not text.'),
-        (b'["x"]', "line 2 is list, not an object"),
-        (b'"x"', "line 2 is str, not an object"),
-        (b'{"text": "x"', "line 2 is not JSON: Expecting ',' delimiter at column"),
-        (b"plain", "line 2 is not JSON: Expecting value at column 1."),
-        (b"[" * 100_000, "line 2 cannot be read as JSON"),
-        (b'{"text": ' + b"1" * 5_000 + b"}", "line 2 cannot be read as JSON"),
+        (b'["x"]', 'line 2: expected an object with "text", got list'),
+        (b'"x"', 'line 2: expected an object with "text", got str'),
+        (b'{"text": "x"', "line 2 is not valid JSON: Expecting ',' delimiter at column"),
+        (b"plain", "line 2 is not valid JSON: Expecting value at column 1."),
+        (b"[" * 100_000, "line 2 cannot be parsed as JSON"),
+        (b'{"text": ' + b"1" * 5_000 + b"}", "line 2 cannot be parsed as JSON"),
         (b'{"text": "a\xffb"}', "byte 0xff at offset 25."),
-        (b'{"text": "a\\ud800b"}', "line 2 holds the lone surrogate '\\ud800'"),
+        (b'{"text": "a\\ud800b"}', "line 2 contains the lone surrogate '\\ud800'"),
     ],
 )
 def test_a_bad_jsonl_line_is_named(line: bytes, says: str, tmp_path: Path) -> None:
@@ -274,14 +274,14 @@ def test_a_bad_jsonl_line_is_named(line: bytes, says: str, tmp_path: Path) -> No
 
 def test_lone_surrogates_in_json_are_replaced_if_asked(tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").write_text('{"text": "a\\ud800b\\udc00\\ud83d\\ude80"}')
-    met = Reading(encoding_errors="replace")
+    met = ReadState(ReadOptions(encoding_errors="replace"))
     (document,) = read_documents([str(tmp_path / "data.jsonl")], met)
     assert document.text == "a\ufffdb\ufffd🚀"
-    assert met.replaced == 2
+    assert met.replacements == 2
 
 
 def test_a_record_too_long_to_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "_LONGEST_RECORD", 1 << 20)
+    monkeypatch.setattr(readers, "_MAX_RECORD_BYTES", 1 << 20)
     (tmp_path / "data.jsonl").write_bytes(b'{"text": "' + b"x" * (1 << 20) + b'"}\n')
     assert "line 1 is longer than 1 MiB" in refusal(tmp_path / "data.jsonl")
 
@@ -312,7 +312,7 @@ def test_a_bad_parquet_file_is_named(tmp_path: Path) -> None:
     whole = parquet(file, text=["some text " * i for i in range(500)]).read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"PAR1", b"nonsense " * 100):
         file.write_bytes(content)
-        assert "is not a sound Parquet file" in refusal(file)
+        assert "is not a valid Parquet file" in refusal(file)
     file = parquet(file, text=[b"fine", b"a\xff"])
     assert f"{file} row 2 is not UTF-8: byte 0xff at offset 1." in refusal(file)
     assert texts(file, encoding_errors="replace") == ["fine", "a\ufffd"]
@@ -330,7 +330,7 @@ def test_a_dataset_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "train.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
-    met = Reading()
+    met = ReadState()
     assert [d.text for d in read_documents([f"hf:{tmp_path / 'set'}"], met)] == ["one", "two"]
     assert met.bytes_read > 0
     assert 'has no "body". It has: text.' in refusal(f"hf:{tmp_path / 'set'}", text_key="body")
@@ -354,10 +354,10 @@ def test_standard_input_is_read_from_what_was_kept_of_it() -> None:
     kept = io.BytesIO(b"\xef\xbb\xbfone\r\ntwo")
     (source,) = find_sources(["-"], kept)
     for _ in range(2):  # more than once
-        assert "".join(piece.text for piece in source.pieces(Reading())) == "one\ntwo"
+        assert "".join(piece.text for piece in source.read(ReadState())) == "one\ntwo"
     kept = io.BytesIO(b"ab\xff")
     with pytest.raises(DataError, match="standard input is not UTF-8: byte 0xff at offset 2"):
-        list(find_sources(["-"], kept)[0].pieces(Reading()))
+        list(find_sources(["-"], kept)[0].read(ReadState()))
     assert "can be read only once" in refusal("-")
 
 
@@ -369,9 +369,9 @@ def test_a_reading_knows_the_sha256_and_bytes_of_files(tmp_path: Path) -> None:
         (tmp_path / f"a.txt{suffix}").write_bytes(compress(b"some text " * 1_000))
         names.append(str(tmp_path / f"a.txt{suffix}"))
     names.append(str(parquet(tmp_path / "b.parquet", text=["x"])))
-    met = Reading()
+    met = ReadState()
     list(read_documents(names, met))
-    assert met.hashes == {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in names}
+    assert met.sha256 == {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in names}
     assert met.bytes_read == sum(Path(name).stat().st_size for name in names)
 
 

@@ -1,4 +1,4 @@
-"""Which text trains and which validates."""
+"""The split into training and validation text."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenloom.data import splitting
-from tokenloom.data.readers import Piece
-from tokenloom.data.splitting import ByCharacters, ByHash, choose_rule
+from tokenloom.data.documents import DocumentPart
+from tokenloom.data.splitting import CharacterSplit, HashSplit, choose_rule
 
 
-def pieces(documents: Sequence[str], size: int = 1 << 20) -> Iterator[Piece]:
+def pieces(documents: Sequence[str], size: int = 1 << 20) -> Iterator[DocumentPart]:
     for number, text in enumerate(documents):
         starts = range(0, max(1, len(text)), size)
         for start in starts:
-            yield Piece(text[start : start + size], f"document {number}", start == starts[-1])
+            yield DocumentPart(text[start : start + size], f"document {number}", start == starts[-1])
 
 
 def divided(documents: Sequence[str], val_fraction: float, size: int = 1 << 20) -> dict[str, list[str]]:
     rule = choose_rule(pieces(documents, size), val_fraction)
     splits: dict[str, list[str]] = {"train": [], "val": []}
-    for part in rule.parts(pieces(documents, size)):
+    for part in rule.assign(pieces(documents, size)):
         splits[part.split].append("".join(part.texts))
     return splits
 
@@ -92,19 +92,19 @@ def test_no_documents_are_no_text() -> None:
 
 
 def test_choosing_reads_no_further_than_it_must() -> None:
-    def endless() -> Iterator[Piece]:
+    def endless() -> Iterator[DocumentPart]:
         for number in range(10_000):
             assert number < 5_000, "still reading"
-            yield Piece(f"document {number}", "source", True)
+            yield DocumentPart(f"document {number}", "source", True)
 
-    assert choose_rule(endless(), 0.1) == ByHash(0.1)
+    assert choose_rule(endless(), 0.1) == HashSplit(0.1)
 
 
 def test_a_long_document_is_hashed_by_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splitting, "_HEAD", 10)
-    rule = ByHash(0.5)
+    monkeypatch.setattr(splitting, "_HASHED_CHARACTERS", 10)
+    rule = HashSplit(0.5)
     sides = {
-        ending: [part.split for part in rule.parts(pieces([f"beginning {i} and {ending}" for i in range(20)], 3))]
+        ending: [text.split for text in rule.assign(pieces([f"beginning {i} and {ending}" for i in range(20)], 3))]
         for ending in ("one", "another")
     }
     assert sides["one"] == sides["another"]
@@ -112,5 +112,5 @@ def test_a_long_document_is_hashed_by_its_beginning(monkeypatch: pytest.MonkeyPa
 
 def test_a_boundary_at_either_end_leaves_the_text_whole() -> None:
     for boundary in (0, 3):
-        rule = ByCharacters(boundary)
-        assert "".join(text for part in rule.parts(pieces(["abc"])) for text in part.texts) == "abc"
+        rule = CharacterSplit(boundary)
+        assert "".join(text for part in rule.assign(pieces(["abc"])) for text in part.texts) == "abc"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tokenloom.data.tokenizers import ENDOFTEXT, Tokenizer, load_tokenizer, make_tokenizer
 from tokenloom.data.tokenizers.bpe import CHARACTER_OF_BYTE, GPT2_ALPHABET, GPT2_PATTERN
-from tokenloom.data.tokenizers.chunking import LONGEST, STRETCH, stretches
+from tokenloom.data.tokenizers.chunking import CHUNK_CHARACTERS, MAX_CHUNK_CHARACTERS, split_into_chunks
 from tokenloom.errors import TokenizerError
 
 LEARNT_FROM = "It's a fine day, isn't it? Schöne Grüße aus Köln!\r\n\tdef f(x):\n\t\treturn x  # 1,234\n" * 20 + str(
@@ -380,15 +380,15 @@ def test_a_tokenizer_that_loses_text_is_refused_by_the_part_that_does(parts: dic
 @settings(max_examples=300, deadline=None)
 @given(parts=st.lists(TRICKY, min_size=1, max_size=8), size=st.integers(4, 40))
 def test_stretches_encoded_apart_give_the_ids_of_the_whole(parts: list[str], size: int) -> None:
-    import tokenloom.data.tokenizers.chunking as cutting
+    from tokenloom.data.tokenizers import chunking
 
     text = "".join(parts) * 3
-    usual = cutting.STRETCH
-    cutting.STRETCH = size
+    usual = chunking.CHUNK_CHARACTERS
+    chunking.CHUNK_CHARACTERS = size
     try:
-        pieces = list(stretches(parts * 3, [ENDOFTEXT]))
+        pieces = list(split_into_chunks(parts * 3, [ENDOFTEXT]))
     finally:
-        cutting.STRETCH = usual
+        chunking.CHUNK_CHARACTERS = usual
     assert "".join(pieces) == text
     for kind in ("gpt2", "bpe:400", "byte", "char"):
         it = tokenizer(kind)
@@ -400,25 +400,25 @@ def test_stretches_stay_short_wherever_the_text_allows(shakespeare: str) -> None
     words = line.replace(" ", "\n")
     chinese = shakespeare.replace(" ", "中").replace("\n", "。")
     for text in (shakespeare * 2, line, words, chinese):
-        pieces = list(stretches((text[i : i + 99_999] for i in range(0, len(text), 99_999)), [ENDOFTEXT]))
+        pieces = list(split_into_chunks((text[i : i + 99_999] for i in range(0, len(text), 99_999)), [ENDOFTEXT]))
         assert "".join(pieces) == text
-        assert max(map(len, pieces)) < STRETCH + 100_000
+        assert max(map(len, pieces)) < CHUNK_CHARACTERS + 100_000
         gpt2 = load_tokenizer("gpt2")
         assert np.array_equal(np.concatenate([gpt2.encode_array(p) for p in pieces]), gpt2.encode_array(text))
 
 
 def test_text_without_a_place_to_cut_is_cut_outside_of_a_written_end() -> None:
-    before = "x" * (LONGEST - 5)
-    pieces = list(stretches([before, ENDOFTEXT, "y" * 100], [ENDOFTEXT]))
+    before = "x" * (MAX_CHUNK_CHARACTERS - 5)
+    pieces = list(split_into_chunks([before, ENDOFTEXT, "y" * 100], [ENDOFTEXT]))
     assert "".join(pieces) == before + ENDOFTEXT + "y" * 100
     assert any(ENDOFTEXT in piece for piece in pieces)
-    assert all(len(piece) <= LONGEST for piece in pieces)
+    assert all(len(piece) <= MAX_CHUNK_CHARACTERS for piece in pieces)
 
 
 def test_importing_the_data_floor_loads_nothing_heavy() -> None:
     program = (
         "import sys, tokenloom.data.prepare, tokenloom.data.tokenizers as t; t.load_tokenizer('byte').encode('x');"
-        "print([m for m in ('torch', 'tiktoken', 'tokenizers', 'pooch', 'pyarrow', 'requests') if m in sys.modules])"
+        "print([m for m in ('torch', 'tiktoken', 'tokenizers', 'pyarrow', 'requests') if m in sys.modules])"
     )
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert child.stdout.strip() == "[]"

@@ -1,1 +1,1 @@
-"""From text to batches: corpora, sources, tokenizers, shards, batches."""
+"""Data: text sources, tokenizers, token shards and batches."""

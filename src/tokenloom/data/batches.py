@@ -1,35 +1,29 @@
-"""Batches as a pure function of (seed, step, rank, number of ranks): nothing to save, nothing to replay."""
+"""Training batches as a pure function of (seed, step, rank, world size), without any state to save."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tokenloom.data.token_reader import TokenReader
 from tokenloom.errors import DataError
 
 
-class TokenSource(Protocol):
-    """Anything that gives tokens by position: a split of token shards, or an array wrapped to look like one."""
-
-    def __len__(self) -> int: ...
-    def read(self, start: int, count: int) -> np.ndarray: ...
-
-
 class Batches:
-    """Windows of `block_size` tokens and the tokens that follow each, in an order fixed by the seed.
+    """Windows of `block_size` tokens, with the next token at each position as target, in an order fixed by the seed.
 
-    `windows` starts at every multiple of `stride` (the book, section 2.6: while start < tokens - block_size), each
-    once an epoch, reshuffled every epoch; a batch may span two epochs, so that no window is dropped. `offsets` starts
-    anywhere, at random (nanoGPT). Raises `DataError` if the text is too short for a single window.
+    `windows` start at the multiples of `stride` (the book, section 2.6: while start < tokens - block_size). Each is
+    used once per epoch and they are reshuffled every epoch; a batch can span two epochs, so no window is dropped.
+    `offsets` start at random positions (nanoGPT). Raises `DataError` if the text is too short for one window.
     """
 
     def __init__(
         self,
-        source: TokenSource,
+        source: TokenReader,
         *,
         block_size: int,
         batch_size: int,
@@ -48,29 +42,29 @@ class Batches:
             )
 
     def starts(self, step: int) -> np.ndarray:
-        """Where the windows of a whole step begin: (batch_size,) positions in the text."""
+        """The start of each window of a step, over all ranks: (batch_size,) positions in the text."""
         return self._starts(step)
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor]:
-        """This rank's share of a step: ids and targets, each (batch_size / world_size, block_size) int64."""
+        """One rank's part of a step's batch: ids and targets, each (batch_size / world_size, block_size) int64."""
         share = self.batch_size // world_size
-        assert share * world_size == self.batch_size, "the batch divides over the ranks"
+        assert share * world_size == self.batch_size, "the batch size is divisible by the world size"
         starts = self.starts(step)[rank * share : (rank + 1) * share]
-        windows = np.stack([self.source.read(int(start), self.block_size + 1) for start in starts]).astype(np.int64)
-        windows = torch.from_numpy(windows)  # (share, block_size + 1)
+        rows = np.stack([self.source.read(int(start), self.block_size + 1) for start in starts]).astype(np.int64)
+        windows = torch.as_tensor(rows)  # (share, block_size + 1)
         return windows[:, :-1], windows[:, 1:]
 
     def epoch(self, step: int) -> float:
-        """How often the text has been seen after `step` updates."""
+        """The number of passes over the text after `step` steps."""
         return step * self.batch_size * self.stride / (self.n_windows * self.stride)
 
     def _window_starts(self, step: int) -> np.ndarray:
-        drawn = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        epochs, places = np.divmod(drawn, self.n_windows)
-        windows = np.empty_like(places)
+        numbers = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        epochs, positions = np.divmod(numbers, self.n_windows)
+        windows = np.empty_like(positions)
         for epoch in np.unique(epochs):
-            here = epochs == epoch
-            windows[here] = _shuffled(self.n_windows, self.seed, int(epoch))[places[here]]
+            in_epoch = epochs == epoch
+            windows[in_epoch] = _permutation(self.n_windows, self.seed, int(epoch))[positions[in_epoch]]
         return windows * self.stride
 
     def _offset_starts(self, step: int) -> np.ndarray:
@@ -79,10 +73,10 @@ class Batches:
 
 
 def count_windows(tokens: int, block_size: int, stride: int) -> int:
-    """Windows that start at multiples of stride and still have a token after them."""
+    """The number of windows that start at a multiple of `stride` and are followed by at least one more token."""
     return max(0, -(-(tokens - block_size) // stride))
 
 
 @lru_cache(maxsize=2)  # a batch can span two epochs
-def _shuffled(n: int, seed: int, epoch: int) -> np.ndarray:
+def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(n)

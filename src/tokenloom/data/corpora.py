@@ -1,4 +1,4 @@
-"""Texts known by name: python-docs, which every Python has, and two that are fetched once."""
+"""Corpora available by name: python-docs, from the running Python, and two that are downloaded once."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tokenloom.errors import DataError
+from tokenloom.storage import atomic_file, sha256_of
 
 PYTHON_DOCS = "python-docs"
 
@@ -37,97 +37,107 @@ DOWNLOADS = {
 }
 CORPUS_NAMES = (PYTHON_DOCS, *DOWNLOADS)
 
-_LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
-_SHORTEST = 50  # characters; "Return True." and the like teach nothing
-_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_EXCLUDED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+_MIN_DOCSTRING_CHARACTERS = 50  # drops "Return True." and the like
+_NODES_WITH_DOCSTRINGS = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_DOWNLOAD_TIMEOUT = 30.0  # seconds
+_DOWNLOAD_CHUNK_BYTES = 1 << 16
 
 
 def cache_folder() -> Path:
-    """Where downloads and prepared data are kept: TOKENLOOM_CACHE, or the platform's folder for caches."""
-    if chosen := os.environ.get("TOKENLOOM_CACHE"):
-        return Path(chosen).expanduser()
+    """The folder of downloads and prepared data: TOKENLOOM_CACHE, or the platform's cache folder."""
+    if folder := os.environ.get("TOKENLOOM_CACHE"):
+        return Path(folder).expanduser()
     from platformdirs import user_cache_path
 
     return user_cache_path("tokenloom", appauthor=False)
 
 
 def standard_library_files() -> list[Path]:
-    """The Python files of the running interpreter's standard library, sorted; tests and installed packages left out."""
+    """The Python files of the running interpreter's standard library, sorted, without tests and installed packages."""
     library = Path(sysconfig.get_paths()["stdlib"])
     files: list[Path] = []
     for folder, subfolders, names in os.walk(library):
-        subfolders[:] = [name for name in subfolders if name not in _LEFT_OUT]
+        subfolders[:] = [name for name in subfolders if name not in _EXCLUDED_FOLDERS]
         files += [Path(folder, name) for name in names if name.endswith(".py")]
     return sorted(files)
 
 
 def python_docs() -> list[str]:
-    """The standard library's docstrings of 50 characters or more, each once, in the order of their sha256.
+    """The distinct docstrings of the standard library of 50 characters or more, sorted by their sha256.
 
-    Raises `DataError` where Python came without its source files.
+    Raises `DataError` if Python is installed without its source files.
     """
     docstrings = {text for file in standard_library_files() for text in _docstrings(file)}
     if not docstrings:
         raise DataError(
-            f"this Python has no library source files in {sysconfig.get_paths()['stdlib']}. Name a text of yours."
+            f"this Python has no library source files in {sysconfig.get_paths()['stdlib']}. Pass a text of your own."
         )
     return sorted(docstrings, key=lambda text: hashlib.sha256(text.encode("utf-8")).digest())
 
 
 def corpus_file(name: str, cache: Path | None = None) -> Path:
-    """The file of a corpus that has one: from the folder TOKENLOOM_DATA names, or downloaded once and kept.
+    """The file of a corpus in `DOWNLOADS`: from the folder in TOKENLOOM_DATA, from the cache, or downloaded.
 
-    A copy that is there is never fetched again. Raises `DataError` for a copy with other content, and where the
-    text can be neither found nor downloaded.
+    Raises `DataError` if the copy in TOKENLOOM_DATA has different content, or if the download fails.
     """
-    source = DOWNLOADS[name]
+    download = DOWNLOADS[name]
     folder = os.environ.get("TOKENLOOM_DATA")
     if folder and (file := Path(folder, f"{name}.txt")).is_file():
-        if hashlib.sha256(file.read_bytes()).hexdigest() != source.sha256:
-            raise DataError(
-                f"{file} is not the {name} that is known by that name: its sha256 differs. Remove or rename it."
-            )
+        if sha256_of(file) != download.sha256:
+            raise DataError(f"{file} is not the corpus {name}: its sha256 differs. Remove or rename it.")
         return file
-    return _download(name, source, (cache or cache_folder()) / "corpora")
+    return _download_once(name, download, (cache or cache_folder()) / "corpora")
 
 
-def _download(name: str, source: Download, folder: Path) -> Path:
-    import pooch
+def _download_once(name: str, download: Download, folder: Path) -> Path:
+    """The file in `folder`, downloaded if it does not exist there with the right content."""
     import requests
 
+    file = folder / f"{name}.txt"
     mirror = os.environ.get("TOKENLOOM_MIRROR")
-    url = f"{mirror.rstrip('/')}/{name}.txt" if mirror else source.url
-    elsewhere = f"Put {name}.txt into a folder and name that folder in TOKENLOOM_DATA, or name a text of yours."
-    logger = pooch.get_logger()
-    level = logger.level
-    logger.setLevel("WARNING")  # a library does not talk on stderr
+    url = f"{mirror.rstrip('/')}/{name}.txt" if mirror else download.url
+    hint = f"Put {name}.txt into a folder and set TOKENLOOM_DATA to that folder, or pass a text of your own."
     try:
-        fetch: Any = pooch.HTTPDownloader(timeout=30)
-        return Path(pooch.retrieve(url, f"sha256:{source.sha256}", fname=f"{name}.txt", path=folder, downloader=fetch))
+        if file.is_file() and sha256_of(file) == download.sha256:
+            return file
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_file(file) as temporary:
+            _fetch(url, temporary)
+            if sha256_of(temporary) != download.sha256:
+                raise DataError(f"{url} is not the corpus {name}: its sha256 differs. {hint}")
     except requests.HTTPError as error:
-        status = error.response.status_code if error.response is not None else "an error"
-        raise DataError(f"cannot download {name}: {url} answered {status}. {elsewhere}") from None
+        status = error.response.status_code if error.response is not None else "unknown"
+        raise DataError(f"cannot download {name}: {url} returned status {status}. {hint}") from None
     except requests.RequestException as error:
-        raise DataError(
-            f"cannot download {name}: no connection to {url} ({type(error).__name__}). {elsewhere}"
-        ) from None
-    except ValueError:
-        raise DataError(f"{url} is not the {name} that is known: its sha256 differs. {elsewhere}") from None
+        raise DataError(f"cannot download {name}: no connection to {url} ({type(error).__name__}). {hint}") from None
     except OSError as error:
         raise DataError(
-            f"cannot keep {name} in {folder}: {error.strerror}. Name another folder in TOKENLOOM_CACHE."
+            f"cannot write {name} to {folder}: {error.strerror}. Set TOKENLOOM_CACHE to another folder."
         ) from None
-    finally:
-        logger.setLevel(level)
+    return file
+
+
+def _fetch(url: str, target: Path) -> None:
+    import requests
+
+    with requests.get(url, stream=True, timeout=_DOWNLOAD_TIMEOUT) as response, target.open("wb") as file:
+        response.raise_for_status()
+        for chunk in response.iter_content(_DOWNLOAD_CHUNK_BYTES):
+            file.write(chunk)
 
 
 def _docstrings(file: Path) -> Iterator[str]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # old escapes in old modules
+            warnings.simplefilter("ignore")  # invalid escape sequences in old modules
             tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError, OSError):
-        return  # templates and deliberately broken files
+        return  # templates and deliberately invalid files
     for node in ast.walk(tree):
-        if isinstance(node, _DOCUMENTED) and (text := ast.get_docstring(node)) and len(text) >= _SHORTEST:
+        if (
+            isinstance(node, _NODES_WITH_DOCSTRINGS)
+            and (text := ast.get_docstring(node))
+            and len(text) >= _MIN_DOCSTRING_CHARACTERS
+        ):
             yield text

@@ -1,4 +1,4 @@
-"""Files as pieces of documents, a megabyte at a time, every bad byte named by file and offset."""
+"""Readers of the supported file formats: a file in, parts of documents out, in bounded memory."""
 
 from __future__ import annotations
 
@@ -6,252 +6,131 @@ import codecs
 import hashlib
 import io
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
-from tokenloom.data import compression
-from tokenloom.errors import DataError, MissingExtraError
+from tokenloom.data import decompression
+from tokenloom.data.documents import DocumentPart, ReadState, decode_utf8, record_text
+from tokenloom.data.parquet_reader import read_parquet
+from tokenloom.errors import DataError
 
-_CHUNK_BYTES = 1 << 20
-_LONGEST_RECORD = 1 << 26  # bytes: a JSON record must be held whole
-_ROWS_AT_ONCE = 64
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
+_READ_BYTES = 1 << 20
+_MAX_RECORD_BYTES = 1 << 26  # a JSON record is parsed in memory
 
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A text and where it came from."""
-
-    text: str
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of a document, in order; a long document arrives as several, the last with `ends_document`."""
-
-    text: str
-    source: str
-    ends_document: bool
+Reader: TypeAlias = Callable[[BinaryIO, str, ReadState, Path], Iterator[DocumentPart]]
+"""Called with the decompressed content, the file's name for errors, the state to update, and the file's path."""
 
 
-@dataclass
-class Reading:
-    """How texts are read, and what was met on the way."""
-
-    text_key: str = "text"
-    encoding_errors: Literal["strict", "replace"] = "strict"
-    bytes_read: int = 0
-    """Bytes of files read so far, compressed ones as they lie on disk."""
-    replaced: int = 0
-    """Faults that became U+FFFD: sequences that are not UTF-8, lone surrogates in JSON."""
-    hashes: dict[str, str] = field(default_factory=dict)
-    """sha256 of each source read to its end: of the file, or of the texts where there is no file."""
+def format_suffix(path: Path) -> str:
+    """The suffix that decides the format: ".txt" for "book.txt" and for "book.txt.gz"."""
+    uncompressed = path.with_suffix("") if path.suffix.lower() in decompression.SUFFIXES else path
+    return uncompressed.suffix.lower()
 
 
-def kind_of(path: Path) -> str:
-    """The suffix that says how to read a file; that of a compression, behind it, left aside."""
-    stem = path.with_suffix("") if path.suffix.lower() in compression.SUFFIXES else path
-    return stem.suffix.lower()
-
-
-def pieces_of(path: Path, name: str, reading: Reading) -> Iterator[Piece]:
-    """The documents of a file; raises `DataError`, naming the place, for what cannot be read."""
+def read_file(path: Path, name: str, state: ReadState) -> Iterator[DocumentPart]:
+    """The documents of a file in a supported format; raises `DataError`, naming the location, if it is invalid."""
     try:
         file = path.open("rb", buffering=0)
     except OSError as error:
         raise DataError(f"cannot read {name}: {error.strerror}. Check the path and its permissions.") from None
-    with compression.decompressed(counted(file, name, reading), path.suffix.lower(), name) as content:
-        yield from READABLE[kind_of(path)](content, name, reading, path)
+    with decompression.decompressed(hashing_stream(file, name, state), path.suffix.lower(), name) as content:
+        yield from READERS[format_suffix(path)](content, name, state, path)
 
 
-def counted(file: Any, name: str, reading: Reading, *, keep_open: bool = False) -> BinaryIO:
-    """The same file, counting and hashing what is read of it."""
-    return io.BufferedReader(_Counted(file, name, reading, keep_open), _CHUNK_BYTES)  # type: ignore[return-value]
+def hashing_stream(file: BinaryIO, name: str, state: ReadState, *, close: bool = True) -> BinaryIO:
+    """The same file as a stream that counts and hashes what is read; closing it closes the file only if `close`."""
+    return io.BufferedReader(_HashingStream(file, name, state, close), _READ_BYTES)
 
 
-def text_pieces(file: BinaryIO, name: str, reading: Reading, _: Path | None = None) -> Iterator[Piece]:
-    """A whole file as one document: a BOM dropped, line ends read as "\\n"."""
+def read_text(file: BinaryIO, name: str, state: ReadState, _: Path | None = None) -> Iterator[DocumentPart]:
+    r"""A whole file as one document, without a byte order mark, line ends converted to "\n"."""
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
-    texts = (newlines.decode(text) for text in _decoded(file, name, reading))
-    waiting = ""  # one piece behind, to know the last
+    texts = (newlines.decode(text) for text in _decode_stream(file, name, state))
+    previous = ""  # yielded one part late, because the last part has to be marked
     for text in texts:
         if text:
-            if waiting:
-                yield Piece(waiting, name, False)
-            waiting = text
-    yield Piece(waiting + newlines.decode("", final=True), name, True)
+            if previous:
+                yield DocumentPart(previous, name, False)
+            previous = text
+    yield DocumentPart(previous + newlines.decode("", final=True), name, True)
 
 
-def text_of(record: Any, place: str, reading: Reading) -> str:
-    """The text of a record, "" where it is null; `DataError` where there is none or it cannot be written as UTF-8."""
-    key = reading.text_key
-    if not isinstance(record, Mapping):
-        raise DataError(f'{place} is {type(record).__name__}, not an object with a "{key}". Write one object a line.')
-    if key not in record:
-        raise DataError(f'{place} has no "{key}".{_other_keys(list(record), key)}')
-    text = "" if record[key] is None else record[key]
-    if not isinstance(text, str):
-        raise DataError(f'"{key}" of {place} is {type(text).__name__}, not text.{_other_keys(list(record), key)}')
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        if reading.encoding_errors == "strict":
-            raise DataError(
-                f"{place} holds the lone surrogate {error.object[error.start]!a}, which no UTF-8 text has. "
-                "Mend it, or pass --data.encoding-errors replace."
-            ) from None
-        reading.replaced += sum("\ud800" <= character <= "\udfff" for character in text)
-        text = "".join(["\ufffd" if "\ud800" <= character <= "\udfff" else character for character in text])
-    return text
+class _HashingStream(io.RawIOBase):
+    """Counts and hashes a file that is read from start to end."""
 
-
-class _Counted(io.RawIOBase):
-    """Counts and hashes a file that is read from its start to its end."""
-
-    def __init__(self, file: Any, name: str, reading: Reading, keep_open: bool) -> None:
-        self._file, self._name, self._reading, self._keep_open = file, name, reading, keep_open
-        self._digest = hashlib.sha256()
+    def __init__(self, file: BinaryIO, name: str, state: ReadState, close: bool) -> None:
+        self._file, self._name, self._state, self._close = file, name, state, close
+        self._sha256 = hashlib.sha256()
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        target = memoryview(buffer)
         try:
-            size = self._file.readinto(buffer)
+            data = self._file.read(len(target))
         except OSError as error:
             raise DataError(f"cannot read {self._name}: {error.strerror}. Check the disk and try again.") from None
-        self._digest.update(buffer[:size])
-        self._reading.bytes_read += size
-        if size == 0:
-            self._reading.hashes[self._name] = self._digest.hexdigest()
-        return size
+        target[: len(data)] = data
+        self._sha256.update(data)
+        self._state.bytes_read += len(data)
+        if not data:
+            self._state.sha256[self._name] = self._sha256.hexdigest()
+        return len(data)
 
     def close(self) -> None:
-        if not self._keep_open:
+        if self._close:
             self._file.close()
         super().close()
 
 
-def _decoded(file: BinaryIO, name: str, reading: Reading) -> Iterator[str]:
-    held, offset = b"", 0
-    while chunk := file.read(_CHUNK_BYTES):
-        data = held + chunk
+def _decode_stream(file: BinaryIO, name: str, state: ReadState) -> Iterator[str]:
+    pending, offset = b"", 0
+    while data := file.read(_READ_BYTES):
+        data = pending + data
         if offset == 0 and data.startswith(codecs.BOM_UTF8):
             data, offset = data[3:], 3
-        text, used = _decode(data, name, offset, reading, final=False)
-        held, offset = data[used:], offset + used
+        text, size = decode_utf8(data, name, offset, state, final=False)
+        pending, offset = data[size:], offset + size
         yield text
-    yield _decode(held, name, offset, reading, final=True)[0]
+    yield decode_utf8(pending, name, offset, state, final=True)[0]
 
 
-def _decode(data: bytes, name: str, offset: int, reading: Reading, *, final: bool) -> tuple[str, int]:
-    """UTF-8 text and the number of bytes it took; `offset` is where the data stand in the file."""
-    try:
-        text, used = codecs.utf_8_decode(data, reading.encoding_errors, final)
-    except UnicodeDecodeError as error:
-        hint = (
-            " It looks like UTF-16." if offset == 0 and data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else ""
-        )
-        raise DataError(
-            f"{name} is not UTF-8: byte 0x{data[error.start]:02x} at offset {offset + error.start:,}.{hint} "
-            "Re-encode it, or pass --data.encoding-errors replace."
-        ) from None
-    if reading.encoding_errors == "replace":
-        # What is U+FFFD in the text and was not in the file has been put there.
-        reading.replaced += text.count("\ufffd") - data.count("\ufffd".encode(), 0, used)
-    return text, used
-
-
-def _jsonl_pieces(file: BinaryIO, name: str, reading: Reading, _: Path) -> Iterator[Piece]:
-    """One document a line: the text under `reading.text_key` of a JSON object."""
+def _read_jsonl(file: BinaryIO, name: str, state: ReadState, _: Path) -> Iterator[DocumentPart]:
+    """One document per line: the text under the text key of a JSON object."""
     offset = 0
-    for number, line in enumerate(iter(lambda: file.readline(_LONGEST_RECORD + 1), b""), start=1):
-        place = f"{name} line {number:,}"
-        if len(line) > _LONGEST_RECORD:
+    for number, line in enumerate(iter(lambda: file.readline(_MAX_RECORD_BYTES + 1), b""), start=1):
+        location = f"{name} line {number:,}"
+        if len(line) > _MAX_RECORD_BYTES:
             raise DataError(
-                f"{place} is longer than {_LONGEST_RECORD >> 20} MiB, and a record must fit in memory. "
-                "Divide it, or pass its text as a .txt file."
+                f"{location} is longer than {_MAX_RECORD_BYTES >> 20} MiB, the limit for one record. "
+                "Split it, or pass its text as a .txt file."
             )
         record = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-        text, _used = _decode(record, name, offset + len(line) - len(record), reading, final=True)
+        text, _size = decode_utf8(record, name, offset + len(line) - len(record), state, final=True)
         offset += len(line)
         if text.strip():
-            yield Piece(text_of(_json(text, place), place, reading), name, True)
+            yield DocumentPart(record_text(_parse_json(text, location), location, state), name, True)
 
 
-def _json(line: str, place: str) -> Any:
+def _parse_json(line: str, location: str) -> object:
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{place} is not JSON: {error.msg} at column {error.colno:,}. Mend or remove that line."
+            f"{location} is not valid JSON: {error.msg} at column {error.colno:,}. Fix or remove the line."
         ) from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{place} cannot be read as JSON: {error}. Mend or remove that line.") from None
+        raise DataError(f"{location} cannot be parsed as JSON: {error}. Fix or remove the line.") from None
 
 
-def _parquet_pieces(file: BinaryIO, name: str, reading: Reading, path: Path) -> Iterator[Piece]:
-    """One document a row: the column `reading.text_key`."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise MissingExtraError("pyarrow", "data", f"reading {name}") from None
-    number = 0
-    with tempfile.TemporaryFile() as unfolded:
-        table = _seekable(file, path, unfolded)
-        try:
-            # A buffer size makes it read pages as they are needed, not whole columns.
-            parquet_file = parquet.ParquetFile(table, buffer_size=_CHUNK_BYTES)
-            _refuse_unless_text(parquet_file.schema_arrow, name, reading.text_key)
-            for batch in parquet_file.iter_batches(_ROWS_AT_ONCE, columns=[reading.text_key]):
-                # As bytes: nothing has made sure that what is called a string is UTF-8.
-                for value in batch.column(0).cast(pyarrow.large_binary()):
-                    number += 1
-                    text, _ = _decode(value.as_py() or b"", f"{name} row {number:,}", 0, reading, final=True)
-                    yield Piece(text, name, True)
-        except (pyarrow.ArrowException, OSError) as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".")
-            raise DataError(f"{name} is not a sound Parquet file: {reason}. Write or fetch it again.") from None
-
-
-def _seekable(file: BinaryIO, path: Path, unfolded: Any) -> Any:
-    """What Parquet can be read from, which begins at the end of a file; `file` is read once for its sha256."""
-    if path.suffix.lower() in compression.SUFFIXES:
-        shutil.copyfileobj(file, unfolded, _CHUNK_BYTES)
-        unfolded.seek(0)
-        return unfolded
-    while file.read(_CHUNK_BYTES):
-        pass
-    return path
-
-
-def _refuse_unless_text(schema: Any, name: str, key: str) -> None:
-    from pyarrow import types
-
-    if key not in schema.names:
-        raise DataError(f'{name} has no column "{key}".{_other_keys(schema.names, key)}')
-    kind = schema.field(key).type
-    kind = kind.value_type if types.is_dictionary(kind) else kind
-    checks = types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary
-    if not any(check(kind) for check in checks):
-        raise DataError(f'column "{key}" of {name} holds {kind}, not text.{_other_keys(schema.names, key)}')
-
-
-def _other_keys(keys: Iterable[str], key: str) -> str:
-    others = [str(other) for other in keys if other != key]
-    if not others:
-        return " Pass a file that has it."
-    return f" It has: {', '.join(others[:8])}. Choose one with --data.text-key."
-
-
-READABLE: dict[str, Callable[[BinaryIO, str, Reading, Path], Iterator[Piece]]] = {
-    ".txt": text_pieces,
-    ".md": text_pieces,
-    ".jsonl": _jsonl_pieces,
-    ".parquet": _parquet_pieces,
+READERS: dict[str, Reader] = {
+    ".txt": read_text,
+    ".md": read_text,
+    ".jsonl": _read_jsonl,
+    ".parquet": read_parquet,
 }

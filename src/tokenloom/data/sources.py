@@ -1,4 +1,4 @@
-"""Where documents come from: files, folders, globs, standard input, datasets and named corpora."""
+"""Sources of documents: files, folders, globs, standard input, datasets and named corpora."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import glob
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,47 +20,49 @@ from tokenloom.data.corpora import (
     python_docs,
     standard_library_files,
 )
-from tokenloom.data.readers import READABLE, Document, Piece, Reading, counted, kind_of, pieces_of, text_of, text_pieces
+from tokenloom.data.documents import Document, DocumentPart, ReadState, record_text
+from tokenloom.data.readers import READERS, format_suffix, hashing_stream, read_file, read_text
 from tokenloom.errors import DataError, MissingExtraError
 
 STDIN = "-"
 
-_READABLE = f"Readable: {' '.join(READABLE)}, each also .gz and .zst"
+_SUPPORTED = f"Supported: {' '.join(READERS)}, each also as .gz or .zst"
 
 
 @dataclass(frozen=True)
 class Source:
-    """One thing to read: `pieces` may be asked for again and gives the same, unless `identity` has changed."""
+    """One file, dataset or corpus. Reading it again gives the same documents unless its `identity` has changed."""
 
     name: str
     size: int | None
-    """Bytes on disk; None where that is unknown."""
+    """Bytes on disk; None if unknown."""
     identity: str
-    """Where it is and what is known of its content without reading it."""
-    pieces: Callable[[Reading], Iterator[Piece]]
+    """Its location, and what is known about its content without reading it, such as size and modification time."""
+    read: Callable[[ReadState], Iterator[DocumentPart]]
 
 
 def find_sources(names: Iterable[str], stdin: BinaryIO | None = None) -> list[Source]:
-    """What the names stand for: files, folders, globs, "-" (a file with what came in), hf:NAME and named corpora.
+    """The sources that the names refer to: files, folders, globs, "-", hf:NAME and named corpora.
 
-    Raises `DataError` for a name that stands for nothing readable.
+    `stdin` is a seekable copy of standard input, the source of the name "-". Raises `DataError` for a name that
+    refers to nothing supported.
     """
     return [source for name in names for source in _find(name, stdin)]
 
 
 def read_documents(
-    names: Iterable[str], reading: Reading | None = None, stdin: BinaryIO | None = None
+    names: Iterable[str], state: ReadState | None = None, stdin: BinaryIO | None = None
 ) -> Iterator[Document]:
-    """Whole documents, empty ones left out, for texts that fit in memory."""
-    reading = reading or Reading()
-    held: list[str] = []
+    """The documents of all sources, each held in memory as a whole, without empty ones."""
+    state = state or ReadState()
+    texts: list[str] = []
     for source in find_sources(names, stdin):
-        for piece in source.pieces(reading):
-            held.append(piece.text)
-            if piece.ends_document:
-                if any(held):
-                    yield Document("".join(held), piece.source)
-                held.clear()
+        for part in source.read(state):
+            texts.append(part.text)
+            if part.ends_document:
+                if any(texts):
+                    yield Document("".join(texts), part.source)
+                texts.clear()
 
 
 def _find(name: str, stdin: BinaryIO | None) -> list[Source]:
@@ -79,68 +81,71 @@ def _find(name: str, stdin: BinaryIO | None) -> list[Source]:
         return [_file_source(path)]
     if glob.has_magic(name):
         return _glob_sources(str(path))
-    near = _nearest(path)
     raise DataError(
-        f'there is no file, folder or named corpus "{name}".{near} Named corpora: {", ".join(CORPUS_NAMES)}.'
+        f'there is no file, folder or named corpus "{name}".{_suggestion(path)} '
+        f"Named corpora: {', '.join(CORPUS_NAMES)}."
     )
 
 
 def _folder_sources(folder: Path) -> list[Source]:
-    def cannot_list(error: OSError) -> None:
+    def raise_error(error: OSError) -> None:
         raise DataError(f"cannot list folder {error.filename}: {error.strerror}. Check its permissions.")
 
     files: list[Path] = []
-    for parent, subfolders, names in os.walk(folder, onerror=cannot_list):
+    for parent, subfolders, names in os.walk(folder, onerror=raise_error):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        files += [Path(parent, name) for name in names if not name.startswith(".") and kind_of(Path(name)) in READABLE]
+        visible = (Path(parent, name) for name in names if not name.startswith("."))
+        files += [file for file in visible if format_suffix(file) in READERS]
     if not files:
-        raise DataError(f"folder {folder} holds nothing to read. {_READABLE}.")
+        raise DataError(f"folder {folder} contains no supported file. {_SUPPORTED}.")
     return [_file_source(file) for file in sorted(files, key=lambda file: file.relative_to(folder).parts)]
 
 
 def _glob_sources(pattern: str) -> list[Source]:
     matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
-    files = [match for match in matches if match.is_file() and kind_of(match) in READABLE]
+    files = [match for match in matches if match.is_file() and format_suffix(match) in READERS]
     if not files:
-        found = f"nothing that can be read, but {matches[0]}" if matches else "nothing"
-        raise DataError(f"{pattern} matches {found}. {_READABLE}.")
+        result = f"no supported file, only {matches[0]}" if matches else "nothing"
+        raise DataError(f"{pattern} matches {result}. {_SUPPORTED}.")
     return [_file_source(file) for file in files]
 
 
 def _file_source(path: Path) -> Source:
     name = str(path)
-    if kind_of(path) not in READABLE:
+    if format_suffix(path) not in READERS:
         raise DataError(
-            f"{name} is of no kind that can be read. {_READABLE}. "
-            f"Plain text of another name can come from standard input: - < {path.name}"
+            f"{name} has an unsupported file type. {_SUPPORTED}. "
+            f"Plain text with another suffix can be read from standard input: - < {path.name}"
         )
     try:
         status = path.stat()
     except OSError as error:
         raise DataError(f"cannot read {name}: {error.strerror}. Check its permissions.") from None
     identity = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
-    return Source(name, status.st_size, identity, lambda reading: pieces_of(path, name, reading))
+    return Source(name, status.st_size, identity, lambda state: read_file(path, name, state))
 
 
 def _download_source(name: str) -> Source:
     path = corpus_file(name)
     identity = f"{name} {DOWNLOADS[name].sha256}"
-    return Source(name, path.stat().st_size, identity, lambda reading: pieces_of(path, name, reading))
+    return Source(name, path.stat().st_size, identity, lambda state: read_file(path, name, state))
 
 
-def _stdin_source(kept: BinaryIO | None) -> Source:
-    if kept is None:
-        raise DataError('standard input ("-") can be read only once. Save it as a .txt file and name that.')
+def _stdin_source(stdin: BinaryIO | None) -> Source:
+    if stdin is None:
+        raise DataError('standard input ("-") can be read only once here. Save it as a .txt file and pass that.')
     name = "standard input"
-    kept.seek(0)
-    digest = hashlib.file_digest(kept, "sha256").hexdigest()  # type: ignore[arg-type]
-    size = kept.tell()
+    digest = hashlib.sha256()
+    stdin.seek(0)
+    while data := stdin.read(1 << 20):
+        digest.update(data)
+    size = stdin.tell()
 
-    def pieces(reading: Reading) -> Iterator[Piece]:
-        kept.seek(0)
-        return text_pieces(counted(kept, name, reading, keep_open=True), name, reading)
+    def read(state: ReadState) -> Iterator[DocumentPart]:
+        stdin.seek(0)
+        return read_text(hashing_stream(stdin, name, state, close=False), name, state)
 
-    return Source(name, size, f"{name} {digest}", pieces)
+    return Source(name, size, f"{name} {digest.hexdigest()}", read)
 
 
 def _python_docs_source() -> Source:
@@ -149,51 +154,56 @@ def _python_docs_source() -> Source:
         status = file.stat()
         listing.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
 
-    docstrings = cache(python_docs)  # seconds to find, and asked for several times
+    docstrings = cache(python_docs)  # takes seconds, and the source is read several times
 
-    def pieces(reading: Reading) -> Iterator[Piece]:
-        reading.hashes[PYTHON_DOCS] = hashlib.sha256("\0".join(docstrings()).encode("utf-8")).hexdigest()
-        return (Piece(text, PYTHON_DOCS, True) for text in docstrings())
+    def read(state: ReadState) -> Iterator[DocumentPart]:
+        state.sha256[PYTHON_DOCS] = hashlib.sha256("\0".join(docstrings()).encode("utf-8")).hexdigest()
+        return (DocumentPart(text, PYTHON_DOCS, True) for text in docstrings())
 
-    return Source(PYTHON_DOCS, None, f"{PYTHON_DOCS} {listing.hexdigest()}", pieces)
+    return Source(PYTHON_DOCS, None, f"{PYTHON_DOCS} {listing.hexdigest()}", read)
 
 
 def _dataset_source(name: str) -> Source:
-    """A dataset of the Hugging Face Hub, or a folder of one, streamed: hf:NAME or hf:NAME:CONFIGURATION."""
+    """A dataset of the Hugging Face Hub, or a local dataset folder, streamed: hf:NAME or hf:NAME:CONFIGURATION."""
     repository, _, configuration = name.removeprefix("hf:").partition(":")
 
-    def pieces(reading: Reading) -> Iterator[Piece]:
-        try:
-            import datasets
-        except ImportError:
-            raise MissingExtraError("datasets", "data", f"reading {name}") from None
+    def read(state: ReadState) -> Iterator[DocumentPart]:
         digest = hashlib.sha256()
         try:
-            rows = datasets.load_dataset(repository, configuration or None, split="train", streaming=True)
-            for number, row in enumerate(rows, start=1):
-                text = text_of(row, f"{name} row {number:,}", reading)
+            for number, row in enumerate(_dataset_rows(repository, configuration or None, name), start=1):
+                text = record_text(row, f"{name} row {number:,}", state)
                 data = text.encode("utf-8") + b"\0"
                 digest.update(data)
-                reading.bytes_read += len(data)
-                yield Piece(text, name, True)
-        except DataError:
+                state.bytes_read += len(data)
+                yield DocumentPart(text, name, True)
+        except (DataError, MissingExtraError):
             raise
-        except Exception as error:  # the library and those below it raise dozens of kinds
+        except Exception as error:  # the library and its dependencies raise many kinds of errors
             reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             raise DataError(
                 f"cannot read the dataset {name}: {reason}. Check the name and the connection, or pass files."
             ) from None
-        reading.hashes[name] = digest.hexdigest()
+        state.sha256[name] = digest.hexdigest()
 
-    return Source(name, None, name, pieces)
+    return Source(name, None, name, read)
 
 
-def _nearest(path: Path) -> str:
+def _dataset_rows(repository: str, configuration: str | None, name: str) -> Iterable[Mapping[str, object]]:
+    try:
+        import datasets  # pyright: ignore[reportMissingTypeStubs]  # the library has no type information
+    except ImportError:
+        raise MissingExtraError("datasets", "data", f"reading {name}") from None
+    load_dataset: Callable[..., Iterable[Mapping[str, object]]] = datasets.load_dataset  # pyright: ignore  # untyped
+    return load_dataset(repository, configuration, split="train", streaming=True)
+
+
+def _suggestion(path: Path) -> str:
+    """A hint at the neighbouring file or named corpus whose name is most similar; "" if none is."""
     if not path.name:
         return ""
     try:
-        beside = {str(path.with_name(name)): name for name in os.listdir(path.parent)}
+        neighbours = {name: str(path.with_name(name)) for name in os.listdir(path.parent)}
     except OSError:
-        beside = {}
-    near = difflib.get_close_matches(path.name, [*beside.values(), *CORPUS_NAMES], n=1, cutoff=0.6)
-    return f" Did you mean {next((full for full, name in beside.items() if name == near[0]), near[0])}?" if near else ""
+        neighbours = {}
+    matches = difflib.get_close_matches(path.name, [*neighbours, *CORPUS_NAMES], n=1, cutoff=0.6)
+    return f" Did you mean {neighbours.get(matches[0], matches[0])}?" if matches else ""

@@ -1,4 +1,4 @@
-"""Which text trains and which validates: the end of a single text, or whole documents by their hash."""
+"""The split into training and validation text: the end of a single document, or whole documents by their hash."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from tokenloom.data.readers import Piece
+from tokenloom.data.documents import DocumentPart
 
-_HEAD = 1 << 16  # characters of a document that are hashed: it may be longer than memory
+_HASHED_CHARACTERS = 1 << 16  # a document may be larger than memory, so only its beginning is hashed
 
 
 @dataclass(frozen=True)
-class Part:
-    """The text of one document that belongs to one split; its texts must be read before the next part is asked for."""
+class SplitText:
+    """The text of one document that belongs to one split. `texts` has to be read before the next one is requested."""
 
     split: str
     source: str
@@ -24,98 +24,101 @@ class Part:
 
 
 class SplitRule(Protocol):
-    def parts(self, pieces: Iterator[Piece]) -> Iterator[Part]:
-        """The documents, empty ones left out, each assigned to "train" or "val"."""
+    def assign(self, parts: Iterator[DocumentPart]) -> Iterator[SplitText]:
+        """The documents, without empty ones, each assigned to "train" or "val"."""
         ...
 
 
 @dataclass(frozen=True)
-class ByCharacters:
-    """A single document: its first `boundary` characters train, the rest validate."""
+class CharacterSplit:
+    """Splits a single document: its first `boundary` characters are training text, the rest validation text."""
 
     boundary: int
 
-    def parts(self, pieces: Iterator[Piece]) -> Iterator[Part]:
-        for source, document in _documents(pieces):
-            overhang: list[str] = []
-            yield Part("train", source, self._head(document, overhang))
-            yield Part("val", source, itertools.chain(overhang, document))
+    def assign(self, parts: Iterator[DocumentPart]) -> Iterator[SplitText]:
+        for source, document in _documents(parts):
+            remainder: list[str] = []
+            yield SplitText("train", source, self._take_head(document, remainder))
+            yield SplitText("val", source, itertools.chain(remainder, document))
 
-    def _head(self, document: Iterator[str], overhang: list[str]) -> Iterator[str]:
-        wanted = self.boundary
+    def _take_head(self, document: Iterator[str], remainder: list[str]) -> Iterator[str]:
+        """Consumes `document` up to the boundary; what follows it in the last text goes into `remainder`."""
+        missing = self.boundary
         for text in document:
-            yield text[:wanted]
-            if len(text) >= wanted:
-                overhang.append(text[wanted:])
+            yield text[:missing]
+            if len(text) >= missing:
+                remainder.append(text[missing:])
                 return
-            wanted -= len(text)
+            missing -= len(text)
 
 
 @dataclass(frozen=True)
-class ByHash:
-    """Many documents: one whose hash, as a number from 0 to 1, is less than `below` validates.
+class HashSplit:
+    """Splits many documents: one whose hash, scaled to 0…1, is below `threshold` is validation text.
 
-    A document stays where it is when others are added, and its copies are on its side.
+    A document stays in its split when others are added, and copies of a document are in the same split.
     """
 
-    below: float
+    threshold: float
 
-    def parts(self, pieces: Iterator[Piece]) -> Iterator[Part]:
-        for source, document in _documents(pieces):
-            head = _head_of(document)
-            split = "val" if _share(head) < self.below else "train"
-            yield Part(split, source, itertools.chain(head, document))
+    def assign(self, parts: Iterator[DocumentPart]) -> Iterator[SplitText]:
+        for source, document in _documents(parts):
+            head = _take_head(document)
+            split = "val" if _hash_fraction(head) < self.threshold else "train"
+            yield SplitText(split, source, itertools.chain(head, document))
 
 
-def choose_rule(pieces: Iterator[Piece], val_fraction: float) -> SplitRule:
-    """The rule for these documents: they are read until it is sure that neither split stays empty.
+def choose_rule(parts: Iterator[DocumentPart], val_fraction: float) -> SplitRule:
+    """The rule for these documents, which are read until it is certain that neither split is empty.
 
-    Two or more documents that all fall on one side give up the one nearest to the other side.
+    If two or more different documents all fall into one split, the one nearest to the threshold moves to the other.
     """
     if val_fraction == 0:
-        return ByHash(0.0)
+        return HashSplit(0.0)
     count, length, lowest, highest = 0, 0, math.inf, -math.inf
-    for _, document in _documents(pieces):
-        head = _head_of(document)
+    for _, document in _documents(parts):
+        head = _take_head(document)
+        fraction = _hash_fraction(head)
         count += 1
-        lowest, highest = min(lowest, _share(head)), max(highest, _share(head))
+        lowest, highest = min(lowest, fraction), max(highest, fraction)
         if lowest < val_fraction <= highest:
-            return ByHash(val_fraction)
+            return HashSplit(val_fraction)
         length = sum(map(len, head)) + sum(map(len, document))
     if count == 1:
-        return ByCharacters(int(length * (1 - val_fraction)))
-    if lowest == highest:  # copies of one text
-        return ByHash(0.0)
-    return ByHash(math.nextafter(lowest, 1) if lowest >= val_fraction else highest)
+        return CharacterSplit(int(length * (1 - val_fraction)))
+    if lowest == highest:  # copies of one document
+        return HashSplit(0.0)
+    return HashSplit(math.nextafter(lowest, 1) if lowest >= val_fraction else highest)
 
 
-def _documents(pieces: Iterator[Piece]) -> Iterator[tuple[str, Iterator[str]]]:
-    """Each document's source and texts; those without a character are left out."""
-    for first in pieces:
-        texts = _texts(first, pieces)
+def _documents(parts: Iterator[DocumentPart]) -> Iterator[tuple[str, Iterator[str]]]:
+    """The source and the texts of each document that is not empty."""
+    for first in parts:
+        texts = _texts(first, parts)
         if first.text or not first.ends_document:
             yield first.source, texts
-        for _ in texts:  # whatever was not read of it
+        for _ in texts:  # skip what the caller has not read
             pass
 
 
-def _texts(piece: Piece, pieces: Iterator[Piece]) -> Iterator[str]:
-    yield piece.text
-    while not piece.ends_document:
-        piece = next(pieces)
-        yield piece.text
+def _texts(part: DocumentPart, parts: Iterator[DocumentPart]) -> Iterator[str]:
+    yield part.text
+    while not part.ends_document:
+        part = next(parts)
+        yield part.text
 
 
-def _head_of(document: Iterator[str]) -> list[str]:
-    """Takes the first texts of a document, enough to hash."""
-    head, size = [], 0
-    while size < _HEAD and (text := next(document, None)) is not None:
+def _take_head(document: Iterator[str]) -> list[str]:
+    """Consumes the first texts of a document, enough to compute its hash."""
+    head: list[str] = []
+    size = 0
+    while size < _HASHED_CHARACTERS and (text := next(document, None)) is not None:
         head.append(text)
         size += len(text)
     return head
 
 
-def _share(head: list[str]) -> float:
-    """A number from 0 to 1 that depends on the beginning of the text alone."""
-    digest = hashlib.blake2b("".join(head)[:_HEAD].encode("utf-8"), digest_size=8).digest()
+def _hash_fraction(head: list[str]) -> float:
+    """The hash of a document's beginning, as a number from 0 to 1."""
+    digest = hashlib.blake2b("".join(head)[:_HASHED_CHARACTERS].encode("utf-8"), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64

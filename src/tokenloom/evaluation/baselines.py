@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from tokenloom.data.token_reader import TokenReader
 from tokenloom.data.tokenizers import Tokenizer
 from tokenloom.errors import DataError
-from tokenloom.evaluation.loss import TokenReader
 from tokenloom.run_records import Baselines
 
 # What the compressors get to see at most: they need about 0.6 s a megabyte each, and run twice.

@@ -18,15 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from tokenloom.config import ModelConfig
+from tokenloom.data.token_reader import TokenReader
 from tokenloom.errors import DataError, UsageError
 from tokenloom.model.head import IGNORE_INDEX
-
-
-class TokenReader(Protocol):
-    """A row of tokens that may be larger than memory."""
-
-    def __len__(self) -> int: ...
-    def read(self, start: int, count: int) -> np.ndarray: ...
 
 
 class LossModel(Protocol):

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokenloom.config import DataConfig
-from tokenloom.data.readers import Reading
+from tokenloom.data.documents import ReadOptions, ReadState
 from tokenloom.data.shards import Split
 from tokenloom.data.sources import STDIN, read_documents
+from tokenloom.data.token_reader import TokenReader
 from tokenloom.data.tokenizers import Tokenizer
-from tokenloom.evaluation.loss import TokenReader
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class MeasuredText:
 
 def read_text(data: DataConfig, tokenizer: Tokenizer) -> MeasuredText:
     """All documents of `data.sources` as one text; raises `DataError` where they cannot be read."""
-    reading = Reading(text_key=data.text_key, encoding_errors=data.encoding_errors)
+    state = ReadState(ReadOptions(data.text_key, data.encoding_errors))
     # Standard input is read twice, once to identify it, so it has to be kept.
     stdin = io.BytesIO(sys.stdin.buffer.read()) if STDIN in data.sources else None
     ids: list[np.ndarray] = []
     words = 0
-    for document in read_documents(data.sources, reading, stdin):
+    for document in read_documents(data.sources, state, stdin):
         words += len(document.text.split())
         ids += [np.array([tokenizer.eot_id], dtype=np.uint32), tokenizer.encode_array(document.text, data.endoftext)]
     joined = np.concatenate(ids[1:]) if ids else np.empty(0, dtype=np.uint32)

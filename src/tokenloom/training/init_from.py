@@ -12,7 +12,7 @@ from torch import Tensor
 from tokenloom.config import Config
 from tokenloom.config_files import read_toml
 from tokenloom.data.tokenizers import Tokenizer, make_tokenizer
-from tokenloom.data.tokenizers.load import learns
+from tokenloom.data.tokenizers.load import needs_training
 from tokenloom.errors import ConfigError
 from tokenloom.model import Model
 from tokenloom.weights.lazy_tensors import LazyModel
@@ -133,7 +133,7 @@ def _tokenizer_name(found: ResolvedModel, asked: str | None, reference: str) -> 
     """The tokenizer to prepare the text with, by a name or path that `load_tokenizer` knows."""
     theirs = found.tokenizer
     if asked is not None:
-        if learns(asked) or make_tokenizer(asked).fingerprint != theirs.fingerprint:
+        if needs_training(asked) or make_tokenizer(asked).fingerprint != theirs.fingerprint:
             raise ConfigError(
                 f"{reference} was trained with another tokenizer ({theirs.kind}) than {asked}: its embeddings would "
                 "mean nothing. Leave --tokenizer out."

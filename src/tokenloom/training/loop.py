@@ -17,9 +17,10 @@ from tokenloom.compute.parallel import World
 from tokenloom.compute.runtime import Runtime, seed_step
 from tokenloom.config import Config
 from tokenloom.data.batches import Batches
+from tokenloom.data.token_reader import TokenReader
 from tokenloom.data.tokenizers import Tokenizer
 from tokenloom.errors import Interrupted, TrainingError
-from tokenloom.evaluation.loss import Measurement, TokenReader, measure
+from tokenloom.evaluation.loss import Measurement, measure
 from tokenloom.generation.text import generate_text
 from tokenloom.model import Model
 from tokenloom.reporting.console import Display

@@ -11,10 +11,11 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenloom.data.corpora import cache_folder
+from tokenloom.data.progress import ProgressCallback
 from tokenloom.data.tokenizers.bpe import GPT2_MERGES_SHA256
 from tokenloom.errors import WeightsError
 from tokenloom.weights.checkpoint import sha256_of, write_text
@@ -62,9 +63,6 @@ TRIES = 5  # of one server, after which the next one is asked
 FIRST_PAUSE = 0.5  # seconds, doubled after each try
 TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two pieces
 PIECE = 1 << 16  # bytes that a broken connection can cost
-
-ProgressCallback = Callable[[str, int, int | None], None]
-"""Called with what is fetched, its bytes so far, and how many there will be, or None."""
 
 
 def is_name(reference: str | Path) -> bool:

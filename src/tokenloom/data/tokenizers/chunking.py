@@ -1,64 +1,67 @@
-"""Long text cut into stretches that can be encoded apart, because no token would have crossed the cuts."""
+"""Splitting of long text into chunks that can be encoded separately, at positions that no token crosses."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-STRETCH = 1 << 18  # characters: enough that cutting costs nothing, small enough to hold many
-LONGEST = 1 << 20  # what a tokenizer has to hold of a text without any place to cut
+CHUNK_CHARACTERS = 1 << 18  # large enough that splitting costs nothing, small enough to hold many
+MAX_CHUNK_CHARACTERS = 1 << 20  # of text that has no position to split at
 
-_AFTER_LETTERS = ".,;:!?)。，、；：！？」"
+_PUNCTUATION = ".,;:!?)。，、；：！？」"
 
 
-def stretches(texts: Iterable[str], whole: Sequence[str]) -> Iterator[str]:
-    """The same text in other pieces: the ids of the pieces, joined, are the ids of the whole.
+def split_into_chunks(texts: Iterable[str], indivisible: Sequence[str]) -> Iterator[str]:
+    """The same text in chunks whose token ids, concatenated, are the ids of the whole text.
 
-    A cut falls before a single space, after a single line end, or between a letter and a punctuation mark: there
-    GPT-2's pattern and its successors part the text in any case. Text that has no such place for a million characters
-    is cut regardless, though never inside one of the texts in `whole`, such as <|endoftext|>.
+    A chunk ends before a single space, after a single newline, or between a letter and a punctuation mark: GPT-2's
+    pattern and its successors split the text there in any case. Text without such a position in a million characters
+    is split anyway, but never inside one of the `indivisible` strings, such as <|endoftext|>.
     """
-    held: list[str] = []
+    pending: list[str] = []
     size = 0
     for text in texts:
-        held.append(text)
+        pending.append(text)
         size += len(text)
-        if size < STRETCH:
+        if size < CHUNK_CHARACTERS:
             continue
-        joined, start = "".join(held), 0
-        while len(joined) - start >= STRETCH:
-            end = _last_cut(joined, start, min(start + LONGEST, len(joined)), whole)
+        joined, start = "".join(pending), 0
+        while len(joined) - start >= CHUNK_CHARACTERS:
+            end = _find_boundary(joined, start, min(start + MAX_CHUNK_CHARACTERS, len(joined)), indivisible)
             if end is None:
                 break
             yield joined[start:end]
             start = end
-        held, size = [joined[start:]], len(joined) - start
+        pending, size = [joined[start:]], len(joined) - start
     if size:
-        yield "".join(held)
+        yield "".join(pending)
 
 
-def _last_cut(text: str, start: int, stop: int, whole: Sequence[str]) -> int | None:
-    """The last place of the best kind in text[start:stop] to cut; None to wait for more text first."""
-    # The characters on both sides of a mark must be known, so that its place can be judged.
-    for mark, cut_after in ((" ", 0), ("\n", 1)):
-        at = text.rfind(mark, start + 1, stop - 1)
-        while at > start:
-            # "/" belongs to the line end before it in some newer patterns.
-            apart = not text[at - 1].isspace() and not text[at + 1].isspace() and text[at + 1] != "/"
-            if apart and _around(text, at + cut_after, whole) is None:
-                return at + cut_after
-            at = text.rfind(mark, start + 1, at)
-    for mark in _AFTER_LETTERS:
-        at = text.rfind(mark, start + 1, stop)
-        while at > start:
-            if text[at - 1].isalpha() and _around(text, at, whole) is None:
-                return at
-            at = text.rfind(mark, start + 1, at)
-    if stop - start < LONGEST:
+def _find_boundary(text: str, start: int, stop: int, indivisible: Sequence[str]) -> int | None:
+    """The last position of the best kind in text[start:stop] to split at; None to wait for more text first."""
+    # The characters on both sides of a separator have to be known to decide whether it stands alone.
+    for separator, offset in ((" ", 0), ("\n", 1)):
+        position = text.rfind(separator, start + 1, stop - 1)
+        while position > start:
+            before, after = text[position - 1], text[position + 1]
+            # In some newer patterns, "/" belongs to the newline before it.
+            alone = not before.isspace() and not after.isspace() and after != "/"
+            if alone and _enclosing_start(text, position + offset, indivisible) is None:
+                return position + offset
+            position = text.rfind(separator, start + 1, position)
+    for mark in _PUNCTUATION:
+        position = text.rfind(mark, start + 1, stop)
+        while position > start:
+            if text[position - 1].isalpha() and _enclosing_start(text, position, indivisible) is None:
+                return position
+            position = text.rfind(mark, start + 1, position)
+    if stop - start < MAX_CHUNK_CHARACTERS:
         return None
-    return _around(text, stop, whole) or stop
+    return _enclosing_start(text, stop, indivisible) or stop
 
 
-def _around(text: str, at: int, whole: Sequence[str]) -> int | None:
-    """Where a text that must stay whole begins, if a cut at `at` would fall inside it."""
-    found = (text.rfind(part, max(0, at - len(part) + 1), at + len(part) - 1) for part in whole)
-    return next((place for place in found if place >= 0), None)
+def _enclosing_start(text: str, position: int, indivisible: Sequence[str]) -> int | None:
+    """The start of an indivisible string that `position` is inside of; None if there is none."""
+    starts = (
+        text.rfind(string, max(0, position - len(string) + 1), position + len(string) - 1) for string in indivisible
+    )
+    return next((start for start in starts if start >= 0), None)

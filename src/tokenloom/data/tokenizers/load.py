@@ -44,7 +44,7 @@ def make_tokenizer(spec: str, texts: Iterable[str] = (), added: Sequence[str] = 
     return with_added(base, added)
 
 
-def learns(spec: str) -> bool:
+def needs_training(spec: str) -> bool:
     """Whether the tokenizer depends on the text; raises `TokenizerError` for a bpe:N without a number."""
     if spec.partition(":")[0] == "bpe":
         return bool(_size_of(spec))

@@ -1,0 +1,52 @@
+"""Token shards written directly from token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tokenloom.data.shard_writer import finish_shards, open_shard
+from tokenloom.data.shards import Shards, open_shards
+from tokenloom.data.tokenizers import Tokenizer
+
+
+def write_shards(
+    path: Path,
+    tokenizer: Tokenizer,
+    *,
+    train: Sequence[np.ndarray],
+    val: Sequence[np.ndarray] = (),
+    shard_tokens: int | None = None,
+) -> Shards:
+    """One array per document; a new shard begins after `shard_tokens` tokens, <|endoftext|> not counted."""
+    records = {}
+    for split, documents in {"train": train, "val": val}.items():
+        (path / split).mkdir(parents=True)
+        records[split] = []
+        for index, pieces in enumerate(divide(documents, shard_tokens)):
+            with open_shard(path / split, index, tokenizer) as writer:
+                for starts_document, ids in pieces:
+                    if starts_document:
+                        writer.end_document()
+                    writer.append(ids)
+            records[split].append(writer.record())
+    finish_shards(path, tokenizer, records, request={}, sources=[])
+    return open_shards(path)
+
+
+def divide(documents: Sequence[np.ndarray], shard_tokens: int | None) -> list[list[tuple[bool, np.ndarray]]]:
+    """For each shard, its pieces of documents, each with whether a document ends before it."""
+    shards: list[list[tuple[bool, np.ndarray]]] = [[]]
+    size = 0
+    for number, ids in enumerate(documents):
+        starts_document = number > 0
+        while shard_tokens is not None and size + len(ids) > shard_tokens:
+            head, ids = np.split(ids, [shard_tokens - size])
+            shards[-1].append((starts_document, head))
+            shards.append([])
+            starts_document, size = False, 0
+        shards[-1].append((starts_document, ids))
+        size += len(ids)
+    return shards
