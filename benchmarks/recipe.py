@@ -78,9 +78,9 @@ def _swiglu() -> None:
         def __init__(self, config) -> None:
             super().__init__()
             inner = round(8 / 3 * config.n_embd / 32) * 32
-            self.c_gate = modern._linear(config.n_embd, inner)
-            self.c_fc = modern._linear(config.n_embd, inner)
-            self.c_proj = modern._linear(inner, config.n_embd)
+            self.c_gate = modern.linear(config.n_embd, inner, bias=False)
+            self.c_fc = modern.linear(config.n_embd, inner, bias=False)
+            self.c_proj = modern.linear(inner, config.n_embd, bias=False)
 
         def forward(self, x):
             return self.c_proj(F.silu(self.c_gate(x)) * self.c_fc(x))
@@ -91,14 +91,14 @@ def _swiglu() -> None:
 def _never_return() -> None:
     from tokenloom.model import modern
 
-    draw = modern.Modern._draw
+    init_weights = modern.Modern.init_weights
 
     def fixed(self, generator) -> None:
-        draw(self, generator)
+        init_weights(self, generator)
         for block in self.h:
             block.mix.requires_grad_(False)
 
-    modern.Modern._draw = fixed
+    modern.Modern.init_weights = fixed
 
 
 def _embedding_as_it_is() -> None:
@@ -120,15 +120,15 @@ def _embedding_as_it_is() -> None:
 def _random_projections() -> None:
     from tokenloom.model import modern
 
-    draw = modern.Modern._draw
+    init_weights = modern.Modern.init_weights
 
     def drawn(self, generator) -> None:
-        draw(self, generator)
+        init_weights(self, generator)
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
                 nn.init.normal_(parameter, std=0.02, generator=generator)
 
-    modern.Modern._draw = drawn
+    modern.Modern.init_weights = drawn
 
 
 # Variants that no setting makes: what is changed in the model before it is built.

@@ -1,23 +1,23 @@
-"""Small models with random weights, far enough from their initial state that every part of them has a say."""
+"""Small models with random weights, far enough from the initial ones that every weight affects the logits."""
 
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 
 from tokenloom.config import ModelConfig
+from tokenloom.data.token_reader import TokenArray
 from tokenloom.data.tokenizers import load_tokenizer
 from tokenloom.model.gpt2 import GPT2
 from tokenloom.model.modern import Modern
 
-# How long an example takes on a busy machine says nothing about the code.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
+# No deadlines: the time of an example depends on the load of the machine.
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
 
-# An untied head: a tied one likes to repeat the last token, and greedy texts would all look alike.
+# With a tied head, untrained models repeat the last token, and all greedy texts would be the same.
 SHAPE = {"vocab_size": 60, "block_size": 16, "n_layer": 2, "n_embd": 16, "tie_embeddings": False}
 MODELS = {
     "gpt2": (GPT2, ModelConfig(family="gpt2", n_head=2, **SHAPE)),
@@ -32,7 +32,7 @@ def model(request):
 
 @pytest.fixture
 def model_of():
-    """Build such a model: `model_of("gpt2", dropout=0.1)`."""
+    """Creates one of these models: `model_of("gpt2", dropout=0.1)`."""
     return make_model
 
 
@@ -40,7 +40,7 @@ def model_of():
 def texts_folder() -> Path:
     folder = os.environ.get("TOKENLOOM_DATA")
     if not folder or not Path(folder).is_dir():
-        pytest.skip("TOKENLOOM_DATA names no folder with the-verdict.txt and tinyshakespeare.txt")
+        pytest.skip("TOKENLOOM_DATA is not a folder with the-verdict.txt and tinyshakespeare.txt")
     return Path(folder)
 
 
@@ -50,25 +50,11 @@ def verdict(texts_folder: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def verdict_tokens(verdict: str) -> dict[str, "Tokens"]:
-    """The story as the book splits it: its first nine tenths, in characters, to train, the rest to validate."""
+def verdict_tokens(verdict: str) -> dict[str, TokenArray]:
+    """The story as the book splits it: the first 90% of its characters for training, the rest for validation."""
     tokenizer, boundary = load_tokenizer("gpt2"), int(0.9 * len(verdict))
     parts = {"train": verdict[:boundary], "val": verdict[boundary:]}
-    return {name: Tokens(tokenizer.encode_array(part)) for name, part in parts.items()}
-
-
-class Tokens:
-    """An array that is read like the tokens of a shard."""
-
-    def __init__(self, ids) -> None:
-        self.ids = np.asarray(ids)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def read(self, start: int, count: int) -> np.ndarray:
-        assert 0 <= start <= start + count <= len(self), "nothing beyond the text is asked for"
-        return self.ids[start : start + count]
+    return {name: TokenArray(tokenizer.encode_array(part)) for name, part in parts.items()}
 
 
 def make_model(name, **changes):

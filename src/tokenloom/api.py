@@ -18,10 +18,11 @@ from tokenloom.data.prepare import prepare_cached
 from tokenloom.data.shards import Shards, open_shards
 from tokenloom.errors import CheckpointError, TokenloomError, UsageError
 from tokenloom.evaluation.baselines import baselines
-from tokenloom.evaluation.comparison import compare_inspected
+from tokenloom.evaluation.comparison import Comparison, compare_inspections
+from tokenloom.evaluation.inspection import Inspection, inspect_tokens
 from tokenloom.evaluation.loss import measure
+from tokenloom.evaluation.measurement import Evaluation
 from tokenloom.evaluation.text import read_text, text_of_split
-from tokenloom.evaluation.tokens import inspect_tokens
 from tokenloom.generation.inference_weights import for_decoding
 from tokenloom.generation.text import TextCompletion, generate_text
 from tokenloom.reporting.console import QuietDisplay, TrainingDisplay, progress_bar, progress_counter
@@ -130,7 +131,7 @@ def evaluate(
     precision: str = "fp32",
     settings: Settings | None = None,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Evaluate a model on a text: loss, perplexity and bits per byte, with the settings they were computed with.
 
     The default text is the validation text of the model's run. `context` defaults to the model's block size and
@@ -152,26 +153,20 @@ def evaluate(
     with progress_counter("evaluating", quiet) as progress, runtime.autocast():
         measured = measure(
             loaded.model.to(runtime.device),
-            text.ids,
-            context=context or min(loaded.model.config.block_size, max(1, len(text.ids) - 1)),
+            text.tokens,
+            context=context or min(loaded.model.config.block_size, max(1, len(text.tokens) - 1)),
             stride=stride,
             batch_size=batch_size,
             byte_lengths=loaded.tokenizer.byte_lengths,
             progress=progress,
         )
     measured = dataclasses.replace(measured, words=text.words)
-    return {
-        "loss": measured.loss,
-        "perplexity": measured.perplexity,
-        "bits_per_byte": measured.bits_per_byte,
-        "word_perplexity": measured.word_perplexity,
-        "tokens": measured.tokens,
-        "bytes": measured.bytes,
-        "context": measured.context,
-        "stride": measured.stride,
-        "precision": runtime.precision,
-        "baselines": dataclasses.asdict(baselines(shards.train if shards else None, text.ids, loaded.tokenizer)),
-    }
+    train_tokens = shards.train if shards else None
+    return Evaluation(
+        **vars(measured),
+        precision=runtime.precision,
+        baselines=baselines(train_tokens, text.tokens, loaded.tokenizer),
+    )
 
 
 def generate(
@@ -214,12 +209,11 @@ def inspect(
     stride: int | None = None,
     device: str = "auto",
     precision: str = "fp32",
-) -> dict[str, Any]:
+) -> Inspection:
     """Compute a model's prediction at each token of a text (section 5.1.2); the loss equals that of `evaluate`.
 
-    `tokens` contains for each token its id, text, bytes, log_probability (nats), probability, rank (1 is the most
-    likely), entropy (nats) and the `top` most likely tokens. The first token of the text is not predicted and not
-    included. Raises `TokenloomError`.
+    `tokens` contains the log probability and rank of each token, the entropy of the prediction, and the `top` most
+    likely tokens. The first token of the text is not predicted and not included. Raises `TokenloomError`.
     """
     loaded = _load(model)
     runtime = choose_runtime(device, precision)
@@ -239,7 +233,7 @@ def compare(
     stride: int | None = None,
     device: str = "auto",
     precision: str = "fp32",
-) -> dict[str, Any]:
+) -> Comparison:
     """Compare two models or two checkpoints on the same text.
 
     `models` contains the figures of A and B, each with its own block size as context unless `context` is given;
@@ -247,12 +241,11 @@ def compare(
     improvement of B over A to the largest regression. A difference is B's nats minus A's. Raises `TokenloomError`.
     """
     loaded = [_load(model) for model in (a, b)]
-    inspections = [
-        {"model": str(model.path)}
-        | inspect(model, text, top=0, context=context, stride=stride, device=device, precision=precision)
+    inspection_a, inspection_b = (
+        inspect(model, text, top=0, context=context, stride=stride, device=device, precision=precision)
         for model in loaded
-    ]
-    return compare_inspected(text, *inspections)
+    )
+    return compare_inspections(text, (str(loaded[0].path), str(loaded[1].path)), inspection_a, inspection_b)
 
 
 def export(

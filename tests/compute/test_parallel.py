@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from tokenloom.compute.parallel import World, destroy_process_group, init_process_group
 from tokenloom.data.batches import Batches
+from tokenloom.data.token_reader import TokenArray
 
 # The program of each process: the gradient of its share of a batch, summed over the processes.
 PROCESS = """
@@ -39,19 +40,11 @@ save_file(tensors, Path(sys.argv[1]) / f"{world.rank}.safetensors")
 """
 
 
-class Text:
-    def __init__(self) -> None:
-        self.ids = torch.randint(0, 60, (200,), generator=torch.Generator().manual_seed(3)).numpy()
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def read(self, start, count):
-        return self.ids[start : start + count]
+TOKENS = TokenArray(torch.randint(0, 60, (200,), generator=torch.Generator().manual_seed(3)).numpy())
 
 
 def backward_on_share(model, world) -> None:
-    batches = Batches(Text(), block_size=16, batch_size=4, seed=1)
+    batches = Batches(TOKENS, block_size=16, batch_size=4, seed=1)
     ids, targets = batches.batch(5, world.rank, world.world_size)
     (model.loss(ids, targets, "sum") / (4 * 16)).backward()
     world.all_reduce_gradients(model.parameters())

@@ -6,6 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
+from tokenloom.data.token_reader import TokenArray
 from tokenloom.data.tokenizers import load_tokenizer
 from tokenloom.errors import DataError
 from tokenloom.evaluation import baselines as module
@@ -19,9 +20,13 @@ def figures(*args, **options) -> dict:
     return asdict(baselines(*args, **options))
 
 
+def tokens_of(text: bytes) -> TokenArray:
+    return TokenArray(np.frombuffer(text, np.uint8))
+
+
 def of_bytes(train: bytes, text: bytes, **options):
     """Baselines with a token for each byte."""
-    return figures(np.frombuffer(train, np.uint8), np.frombuffer(text, np.uint8), BYTES, **options)
+    return figures(tokens_of(train), tokens_of(text), BYTES, **options)
 
 
 def test_unigram_entropy_is_that_of_the_texts_own_token_frequencies():
@@ -34,7 +39,7 @@ def test_unigram_entropy_is_that_of_the_texts_own_token_frequencies():
 
 
 def test_the_end_of_text_token_counts_as_a_token_and_not_as_bytes():
-    result = figures(None, np.array([97, 256]), BYTES, compress=False)
+    result = figures(None, TokenArray([97, 256]), BYTES, compress=False)
     assert result["val_bytes"] == 1
     assert result["unigram_nats_per_token"] == pytest.approx(math.log(2))
     assert result["unigram_bits_per_byte"] == pytest.approx(2)
@@ -72,19 +77,11 @@ def test_long_texts_are_cut_to_the_end_of_training_and_the_start_of_validation(m
     assert forgotten["xz_bits_per_byte"] > 7.9
 
 
-def test_tokens_are_counted_in_chunks_and_from_shards(monkeypatch):
-    class Shards:
-        def __init__(self, tokens):
-            self.read = lambda start, count: tokens[start : start + count]
-            self.length = len(tokens)
-
-        def __len__(self):
-            return self.length
-
-    tokens = np.frombuffer(RANDOM, np.uint8)
+def test_tokens_are_counted_in_chunks(monkeypatch):
+    tokens = tokens_of(RANDOM)
     whole = baselines(tokens, tokens, BYTES)
     monkeypatch.setattr(module, "CHUNK_TOKENS", 999)
-    assert baselines(Shards(tokens), Shards(tokens), BYTES) == whole
+    assert baselines(tokens, tokens, BYTES) == whole
 
 
 def test_nothing_to_compare_on_is_refused():
@@ -94,4 +91,4 @@ def test_nothing_to_compare_on_is_refused():
 
 def test_tokens_outside_the_vocabulary_are_refused():
     with pytest.raises(DataError, match="token 300"):
-        baselines(None, np.array([1, 300]), BYTES, compress=False)
+        baselines(None, TokenArray([1, 300]), BYTES, compress=False)

@@ -1,4 +1,4 @@
-"""Two readings of one text: sums that agree, words that line up whatever the tokens, and who gained where."""
+"""Two models on one text: sums that agree, words aligned across tokenizers, and differences by word."""
 
 import pytest
 
@@ -23,42 +23,41 @@ def reader(model_of, tmp_path):
 def test_models_of_one_tokenizer_are_compared_token_by_token(reader):
     a, b = reader("gpt2", BYTE), reader("modern", BYTE)
     result = api.compare(a, b, TEXT, stride=5)
-    assert result["unit"] == "token"
-    assert [part["id"] for part in result["parts"]] == BYTE.encode(TEXT)[1:]
+    assert result.unit == "token"
+    assert [part.token.id for part in result.parts] == BYTE.encode(TEXT)[1:]
     for column, model in enumerate((a, b)):
         alone = api.inspect(model, TEXT, stride=5)
-        seen = [-token["log_probability"] for token in alone["tokens"]]
-        assert [part["nats"][column] for part in result["parts"]] == seen
-        assert result["models"][column]["nats"] == alone["nats"]
-        assert result["models"][column]["bits_per_byte"] == alone["bits_per_byte"]
+        seen = [token.nats for token in alone.tokens]
+        assert [(part.nats.a, part.nats.b)[column] for part in result.parts] == seen
+        assert result.models[column].measurement == alone.measurement
 
 
 def test_models_of_different_tokenizers_are_compared_over_the_same_bytes(reader):
     result = api.compare(reader("gpt2", BYTE), reader("gpt2", PAIRS), TEXT)
-    assert result["unit"] == "word"
-    assert [part["text"] for part in result["parts"][:5]] == [" is", " a", " dull,", " dull", " boy:"]
-    assert result["before"] + "".join(part["text"] for part in result["parts"]) == TEXT
+    assert result.unit == "word"
+    assert [part.text for part in result.parts[:5]] == [" is", " a", " dull,", " dull", " boy:"]
+    assert result.before + "".join(part.text for part in result.parts) == TEXT
     for column in (0, 1):
-        covered = sum(part["nats"][column] for part in result["parts"])
-        assert 0 < covered < result["models"][column]["nats"]  # all but the first word
+        covered = sum((part.nats.a, part.nats.b)[column] for part in result.parts)
+        assert 0 < covered < result.models[column].measurement.nats  # all but the first word
 
 
 def test_words_are_summed_over_their_places_and_sorted_by_gain(reader):
     result = api.compare(reader("gpt2", BYTE), reader("gpt2", PAIRS), "a dull dull dull boy")
-    words = {word["word"]: word for word in result["words"]}
-    assert words["dull"]["times"] == 3
-    assert words["dull"]["difference"] == pytest.approx(sum(p["difference"] for p in result["parts"][:3]))
-    differences = [word["difference"] for word in result["words"]]
+    words = {total.word: total for total in result.words}
+    assert words["dull"].times == 3
+    assert words["dull"].nats.difference == pytest.approx(sum(part.nats.difference for part in result.parts[:3]))
+    differences = [total.nats.difference for total in result.words]
     assert differences == sorted(differences)
 
 
 def test_a_model_is_like_itself(reader):
     a = reader("gpt2", BYTE)
     result = api.compare(a, a, TEXT)
-    assert not any(part["difference"] for part in (*result["parts"], *result["words"]))
+    assert not any(part.nats.difference for part in (*result.parts, *result.words))
 
 
 def test_a_text_of_one_word_has_nothing_to_compare_between_tokenizers(reader):
     result = api.compare(reader("gpt2", BYTE), reader("gpt2", PAIRS), "dull")
-    assert (result["parts"], result["before"]) == ([], "dull")
-    assert result["models"][0]["scored_tokens"] == 3
+    assert (result.parts, result.before) == ((), "dull")
+    assert result.models[0].measurement.tokens == 3

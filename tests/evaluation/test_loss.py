@@ -1,4 +1,4 @@
-"""Measured loss: every token once, weighted alike, whatever the windows and batches."""
+"""Loss over a text: every token is scored once and weighted equally, for any windows and batches."""
 
 import math
 
@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from tokenloom.config import ModelConfig
+from tokenloom.data.token_reader import TokenArray
 from tokenloom.errors import DataError, UsageError
-from tokenloom.evaluation.loss import Measurement, loss_over_batches, measure
+from tokenloom.evaluation.loss import loss_over_batches, measure
 from tokenloom.model.gpt2 import GPT2
 
 VOCABULARY, BLOCK_SIZE = 30, 12
@@ -47,25 +48,11 @@ def reference_nats(model, tokens, context: int, stride: int) -> list[float]:
     return nats
 
 
-class Shards:
-    """Tokens that are read, not indexed."""
-
-    def __init__(self, tokens: np.ndarray) -> None:
-        self._tokens = tokens
-
-    def __len__(self) -> int:
-        return len(self._tokens)
-
-    def read(self, start: int, count: int) -> np.ndarray:
-        assert start + count <= len(self)
-        return self._tokens[start : start + count]
-
-
 @pytest.mark.parametrize(("context", "stride"), [(12, 12), (12, 5), (12, 1), (7, 3), (1, 1), (10, 9)])
 @pytest.mark.parametrize("length", [2, 3, 12, 13, 14, 25, 59])
 def test_every_token_but_the_first_is_scored_once_with_the_context_that_was_promised(model, context, stride, length):
     tokens = TOKENS[:length]
-    measured = measure(model, tokens, context=context, stride=stride, batch_size=4)
+    measured = measure(model, TokenArray(tokens), context=context, stride=stride, batch_size=4)
     expected = reference_nats(model, tokens, context, stride)
     assert measured.tokens == length - 1 == len(expected)
     assert measured.nats == pytest.approx(sum(expected), **CLOSE)
@@ -74,14 +61,19 @@ def test_every_token_but_the_first_is_scored_once_with_the_context_that_was_prom
 
 @pytest.mark.parametrize("stride", [12, 5])
 def test_the_batch_size_changes_nothing(model, stride):
-    sums = [measure(model, TOKENS, context=12, stride=stride, batch_size=size).nats for size in (1, 2, 3, 100)]
+    sums = [
+        measure(model, TokenArray(TOKENS), context=12, stride=stride, batch_size=size).nats for size in (1, 2, 3, 100)
+    ]
     assert sums == pytest.approx([sums[0]] * 4, **CLOSE)
 
 
 def test_the_mean_weighs_tokens_and_not_windows(model):
     tokens = TOKENS[:15]  # a window of 12 scored tokens, and one of 2
-    first, last = measure(model, tokens[:13], context=12), measure(model, tokens[12:], context=12)
-    whole = measure(model, tokens, context=12)
+    first, last = (
+        measure(model, TokenArray(tokens[:13]), context=12),
+        measure(model, TokenArray(tokens[12:]), context=12),
+    )
+    whole = measure(model, TokenArray(tokens), context=12)
     assert (first.tokens, last.tokens, whole.tokens) == (12, 2, 14)
     assert whole.loss == pytest.approx((12 * first.loss + 2 * last.loss) / 14, **CLOSE)
     assert whole.loss != pytest.approx((first.loss + last.loss) / 2, rel=1e-3)
@@ -90,48 +82,48 @@ def test_the_mean_weighs_tokens_and_not_windows(model):
 def test_a_smaller_stride_looks_back_further():
     """A model that knows a token once it has seen it: more context, less loss."""
     repeated = np.tile(np.arange(6), 10)
-    losses = [measure(Recaller(), repeated, context=8, stride=stride).loss for stride in (8, 4, 2)]
+    losses = [measure(Recaller(), TokenArray(repeated), context=8, stride=stride).loss for stride in (8, 4, 2)]
     assert losses == sorted(losses, reverse=True)
     assert losses[0] > losses[-1]
 
 
-def test_tokens_may_be_read_from_shards(model):
-    assert measure(model, Shards(TOKENS), context=12, stride=5) == measure(model, TOKENS, context=12, stride=5)
-
-
 def test_bytes_are_those_of_the_scored_tokens(model):
     byte_lengths = np.arange(VOCABULARY)
-    measured = measure(model, TOKENS, context=12, byte_lengths=byte_lengths)
+    measured = measure(model, TokenArray(TOKENS), context=12, byte_lengths=byte_lengths)
     assert measured.bytes == TOKENS[1:].sum()
     assert measured.bits_per_byte == pytest.approx(measured.nats / math.log(2) / TOKENS[1:].sum())
-    assert measure(model, TOKENS, context=12).bits_per_byte is None
+    assert measure(model, TokenArray(TOKENS), context=12).bits_per_byte is None
 
 
 def test_a_subset_is_spread_evenly_and_always_the_same(model):
     tokens = TOKENS[:49]  # four windows of 12
-    subset = measure(model, tokens, context=12, max_windows=2)
-    windows = [measure(model, tokens[start : start + 13], context=12) for start in (0, 24)]
+    subset = measure(model, TokenArray(tokens), context=12, max_windows=2)
+    windows = [measure(model, TokenArray(tokens[start : start + 13]), context=12) for start in (0, 24)]
     assert subset.tokens == 24
     assert subset.nats == pytest.approx(sum(window.nats for window in windows), **CLOSE)
-    assert subset == measure(model, tokens, context=12, max_windows=2)
+    assert subset == measure(model, TokenArray(tokens), context=12, max_windows=2)
 
 
 def test_more_windows_than_there_are_is_all_of_them(model):
-    assert measure(model, TOKENS, context=12, max_windows=99) == measure(model, TOKENS, context=12)
+    assert measure(model, TokenArray(TOKENS), context=12, max_windows=99) == measure(
+        model, TokenArray(TOKENS), context=12
+    )
 
 
 def test_progress_is_told_in_windows(model):
     told = []
-    measure(model, TOKENS, context=12, batch_size=2, progress=lambda done, total: told.append((done, total)))
+    measure(
+        model, TokenArray(TOKENS), context=12, batch_size=2, progress=lambda done, total: told.append((done, total))
+    )
     assert told == [(2, 5), (4, 5), (5, 5)]
 
 
 def test_dropout_and_gradients_are_off_while_measuring_and_training_goes_on_after(model):
-    expected = measure(model, TOKENS, context=12)
+    expected = measure(model, TokenArray(TOKENS), context=12)
     model.train()
     model.h[0].eval()
     before = [module.training for module in model.modules()]
-    assert measure(model, TOKENS, context=12) == expected
+    assert measure(model, TokenArray(TOKENS), context=12) == expected
     assert [module.training for module in model.modules()] == before
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -139,14 +131,14 @@ def test_dropout_and_gradients_are_off_while_measuring_and_training_goes_on_afte
 def test_training_mode_comes_back_after_an_error(model):
     model.train()
     with pytest.raises(ZeroDivisionError):
-        measure(model, TOKENS, context=12, progress=lambda done, total: 1 // 0)
+        measure(model, TokenArray(TOKENS), context=12, progress=lambda done, total: 1 // 0)
     assert all(module.training for module in model.modules())
 
 
 def test_the_callers_autocast_is_used(model):
-    exact = measure(model, TOKENS, context=12)
+    exact = measure(model, TokenArray(TOKENS), context=12)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded = measure(model, TOKENS, context=12)
+        rounded = measure(model, TokenArray(TOKENS), context=12)
     assert rounded.loss != exact.loss
     assert rounded.loss == pytest.approx(exact.loss, rel=0.02)  # bf16 keeps 8 bits, over two layers
 
@@ -164,32 +156,19 @@ def test_the_callers_autocast_is_used(model):
 )
 def test_settings_that_cannot_be_are_refused_in_one_line(model, options, said):
     with pytest.raises(UsageError, match=said) as refused:
-        measure(model, TOKENS, **options)
+        measure(model, TokenArray(TOKENS), **options)
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("length", [0, 1])
 def test_a_text_too_short_to_predict_anything_is_refused(model, length):
     with pytest.raises(DataError, match=f"at least 2 tokens, got {length}"):
-        measure(model, TOKENS[:length], context=12)
+        measure(model, TokenArray(TOKENS[:length]), context=12)
 
 
 def test_tokens_of_another_tokenizer_are_refused(model):
-    with pytest.raises(DataError, match="token 30, but the model knows 0 to 29"):
-        measure(model, np.array([1, 2, 30]), context=12)
-
-
-def test_a_measurement_gives_every_number_from_its_sums():
-    measured = Measurement(nats=20.0, tokens=10, context=8, stride=8, bytes=40, words=4)
-    assert measured.loss == 2.0
-    assert measured.perplexity == pytest.approx(math.e**2)
-    assert measured.bits_per_byte == pytest.approx(0.5 / math.log(2))
-    assert measured.word_perplexity == pytest.approx(math.e**5)
-
-
-def test_a_perplexity_past_all_floats_is_infinite():
-    assert Measurement(nats=5000.0, tokens=1, context=8, stride=8, words=1).perplexity == math.inf
-    assert Measurement(nats=5000.0, tokens=2, context=8, stride=8, words=1).word_perplexity == math.inf
+    with pytest.raises(DataError, match="token 30 .* outside the model's vocabulary, 0 to 29"):
+        measure(model, TokenArray(np.array([1, 2, 30])), context=12)
 
 
 def batches(*sizes):

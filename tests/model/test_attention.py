@@ -127,7 +127,7 @@ def test_rows_of_different_lengths_go_on_together(precise, parts):
     for row, (ids, length) in enumerate(zip(rows, lengths, strict=True)):
         alone = precise.new_cache(1)
         precise(ids[:, :length], alone)
-        together.put(row, alone)
+        together.copy_row(row, alone)
     assert together.lengths.tolist() == list(lengths)
     done = 0
     for count in parts:
@@ -144,13 +144,13 @@ def test_rows_may_leave_and_others_take_their_places(precise):
     ids = ids_of(3, 10)
     cache = precise.new_cache(3)
     precise(ids[:, :6], cache)
-    cache = cache.keep([2, 0])
+    cache = cache.select([2, 0])
     assert cache.lengths.tolist() == [6, 6]
     torch.testing.assert_close(precise(ids[[2, 0], 6:7], cache)[:, 0], precise(ids[[2, 0], :7])[:, -1], **CLOSE)
 
     newcomer, other = ids_of(1, 10, seed=9), precise.new_cache(2)
     precise(torch.cat([ids[1:2, :4], newcomer[:, :4]]), other)
-    cache.put(0, other, other_row=1)
+    cache.copy_row(0, other, source_row=1)
     logits = precise(torch.cat([newcomer[:, 4:5], ids[:1, 7:8]]), cache)
     torch.testing.assert_close(logits[0, 0], precise(newcomer[:, :5])[0, -1], **CLOSE)
     torch.testing.assert_close(logits[1, 0], precise(ids[:1, :8])[0, -1], **CLOSE)
@@ -161,7 +161,7 @@ def test_a_kept_cache_and_the_one_it_came_from_go_separate_ways(precise):
     ids = ids_of(2, 6)
     cache = precise.new_cache(2)
     precise(ids[:, :4], cache)
-    kept = cache.keep([0, 1])
+    kept = cache.select([0, 1])
     precise(torch.zeros(2, 2, dtype=torch.long), kept)
     torch.testing.assert_close(precise(ids[:, 4:], cache), precise(ids)[:, 4:], **CLOSE)
 
@@ -214,7 +214,7 @@ def test_products_in_bf16_are_attention_and_have_its_gradient(heads):
     q, k, v = (
         torch.randn(2, H, 12, 8, generator=random).bfloat16().requires_grad_() for H in (heads[0], *heads[1:] * 2)
     )
-    assert attention._products_are_faster(q, k)
+    assert attention._matmul_is_faster(q, k)
     exact = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_causal=True, enable_gqa=True)
     got = attend(q, k, v)
     torch.testing.assert_close(got.float(), exact.transpose(1, 2).flatten(2), rtol=0.03, atol=0.03)
@@ -226,5 +226,5 @@ def test_products_in_bf16_are_attention_and_have_its_gradient(heads):
 
 def test_a_square_too_large_goes_the_other_way(monkeypatch):
     q = torch.zeros(1, 2, 8, 4, dtype=torch.bfloat16)
-    monkeypatch.setattr(attention, "LARGEST_SQUARE", 2 * 8 * 8 - 1)
-    assert not attention._products_are_faster(q, q)
+    monkeypatch.setattr(attention, "MAX_MATMUL_SCORES", 2 * 8 * 8 - 1)
+    assert not attention._matmul_is_faster(q, q)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from tokenloom.model import head
-from tokenloom.model.head import capped, head_loss
+from tokenloom.model.head import apply_softcap, head_loss
 
 V = 60
 # The products are made in double precision, and a row's loss is the same number in whatever chunk.
@@ -71,7 +71,7 @@ def test_chunks_change_neither_loss_nor_gradients(monkeypatch, softcap, reductio
         return loss, x.grad, weight.grad
 
     whole = look()
-    monkeypatch.setattr(head, "CHUNK_NUMBERS", rows * V)
+    monkeypatch.setattr(head, "CHUNK_LOGITS", rows * V)
     for chunked, expected in zip(look(), whole, strict=True):
         torch.testing.assert_close(chunked, expected, **CLOSE)
 
@@ -80,7 +80,7 @@ def test_a_model_in_chunks_has_the_same_gradients(monkeypatch, model):
     model.double()
     ids, targets = batch_of()
     expected = summed_gradients(model, ids, targets, 3)
-    monkeypatch.setattr(head, "CHUNK_NUMBERS", 2 * V)
+    monkeypatch.setattr(head, "CHUNK_LOGITS", 2 * V)
     for name, gradient in summed_gradients(model, ids, targets, 3).items():
         torch.testing.assert_close(gradient, expected[name], **CLOSE)
 
@@ -93,8 +93,8 @@ def test_no_more_logits_than_a_chunk_exist_at_once(monkeypatch, training):
         seen.append(len(logits))
         return logits
 
-    monkeypatch.setattr(head, "capped", watched)
-    monkeypatch.setattr(head, "CHUNK_NUMBERS", 8 * V + 5)
+    monkeypatch.setattr(head, "apply_softcap", watched)
+    monkeypatch.setattr(head, "CHUNK_LOGITS", 8 * V + 5)
     x, weight, targets = head_inputs()
     with torch.set_grad_enabled(training):
         loss = head_loss(x, weight, targets)
@@ -107,7 +107,7 @@ def test_no_more_logits_than_a_chunk_exist_at_once(monkeypatch, training):
 def test_a_vocabulary_larger_than_a_chunk_goes_one_position_at_a_time(monkeypatch):
     x, weight, targets = head_inputs()
     expected = head_loss(x, weight, targets)
-    monkeypatch.setattr(head, "CHUNK_NUMBERS", V - 1)
+    monkeypatch.setattr(head, "CHUNK_LOGITS", V - 1)
     torch.testing.assert_close(head_loss(x, weight, targets), expected, **CLOSE)
 
 
@@ -126,8 +126,8 @@ def test_gradients_do_not_depend_on_the_micro_batch_size(model, micro_batch_size
 
 def test_the_cap_bounds_logits_and_leaves_small_ones():
     logits = torch.tensor([1000.0, -1000.0, 0.01])
-    assert capped(logits, 15.0).tolist() == pytest.approx([15, -15, 0.01], rel=1e-6)
-    assert torch.equal(capped(logits, None), logits)
+    assert apply_softcap(logits, 15.0).tolist() == pytest.approx([15, -15, 0.01], rel=1e-6)
+    assert torch.equal(apply_softcap(logits, None), logits)
 
 
 def test_the_loss_is_summed_in_single_precision_whatever_the_products_are_in():
@@ -151,7 +151,7 @@ def test_the_gradient_is_that_of_the_plain_formula(monkeypatch, softcap, rows, r
     logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
     plain = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction=reduction)
     expected = torch.autograd.grad(2.5 * plain, (x, weight))
-    monkeypatch.setattr(head, "CHUNK_NUMBERS", rows * V)
+    monkeypatch.setattr(head, "CHUNK_LOGITS", rows * V)
     loss = head_loss(x, weight, targets, softcap=softcap, reduction=reduction)
     torch.testing.assert_close(loss, plain, **CLOSE)
     for got, gradient in zip(torch.autograd.grad(2.5 * loss, (x, weight)), expected, strict=True):

@@ -128,7 +128,7 @@ def test_the_summary_agrees_with_evaluate(finished):
     summary = json.loads((finished / "summary.json").read_text())
     measured = api.evaluate(finished, quiet=True, precision=summary["precision"])
     # The same windows in batches of another size: the sums differ by rounding, in bf16 by up to 2^-8 a product.
-    assert measured["loss"] == pytest.approx(summary["val_loss"], rel=1e-5 if summary["precision"] == "fp32" else 5e-3)
+    assert measured.loss == pytest.approx(summary["val_loss"], rel=1e-5 if summary["precision"] == "fp32" else 5e-3)
 
 
 def test_a_finished_run_goes_on_only_with_more_steps(finished):

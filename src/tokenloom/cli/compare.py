@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json as json_format
 import sys
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from tokenloom.cli.models import load_model
 from tokenloom.cli.stdin import text_of
 from tokenloom.reporting.messages import quoted
+
+if TYPE_CHECKING:
+    from tokenloom.evaluation.comparison import ComparedNats, Comparison, TokenPart, WordPart, WordTotal
 
 
 def compare(
@@ -27,10 +31,10 @@ def compare(
     trust: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Show how two models read the same text: coloured in a terminal, a table when piped.
+    """Compare the predictions of two models on the same text: colored text in a terminal, a table when piped.
 
-    Models that cut the text into the same tokens are compared token by token, others word by word. A difference is B's
-    nats less A's: below 0, B expected the text better.
+    Models that tokenize the text the same way are compared token by token, others word by word. Differences are in
+    nats, B minus A: below 0, B predicts the text better.
 
     Parameters
     ----------
@@ -43,7 +47,7 @@ def compare(
     text
         The text itself, instead of a file.
     words
-        Words to list that B gained most on, and lost most on.
+        Words to list with the largest improvements of B, and with the largest losses.
     context
         Tokens in a window; each model's own context if left out.
     stride
@@ -59,61 +63,72 @@ def compare(
     """
     from tokenloom import api
 
-    written = text_of("compare", file, text)
-    one, other = load_model(a, trust=trust), load_model(b, trust=trust)
-    result = api.compare(one, other, written, context=context, stride=stride, device=device, precision=precision)
+    compared_text = text_of("compare", file, text)
+    comparison = api.compare(
+        load_model(a, trust=trust),
+        load_model(b, trust=trust),
+        compared_text,
+        context=context,
+        stride=stride,
+        device=device,
+        precision=precision,
+    )
     if json:
-        print(json_format.dumps(result))
+        print(json_format.dumps(comparison.to_json()))
         return
     if sys.stdout.isatty():
-        _draw(result)
+        _print_change_map(comparison)
     else:
-        print("\n".join(_table(result["unit"], result["parts"])))
-    print("\n".join(["", *_word_table(result["words"], words), "", *_totals(result["models"], (a, b))]))
+        print("\n".join(_table(comparison.unit, comparison.parts)))
+    print("\n".join(["", *_word_tables(comparison.words, words), "", *_totals(comparison, (a, b))]))
 
 
-def _draw(result: dict[str, Any]) -> None:
+def _print_change_map(comparison: Comparison) -> None:
     from rich.console import Console
 
     from tokenloom.reporting.terminal_heatmap import change_legend, change_map
 
     console = Console(highlight=False)
-    console.print(change_map(result["before"], result["parts"]))
+    console.print(change_map(comparison))
     console.print()
     console.print(change_legend())
 
 
-def _table(unit: str, parts: list[dict[str, Any]]) -> list[str]:
-    rows = [f"{quoted(part['text'], 32):32} {_three(part)}" for part in parts]
+def _table(unit: str, parts: Sequence[TokenPart | WordPart]) -> list[str]:
+    rows = [f"{quoted(part.text, 32):32} {_columns(part.nats)}" for part in parts]
     return [f"{unit:32} {'nats in A':>12} {'nats in B':>12} {'difference':>12}", *rows]
 
 
-def _word_table(words: list[dict[str, Any]], most: int) -> list[str]:
-    """The ends of the list; a word that is as likely in both is neither gained nor lost."""
-    gained = [word for word in words if word["difference"] < 0][:most]
-    lost = [word for word in reversed(words) if word["difference"] > 0][:most]
+def _word_tables(words: Sequence[WordTotal], limit: int) -> list[str]:
+    """The words with the largest differences in both directions."""
+    better = [word for word in words if word.nats.difference < 0][:limit]
+    worse = [word for word in reversed(words) if word.nats.difference > 0][:limit]
     lines: list[str] = []
-    for title, chosen in (("words that B gained on", gained), ("words that B lost on", lost)):
-        if chosen:
+    for title, totals in (("words that B gained on", better), ("words that B lost on", worse)):
+        if totals:
             lines += ["", f"{title:24} {'times':>7} {'nats in A':>12} {'nats in B':>12} {'difference':>12}"]
-            lines += [f"{quoted(word['word'], 24):24} {word['times']:>7,} {_three(word)}" for word in chosen]
+            lines += [f"{quoted(word.word, 24):24} {word.times:>7,} {_columns(word.nats)}" for word in totals]
     return lines[1:]
 
 
-def _totals(models: list[dict[str, Any]], names: tuple[str, str]) -> list[str]:
-    rows = [("nats per token", "loss"), ("perplexity", "perplexity"), ("bits per byte", "bits_per_byte")]
+def _totals(comparison: Comparison, names: tuple[str, str]) -> list[str]:
+    a, b = (model.measurement for model in comparison.models)
+    rows = [
+        ("nats per token", a.loss, b.loss),
+        ("perplexity", a.perplexity, b.perplexity),
+        ("bits per byte", a.bits_per_byte, b.bits_per_byte),
+    ]
     lines = [f"{'':16} {'A':>12} {'B':>12} {'difference':>12}"]
-    for name, key in rows:
-        values = [model[key] for model in models]
-        if None not in values:
-            lines.append(f"{name:16} " + " ".join(f"{v:>12,.4f}" for v in (*values, values[1] - values[0])))
-    for letter, model, name in zip("AB", models, names, strict=True):
+    for name, value_a, value_b in rows:
+        if value_a is not None and value_b is not None:
+            lines.append(f"{name:16} {value_a:>12,.4f} {value_b:>12,.4f} {value_b - value_a:>12,.4f}")
+    for letter, total, name in zip("AB", (a, b), names, strict=True):
         lines.append(
-            f"{letter}  {name} on {model['scored_tokens']:,} tokens ({model['scored_bytes']:,} bytes), "
-            f"context {model['context']:,}, stride {model['stride']:,}"
+            f"{letter}  {name} on {total.tokens:,} tokens ({total.bytes:,} bytes), "
+            f"context {total.context:,}, stride {total.stride:,}"
         )
     return lines
 
 
-def _three(part: dict[str, Any]) -> str:
-    return " ".join(f"{value:>12.3f}" for value in (*part["nats"], part["difference"]))
+def _columns(nats: ComparedNats) -> str:
+    return f"{nats.a:>12.3f} {nats.b:>12.3f} {nats.difference:>12.3f}"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json as json_format
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from tokenloom.cli.flags import DataFlags, given
 from tokenloom.cli.models import load_model
 from tokenloom.cli.stdin import source_names
+
+if TYPE_CHECKING:
+    from tokenloom.evaluation.measurement import Evaluation
+    from tokenloom.run_records import Baselines
 
 
 def evaluate(
@@ -59,27 +63,27 @@ def evaluate(
         precision=precision,
         settings={"data": given(data)},
     )
-    print(json_format.dumps(result) if json else _table(result))
+    print(json_format.dumps(result.to_json()) if json else _table(result))
 
 
-def _table(result: dict[str, Any]) -> str:
-    beside = result["baselines"]
+def _table(result: Evaluation) -> str:
+    baselines = result.baselines
     rows = [
-        ("loss", result["loss"], "nats per token"),
-        ("perplexity", result["perplexity"], "tokens"),
-        ("bits per byte", result["bits_per_byte"], ""),
-        ("word perplexity", result["word_perplexity"], "words"),
-        ("unigram entropy", beside["unigram_bits_per_byte"], "bits per byte, by counting tokens"),
-        ("xz", beside["xz_bits_per_byte"], f"bits per byte{_given(beside)}"),
-        ("zstd", beside["zstd_bits_per_byte"], f"bits per byte{_given(beside)}"),
+        ("loss", result.loss, "nats per token"),
+        ("perplexity", result.perplexity, "tokens"),
+        ("bits per byte", result.bits_per_byte, ""),
+        ("word perplexity", result.word_perplexity, "words"),
+        ("unigram entropy", baselines.unigram_bits_per_byte, "bits per byte, by counting tokens"),
+        ("xz", baselines.xz_bits_per_byte, f"bits per byte{_given(baselines)}"),
+        ("zstd", baselines.zstd_bits_per_byte, f"bits per byte{_given(baselines)}"),
     ]
     lines = [f"{name:16} {value:12,.4f}  {unit}".rstrip() for name, value, unit in rows if value is not None]
     measured_on = (
-        f"on {result['tokens']:,} tokens ({result['bytes']:,} bytes), context {result['context']:,}, "
-        f"stride {result['stride']:,}, {result['precision']}"
+        f"on {result.tokens:,} tokens ({result.bytes:,} bytes), context {result.context:,}, "
+        f"stride {result.stride:,}, {result.precision}"
     )
     return "\n".join([*lines, measured_on])
 
 
-def _given(beside: dict[str, Any]) -> str:
-    return ", given the training text" if beside["compressed_train_bytes"] else ", given no other text"
+def _given(baselines: Baselines) -> str:
+    return ", given the training text" if baselines.compressed_train_bytes else ", given no other text"

@@ -1,10 +1,10 @@
-"""tokenloom inspect: what a model saw at each token."""
+"""tokenloom inspect: the predictions of a model at each token of a text."""
 
 from __future__ import annotations
 
 import json as json_format
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -12,7 +12,10 @@ from tokenloom.cli.models import load_model
 from tokenloom.cli.stdin import text_of
 from tokenloom.reporting.messages import quoted
 
-_ALTERNATIVES = 3  # in the table
+if TYPE_CHECKING:
+    from tokenloom.evaluation.inspection import Inspection
+
+_TABLE_ALTERNATIVES = 3
 
 
 def inspect(
@@ -28,7 +31,7 @@ def inspect(
     trust: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Show what a model saw at each token of a text: a heatmap in a terminal, a table when piped.
+    """Show the prediction of a model at each token of a text: a heatmap in a terminal, a table when piped.
 
     Parameters
     ----------
@@ -39,7 +42,7 @@ def inspect(
     text
         The text itself, instead of a file.
     top
-        Likeliest tokens to list at each place (in JSON; the table shows three).
+        Most likely tokens to list for each position, with --json. The table lists three.
     context
         Tokens in a window; the model's own context if left out.
     stride
@@ -55,10 +58,9 @@ def inspect(
     """
     from tokenloom import api
 
-    written = text_of("inspect", file, text)
-    result = api.inspect(
+    inspection = api.inspect(
         load_model(model, trust=trust),
-        written,
+        text_of("inspect", file, text),
         top=top,
         context=context,
         stride=stride,
@@ -66,39 +68,40 @@ def inspect(
         precision=precision,
     )
     if json:
-        print(json_format.dumps(result))
+        print(json_format.dumps(inspection.to_json()))
     elif sys.stdout.isatty():
-        _draw(result)
+        _print_heatmap(inspection)
     else:
-        print("\n".join(_table(result)))
+        print("\n".join(_table(inspection)))
 
 
-def _draw(result: dict[str, Any]) -> None:
+def _print_heatmap(inspection: Inspection) -> None:
     from rich.console import Console
 
     from tokenloom.reporting.terminal_heatmap import heatmap, legend
 
     console = Console(highlight=False)
-    console.print(heatmap(result["first"]["text"], result["tokens"]))
+    console.print(heatmap(inspection))
     console.print()
     console.print(legend())
-    console.print(_measured(result), markup=False)
+    console.print(_total(inspection), markup=False)
 
 
-def _table(result: dict[str, Any]) -> list[str]:
-    lines = [f"{'token':20} {'id':>6} {'nats':>7} {'probability':>11} {'rank':>6} {'entropy':>7}  likelier"]
-    for token in result["tokens"]:
-        others = [other for other in token["top"] if other["id"] != token["id"]][:_ALTERNATIVES]
-        likelier = "  ".join(f"{quoted(other['text'], 12)} {other['probability']:.2f}" for other in others)
+def _table(inspection: Inspection) -> list[str]:
+    lines = [f"{'token':20} {'id':>6} {'nats':>7} {'probability':>11} {'rank':>6} {'entropy':>7}  top alternatives"]
+    for token in inspection.tokens:
+        others = [other for other in token.top if other.id != token.id][:_TABLE_ALTERNATIVES]
+        alternatives = "  ".join(f"{quoted(other.text, 12)} {other.probability:.2f}" for other in others)
         lines.append(
-            f"{quoted(token['text'], 20):20} {token['id']:>6} {-token['log_probability']:>7.3f} "
-            f"{token['probability']:>11.3e} {token['rank']:>6} {token['entropy']:>7.3f}  {likelier}"
+            f"{quoted(token.text, 20):20} {token.id:>6} {token.nats:>7.3f} "
+            f"{token.probability:>11.3e} {token.rank:>6} {token.entropy:>7.3f}  {alternatives}"
         )
-    return [*lines, _measured(result)]
+    return [*lines, _total(inspection)]
 
 
-def _measured(result: dict[str, Any]) -> str:
+def _total(inspection: Inspection) -> str:
+    total = inspection.measurement
     return (
-        f"loss {result['loss']:.4f} nats per token, perplexity {result['perplexity']:,.4f} "
-        f"on {result['scored_tokens']:,} tokens, context {result['context']:,}, stride {result['stride']:,}"
+        f"loss {total.loss:.4f} nats per token, perplexity {total.perplexity:,.4f} "
+        f"on {total.tokens:,} tokens, context {total.context:,}, stride {total.stride:,}"
     )

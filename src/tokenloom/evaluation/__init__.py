@@ -1,1 +1,1 @@
-"""Honest numbers: how well a model predicts a text, and what simpler means reach on the same text."""
+"""Evaluation of a model on a text: loss and perplexity, predictions token by token, comparison of models, baselines."""

@@ -1,90 +1,173 @@
-"""The same text under two models: where one expected what the other did not.
+"""The same text under two models: which parts each of them predicts better.
 
-Nats can be compared only over the same bytes. Where both models cut the text alike they are compared token by token,
-else over the smallest stretches of words that both begin and end with a token.
+Nats are comparable only over the same bytes. Models with the same tokens are compared token by token, others over the
+shortest runs of whole words that start and end at a token boundary of both.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Literal
 
-Inspected = Mapping[str, Any]
+from tokenloom.evaluation.inspection import Inspection, Token, figures_json
+from tokenloom.evaluation.measurement import Measurement
+
 _WORD = re.compile(rb"\s*\S+")
 
 
-def compare_inspected(text: str, a: Inspected, b: Inspected) -> dict[str, Any]:
-    """Two results of `inspect_tokens` for one text, side by side; a difference is B's nats less A's.
+@dataclass(frozen=True)
+class ComparedModel:
+    """One of the two models: its path and its figures for the whole text."""
 
-    `parts` are the text in order, by `unit`: token or word; `before` is what comes ahead of them, which nothing
-    predicts in one of the models or which is shared with such a token. `words` are summed over the places where they
-    stand, from the one that B gained most on to the one that it lost most on.
-    """
-    words = _stretches(text.encode("utf-8"), a, b)
-    alike = [a["first"], *map(_identity, a["tokens"])] == [b["first"], *map(_identity, b["tokens"])]
-    if alike:
-        before = a["first"]["text"]
-        parts = [
-            {**_identity(token), **_nats(-token["log_probability"], -other["log_probability"])}
-            for token, other in zip(a["tokens"], b["tokens"], strict=True)
-        ]
-    else:
-        parts = words
-        before = text.encode("utf-8")[: words[0]["start"] if words else None].decode("utf-8")
-    return {
-        "models": [{key: value for key, value in model.items() if key not in ("first", "tokens")} for model in (a, b)],
-        "unit": "token" if alike else "word",
-        "before": before,
-        "parts": parts,
-        "words": _summed(words),
-    }
+    model: str
+    measurement: Measurement
+
+    def to_json(self) -> dict[str, object]:
+        return {"model": self.model} | figures_json(self.measurement)
 
 
-def _identity(token: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: token[key] for key in ("id", "text", "bytes")}
+@dataclass(frozen=True)
+class ComparedNats:
+    """Negative log-likelihood under the models A and B, in nats."""
+
+    a: float
+    b: float
+
+    @property
+    def difference(self) -> float:
+        """B - A: negative where B predicts the text better."""
+        return self.b - self.a
+
+    def to_json(self) -> dict[str, object]:
+        return {"nats": [self.a, self.b], "difference": self.difference}
 
 
-def _nats(a: float, b: float) -> dict[str, Any]:
-    return {"nats": [a, b], "difference": b - a}
+@dataclass(frozen=True)
+class TokenPart:
+    """A token of the text under both models."""
+
+    token: Token
+    nats: ComparedNats
+
+    @property
+    def text(self) -> str:
+        return self.token.text
+
+    def to_json(self) -> dict[str, object]:
+        return self.token.to_json() | self.nats.to_json()
 
 
-def _stretches(content: bytes, a: Inspected, b: Inspected) -> list[dict[str, Any]]:
-    """Whole words, with the white space before them, between places where both models have the end of a token."""
-    ends_a, ends_b = _ends(a), _ends(b)
-    words = {match.start() for match in _WORD.finditer(content)} & set(ends_a) & set(ends_b)
-    sums_a, sums_b = _sums(a), _sums(b)
-    at_a, at_b = ({end: i for i, end in enumerate(ends)} for ends in (ends_a, ends_b))
-    return [
-        {
-            "text": content[start:stop].decode("utf-8"),
-            "start": start,
-            **_nats(
-                sums_a[at_a[stop]] - sums_a[at_a[start]],
-                sums_b[at_b[stop]] - sums_b[at_b[start]],
-            ),
+@dataclass(frozen=True)
+class WordPart:
+    """Whole words, with the white space before them, under both models."""
+
+    text: str
+    start: int
+    """Position in the text in bytes."""
+    nats: ComparedNats
+
+    def to_json(self) -> dict[str, object]:
+        return {"text": self.text, "start": self.start} | self.nats.to_json()
+
+
+@dataclass(frozen=True)
+class WordTotal:
+    """All occurrences of a word, summed."""
+
+    word: str
+    times: int
+    nats: ComparedNats
+
+    def to_json(self) -> dict[str, object]:
+        return {"word": self.word, "times": self.times} | self.nats.to_json()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same text."""
+
+    models: tuple[ComparedModel, ComparedModel]
+    unit: Literal["token", "word"]
+    """What `parts` are."""
+    before: str
+    """The text before the first part, for which at least one of the models has no prediction."""
+    parts: tuple[TokenPart, ...] | tuple[WordPart, ...]
+    """The text in order."""
+    words: tuple[WordTotal, ...]
+    """In the order of their difference, B's largest improvement first."""
+
+    def to_json(self) -> dict[str, object]:
+        """The comparison as `tokenloom compare --json` prints it."""
+        return {
+            "models": [model.to_json() for model in self.models],
+            "unit": self.unit,
+            "before": self.before,
+            "parts": [part.to_json() for part in self.parts],
+            "words": [word.to_json() for word in self.words],
         }
-        for start, stop in pairwise([*sorted(words), len(content)])
+
+
+def compare_inspections(text: str, models: tuple[str, str], a: Inspection, b: Inspection) -> Comparison:
+    """Compare two results of `inspect_tokens` for one text; `models` are the names of A and B."""
+    content = text.encode("utf-8")
+    word_parts = _word_parts(content, a, b)
+    same_tokens = _ids(a) == _ids(b) and _contents(a) == _contents(b)
+    if same_tokens:
+        before = a.first.text
+        parts = tuple(
+            TokenPart(Token(token.id, token.content), ComparedNats(token.nats, other.nats))
+            for token, other in zip(a.tokens, b.tokens, strict=True)
+        )
+    else:
+        before = content[: word_parts[0].start if word_parts else None].decode("utf-8")
+        parts = word_parts
+    return Comparison(
+        models=(ComparedModel(models[0], a.measurement), ComparedModel(models[1], b.measurement)),
+        unit="token" if same_tokens else "word",
+        before=before,
+        parts=parts,
+        words=_word_totals(word_parts),
+    )
+
+
+def _ids(inspection: Inspection) -> list[int]:
+    return [token.id for token in (inspection.first, *inspection.tokens)]
+
+
+def _contents(inspection: Inspection) -> list[bytes]:
+    return [token.content for token in (inspection.first, *inspection.tokens)]
+
+
+def _word_parts(content: bytes, a: Inspection, b: Inspection) -> tuple[WordPart, ...]:
+    """The text cut before words at which a token ends in both models."""
+    nats_a, nats_b = _cumulative_nats(a), _cumulative_nats(b)
+    starts = {match.start() for match in _WORD.finditer(content)} & set(nats_a) & set(nats_b)
+    return tuple(
+        WordPart(
+            content[start:stop].decode("utf-8"),
+            start,
+            ComparedNats(nats_a[stop] - nats_a[start], nats_b[stop] - nats_b[start]),
+        )
+        for start, stop in pairwise([*sorted(starts), len(content)])
+    )
+
+
+def _cumulative_nats(inspection: Inspection) -> dict[int, float]:
+    """Nats up to the end of each token, by the position of that end in bytes."""
+    ends = accumulate(len(content) for content in _contents(inspection))
+    nats = accumulate((token.nats for token in inspection.tokens), initial=0.0)
+    return dict(zip(ends, nats, strict=True))
+
+
+def _word_totals(parts: Iterable[WordPart]) -> tuple[WordTotal, ...]:
+    occurrences: dict[str, list[ComparedNats]] = {}
+    for part in parts:
+        occurrences.setdefault(part.text.strip() or part.text, []).append(part.nats)
+    totals = [
+        WordTotal(word, len(nats), ComparedNats(sum(each.a for each in nats), sum(each.b for each in nats)))
+        for word, nats in occurrences.items()
     ]
-
-
-def _ends(model: Inspected) -> list[int]:
-    """The byte at which each token ends, the first one included."""
-    return list(accumulate(len(token["bytes"]) // 2 for token in (model["first"], *model["tokens"])))
-
-
-def _sums(model: Inspected) -> list[float]:
-    """Nats up to the end of each token."""
-    return list(accumulate((-token["log_probability"] for token in model["tokens"]), initial=0.0))
-
-
-def _summed(stretches: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    places: dict[str, list[Sequence[float]]] = {}
-    for stretch in stretches:
-        places.setdefault(stretch["text"].strip() or stretch["text"], []).append(stretch["nats"])
-    summed = [
-        {"word": word, "times": len(nats), **_nats(sum(a for a, _ in nats), sum(b for _, b in nats))}
-        for word, nats in places.items()
-    ]
-    return sorted(summed, key=lambda word: word["difference"])
+    return tuple(sorted(totals, key=lambda total: total.nats.difference))

@@ -222,7 +222,7 @@ class Engine:
         for tokens, rows in shared.items():
             read = self._read(tokens)
             for row in rows:
-                cache.put(row, read)
+                cache.copy_row(row, read)
         last = torch.tensor([sequence.window[-1:] for sequence in self._running], device=self._device)  # (rows, 1)
         return self._model(last, cache)[:, -1]
 
@@ -243,11 +243,11 @@ class Engine:
         known = [places.get(sequence.row) for sequence in self._running]
         stayed = [place for place in known if place is not None]
         if self._cache is not None and len(stayed) == len(known):
-            return self._cache.keep(stayed)
+            return self._cache.select(stayed)
         grown = self._model.new_cache(len(known))
         for row, place in enumerate(known):
             if self._cache is not None and place is not None:
-                grown.put(row, self._cache, place)
+                grown.copy_row(row, self._cache, place)
         return grown
 
     def _read(self, tokens: Sequence[int]) -> KVCache:

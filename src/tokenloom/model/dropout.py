@@ -1,4 +1,4 @@
-"""Dropout that does not cost two fifths of a step on a CPU, where masks are drawn number by number."""
+"""Dropout with a faster random mask for bf16 on a CPU, where torch's takes two fifths of a small training step."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LANES = 4  # 16-bit integers in one drawn number of 64 bits
+LANES = 4  # 16-bit integers in one 64-bit random number
 LEVELS = 1 << 16
 
 
 class Dropout(nn.Module):
-    """`drop` while training, nothing else."""
+    """Applies `drop` during training."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -25,16 +25,16 @@ class Dropout(nn.Module):
 
 
 def drop(x: Tensor, p: float) -> Tensor:
-    """Zero the numbers of x, each with probability p, and scale the others by 1 / (1 - p) (arXiv:1207.0580).
+    """Zero each element of x with probability p, and scale the others by 1 / (1 - p) (arXiv:1207.0580).
 
-    In bf16 on a CPU each number drawn decides four times, to within 1/65536 of p. In fp32 the masks are torch's own,
-    draw for draw, and with them the book's figures.
+    In bf16 on a CPU each random number masks four elements, with p rounded to a multiple of 1/65536. Otherwise the mask
+    is that of `F.dropout` under the same seed, on which the book's figures depend.
     """
     if not p:
         return x
     if x.device.type != "cpu" or x.dtype != torch.bfloat16 or torch.compiler.is_compiling():
         return F.dropout(x, p)
-    drawn = torch.empty(-(-x.numel() // LANES), dtype=torch.int64).random_(-(1 << 63), None)
-    lanes = drawn.view(torch.int16)[: x.numel()].view(x.shape)
-    stays = lanes >= round(p * LEVELS) - LEVELS // 2
-    return x * stays * (1 / (1 - p))
+    random = torch.empty(-(-x.numel() // LANES), dtype=torch.int64).random_(-(1 << 63), None)
+    lanes = random.view(torch.int16)[: x.numel()].view(x.shape)
+    kept = lanes >= round(p * LEVELS) - LEVELS // 2
+    return x * kept * (1 / (1 - p))

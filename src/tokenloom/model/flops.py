@@ -1,4 +1,4 @@
-"""Exact counts of a model's parameters and of its floating-point operations, from its configuration alone."""
+"""Numbers of parameters and of floating-point operations, computed from the configuration alone."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from tokenloom.model import build
 
 
 def count_parameters(config: ModelConfig) -> int:
-    """Weights in the model, a tied head counted once."""
+    """Number of parameters; a tied output head is counted once."""
     with torch.device("meta"):
         model = build(config)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def forward_flops(config: ModelConfig, T: int | None = None) -> int:
-    """Floating-point operations of one forward pass over T tokens (one full context if None).
+def forward_flops(config: ModelConfig, tokens: int | None = None) -> int:
+    """Floating-point operations of a forward pass over one sequence of `tokens` tokens (None: `block_size`).
 
-    Matrix products only, 2 for each multiply-add, as `torch.utils.flop_counter` counts them: attention counts the
-    whole T × T square, although its causal half is masked.
+    Matrix products only, two operations for each multiply-add, as in `torch.utils.flop_counter`. Attention counts the
+    full T × T square, although half of it is masked.
     """
-    T = T or config.block_size
+    T = tokens or config.block_size
     C, L = config.n_embd, config.n_layer
     kv = config.kv_heads * config.head_dim
     weights = L * (2 * C * C + 2 * C * kv + 8 * C * C) + C * config.vocabulary
@@ -30,5 +30,5 @@ def forward_flops(config: ModelConfig, T: int | None = None) -> int:
 
 
 def training_flops_per_token(config: ModelConfig) -> float:
-    """Forward plus backward, which costs twice the forward, at full context (PaLM, arXiv:2204.02311, appendix B)."""
+    """FLOPs of forward and backward at full context; backward is twice forward (PaLM, arXiv:2204.02311, appendix B)."""
     return 3 * forward_flops(config) / config.block_size

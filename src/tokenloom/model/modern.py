@@ -1,8 +1,8 @@
-"""A small modern GPT: rotary positions, RMSNorm, ReLU², embedded token pairs, a stream that remembers its start.
+"""A modern small GPT: rotary positions, RMSNorm, ReLU², bigram and value embeddings, skip connections to the input.
 
-Sources: rotary positions arXiv:2104.09864; RMSNorm arXiv:1910.07467; query and key normalisation arXiv:2010.04245;
-ReLU² arXiv:2109.08668; capped logits arXiv:2408.00118; the weighted return of the first embedding and the value and
-pair embeddings from the public speed runs of small GPTs (modded-nanogpt, nanochat).
+Sources: rotary positions arXiv:2104.09864; RMSNorm arXiv:1910.07467; query and key normalization arXiv:2010.04245;
+ReLU² arXiv:2109.08668; logit softcap arXiv:2408.00118; bigram embeddings, value embeddings and the skip connections
+from the embedding to every block: the GPT speedruns modded-nanogpt and nanochat.
 """
 
 from __future__ import annotations
@@ -12,28 +12,29 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from tokenloom.config import ModelConfig
 from tokenloom.model.attention import KVCache, attend
 from tokenloom.model.dropout import Dropout
-from tokenloom.model.head import capped, head_loss
+from tokenloom.model.head import apply_softcap
+from tokenloom.model.language_model import GPT
+from tokenloom.model.layers import embedding, linear
 
 # B batch, T tokens, C width (n_embd), H query heads, G key and value heads, D size of a head, V vocabulary.
 
 ROTARY_BASE = 10_000.0
-PAIR_PRIME = 1_000_003  # spreads neighbouring ids over the table of pairs
+PAIR_PRIME = 1_000_003  # spreads consecutive ids over the bigram table
 
 
 class Rotary(nn.Module):
-    """Rotate pairs of features by an angle that grows with the position, so that products depend on distances."""
+    """Angles of rotary positions: with them, the product of a query and a key depends on their distance alone."""
 
     cos: Tensor
     sin: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        # On the CPU even where the model is laid out on "meta": they are not saved, so nothing would fill them in.
+        # On the CPU even if the model is on "meta": these buffers are not saved, so no checkpoint would fill them.
         frequencies = ROTARY_BASE ** -torch.linspace(0, 1, config.head_dim // 2, device="cpu")
         angles = torch.outer(torch.arange(config.block_size, device="cpu"), frequencies)  # (block_size, D/2)
         self.register_buffer("cos", angles.cos(), persistent=False)
@@ -45,16 +46,16 @@ class Rotary(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal self-attention with normalised, rotated queries and keys."""
+    """Causal self-attention with normalized, rotated queries and keys."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         C, D = config.n_embd, config.head_dim
         self.n_head, self.kv_heads, self.dropout = config.n_head, config.kv_heads, config.dropout
-        self.c_q = _linear(C, C)
-        self.c_k = _linear(C, self.kv_heads * D)
-        self.c_v = _linear(C, self.kv_heads * D)
-        self.c_proj = _linear(C, C)
+        self.c_q = linear(C, C, bias=False)
+        self.c_k = linear(C, self.kv_heads * D, bias=False)
+        self.c_v = linear(C, self.kv_heads * D, bias=False)
+        self.c_proj = linear(C, C, bias=False)
 
     def forward(
         self,
@@ -74,24 +75,24 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two layers with a squared ReLU between them, four times as wide as the stream."""
+    """Two layers with a squared ReLU between them, four times as wide as the residual stream."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         C = config.n_embd
-        self.c_fc = _linear(C, 4 * C)
-        self.c_proj = _linear(4 * C, C)
+        self.c_fc = linear(C, 4 * C, bias=False)
+        self.c_proj = linear(4 * C, C, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.c_proj(F.relu(self.c_fc(x)).square())  # (B, T, C)
 
 
 class Block(nn.Module):
-    """A weighted return of the first embedding, attention, then the MLP, each added to the stream."""
+    """A weighted sum of the residual stream and the embedding, then attention and the MLP, each added to it."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.mix = nn.Parameter(torch.empty(2))  # weights of the stream and of its start
+        self.mix = nn.Parameter(torch.empty(2))  # weights of the residual stream x and of the embedding x0
         self.attn = Attention(config)
         self.mlp = MLP(config)
         self.drop = Dropout(config.dropout)
@@ -110,78 +111,54 @@ class Block(nn.Module):
         return x + self.drop(self.mlp(_norm(x)))  # (B, T, C)
 
 
-class Modern(nn.Module):
+class Modern(GPT):
     """The modern family: ids (B, T) -> logits (B, T, V).
 
-    Weights are drawn from `generator`, or from torch's default one. Raises `ConfigError` if `config.vocab_size` is not
-    set.
+    Weights are initialized from `generator`, or from torch's default generator. Raises `ConfigError` if
+    `config.vocab_size` is None.
     """
 
     def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
+        self.softcap = config.softcap
         V, C = config.vocabulary, config.n_embd
-        self.wte = _embedding(V, C)
-        self.pairs = None if config.bigram_buckets is None else _embedding(config.bigram_buckets, C)
+        self.wte = embedding(V, C)
+        self.pairs = None if config.bigram_buckets is None else embedding(config.bigram_buckets, C)
         self.values = nn.ModuleDict(
-            {str(i): _embedding(V, config.kv_heads * config.head_dim) for i in _layers_with_values(config)}
+            {str(i): embedding(V, config.kv_heads * config.head_dim) for i in _layers_with_values(config)}
         )
         self.rotary = Rotary(config)
         self.drop = Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        # Recompute the activations of each block in the backward pass (arXiv:1604.06174). A flag instead of torch's
-        # checkpoint_wrapper, which adds a prefix to the parameter names by which optimizer state is saved.
-        self.activation_checkpointing = False
-        self.lm_head = _linear(C, V)
+        self.lm_head = linear(C, V, bias=False)
         if config.tie_embeddings:
             self.lm_head.weight = self.wte.weight
         if not self.wte.weight.is_meta:
-            self._draw(generator)
+            self.init_weights(generator)
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Logits (B, T, V) of the token after each of ids (B, T); with a cache, ids are the tokens not yet seen."""
-        return capped(self.lm_head(self.hidden(ids, cache)), self.config.softcap)
-
-    def loss(self, ids: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
-        """Cross-entropy in nats of targets (B, T) after ids (B, T); targets of -100 do not count.
-
-        `reduction` "mean" and "sum" give a scalar, "none" gives (B·T,).
-        """
-        return head_loss(
-            self.hidden(ids), self.lm_head.weight, targets, softcap=self.config.softcap, reduction=reduction
-        )
+        """Logits (B, T, V) of the token after each of ids (B, T); with a cache, ids continue the cached tokens."""
+        return apply_softcap(self.lm_head(self.hidden(ids, cache)), self.softcap)
 
     def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """The stream after the last block, normalised: (B, T, C)."""
-        T = ids.shape[1]
-        assert self.config.block_size >= T, f"{T} tokens do not fit a context of {self.config.block_size}"
-        angles = self.rotary(torch.arange(T, device=ids.device) if cache is None else cache.positions(T))
+        """The residual stream after the last block, normalized: (B, T, C)."""
+        angles = self.rotary(self._positions(ids, cache))
         x = self.wte(ids)  # (B, T, C)
         if self.pairs is not None:
             x = x + self.pairs(self._pair_ids(ids, cache, self.pairs.num_embeddings))
         x = x0 = self.drop(_norm(x))
         for layer, block in enumerate(self.h):
-            values = self.values[str(layer)](ids) if str(layer) in self.values else None
-            if self.activation_checkpointing:
-                x = checkpoint(block, x, x0, angles, values, cache, layer, use_reentrant=False)
-            else:
-                x = block(x, x0, angles, values, cache, layer)
+            value_embedding = self.values[str(layer)](ids) if str(layer) in self.values else None
+            x = self._run_block(block, x, x0, angles, value_embedding, cache, layer)
         if cache is not None:
             cache.advance(ids)
         return _norm(x)
 
-    def new_cache(self, batch_size: int) -> KVCache:
-        return KVCache(self.config, batch_size, self.wte.weight.device, self.wte.weight.dtype)
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Zeros for projections into the residual stream and for bigram and value embeddings: blocks start as identity.
 
-    @staticmethod
-    def _pair_ids(ids: Tensor, cache: KVCache | None, buckets: int) -> Tensor:
-        """Row of the pair table (B, T) for each token and the one before it; a first token has -1 before it."""
-        before_first = ids.new_full((ids.shape[0], 1), -1) if cache is None else cache.last_ids
-        before = torch.cat([before_first, ids[:, :-1]], dim=1)
-        return ((before + 1) * PAIR_PRIME + ids) % buckets
-
-    def _draw(self, generator: torch.Generator | None) -> None:
-        """Projections into the stream, pairs and values start at zero: at first every block passes its input on."""
+        Token embedding and head are normal with std 0.02; all other matrices are uniform with std 1/√inputs.
+        """
         for name, parameter in self.named_parameters():
             if name.endswith("mix"):
                 with torch.no_grad():
@@ -191,12 +168,19 @@ class Modern(nn.Module):
             elif name.startswith(("wte", "lm_head")):
                 nn.init.normal_(parameter, std=0.02, generator=generator)
             else:
-                bound = math.sqrt(3 / parameter.shape[1])  # deviation 1/√C: outputs are as large as inputs
+                bound = math.sqrt(3 / parameter.shape[1])  # std 1/√inputs keeps the variance of the input
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
+
+    @staticmethod
+    def _pair_ids(ids: Tensor, cache: KVCache | None, buckets: int) -> Tensor:
+        """Row (B, T) of the bigram table for each token and its predecessor, which is -1 at the start of a text."""
+        previous = ids.new_full((ids.shape[0], 1), -1) if cache is None else cache.last_ids
+        previous = torch.cat([previous, ids[:, :-1]], dim=1)
+        return ((previous + 1) * PAIR_PRIME + ids) % buckets
 
 
 def _layers_with_values(config: ModelConfig) -> range:
-    """Every other block, the last one included."""
+    """Every other block, counted back from the last."""
     return range((config.n_layer - 1) % 2, config.n_layer, 2) if config.value_embeddings else range(0)
 
 
@@ -205,15 +189,7 @@ def _norm(x: Tensor) -> Tensor:
 
 
 def _rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each pair of features of x (B, H, T, D) by its angle."""
+    """Rotate feature pairs (i, i + D/2) of x (B, H, T, D) by their angles."""
     cos, sin = angles
     a, b = x.chunk(2, dim=-1)  # each (B, H, T, D/2)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x.dtype)
-
-
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    return nn.Linear(inputs, outputs, bias=False, device="meta").to_empty(device=torch.get_default_device())
-
-
-def _embedding(rows: int, width: int) -> nn.Embedding:
-    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)

@@ -1,15 +1,18 @@
-"""A text coloured by how likely each token was to the model that read it, for the terminal."""
+"""Text colored by how well a model predicts it, for the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-# From what the model expected to what took it by surprise: least probability, and the background of black letters.
-# Named colours, which a terminal of 16 colours has too, and which its theme keeps readable.
+    from tokenloom.evaluation.comparison import Comparison
+    from tokenloom.evaluation.inspection import Inspection
+
+# Lowest probability of a level, and the background of its black letters. Colors are named, not RGB: 16-color terminals
+# have them, and terminal themes keep them readable.
 LEVELS = (
     (0.5, "bright_green"),
     (0.1, "bright_cyan"),
@@ -17,62 +20,65 @@ LEVELS = (
     (0.001, "bright_magenta"),
     (0.0, "bright_red"),
 )
-# From what B expected much better than A to what it expected much worse: least difference in nats, and background.
+# Lowest difference of a level in nats, B minus A, with its background and label.
 CHANGES = (
     (1.0, "bright_red", "≥ 1 nat worse"),
     (0.1, "bright_yellow", "≥ 0.1 worse"),
-    (-0.1, None, "alike"),
+    (-0.1, None, "similar"),
     (-1.0, "bright_cyan", "≥ 0.1 better"),
     (-float("inf"), "bright_green", "≥ 1 nat better"),
 )
-_SHOWN = str.maketrans({"\n": "↵\n", "\t": "→\t", "\r": "␍"})
+_VISIBLE_WHITESPACE = str.maketrans({"\n": "↵\n", "\t": "→\t", "\r": "␍"})
 
 
-def heatmap(first: str, tokens: Iterable[Mapping[str, Any]]) -> Text:
-    """The text of `inspect`'s tokens, line ends shown; `first`, which nothing predicts, has no colour."""
-    from rich.text import Text
-
-    drawn = Text(first.translate(_SHOWN))
-    for token in tokens:
-        drawn.append(token["text"].translate(_SHOWN), style=f"black on {colour(token['probability'])}")
-    return drawn
-
-
-def change_map(before: str, parts: Iterable[Mapping[str, Any]]) -> Text:
-    """The text of `compare`'s parts, line ends shown, coloured where B differs from A."""
-    from rich.text import Text
-
-    drawn = Text(before.translate(_SHOWN))
-    for part in parts:
-        background = colour_of_change(part["difference"])
-        drawn.append(part["text"].translate(_SHOWN), style=f"black on {background}" if background else "")
-    return drawn
+def heatmap(inspection: Inspection) -> Text:
+    """The inspected text, colored by the probability of each token; the first token is not scored and has no color."""
+    scored = ((token.text, probability_color(token.probability)) for token in inspection.tokens)
+    return _colored_text([(inspection.first.text, None), *scored])
 
 
 def legend() -> Text:
-    """What the colours of `heatmap` mean."""
+    """The legend of `heatmap`."""
     from rich.text import Text
 
-    drawn = Text("probability ")
-    for least, background in LEVELS:
-        label = f"≥ {least:g}" if least else f"< {LEVELS[-2][0]:g}"
-        drawn.append(f" {label} ", style=f"black on {background}")
-    return drawn
+    text = Text("probability ")
+    for lowest, background in LEVELS:
+        label = f"≥ {lowest:g}" if lowest else f"< {LEVELS[-2][0]:g}"
+        text.append(f" {label} ", style=f"black on {background}")
+    return text
 
 
-def colour(probability: float) -> str:
-    return next(background for least, background in LEVELS if probability >= least)
+def change_map(comparison: Comparison) -> Text:
+    """The compared text, colored where the predictions of B differ from those of A."""
+    compared = ((part.text, change_color(part.nats.difference)) for part in comparison.parts)
+    return _colored_text([(comparison.before, None), *compared])
 
 
 def change_legend() -> Text:
-    """What the colours of `change_map` mean."""
+    """The legend of `change_map`."""
     from rich.text import Text
 
-    drawn = Text("B is ")
+    text = Text("B is ")
     for _, background, label in reversed(CHANGES):
-        drawn.append(f" {label} ", style=f"black on {background}" if background else "")
-    return drawn
+        text.append(f" {label} ", style=f"black on {background}" if background else "")
+    return text
 
 
-def colour_of_change(difference: float) -> str | None:
-    return next(background for least, background, _ in CHANGES if difference >= least)
+def probability_color(probability: float) -> str:
+    """The background for a token of this probability."""
+    return next(background for lowest, background in LEVELS if probability >= lowest)
+
+
+def change_color(difference: float) -> str | None:
+    """The background for a difference in nats; None for a small one."""
+    return next(background for lowest, background, _ in CHANGES if difference >= lowest)
+
+
+def _colored_text(parts: Iterable[tuple[str, str | None]]) -> Text:
+    """Strings with their backgrounds; line ends and tabs are made visible."""
+    from rich.text import Text
+
+    text = Text()
+    for part, background in parts:
+        text.append(part.translate(_VISIBLE_WHITESPACE), style=f"black on {background}" if background else "")
+    return text

@@ -23,6 +23,7 @@ from tokenloom.errors import Interrupted, TrainingError
 from tokenloom.evaluation.loss import Measurement, measure
 from tokenloom.generation.text import generate_text
 from tokenloom.model import Model
+from tokenloom.model.head import Reduction
 from tokenloom.reporting.console import Display
 from tokenloom.sampling_params import SamplingParams
 from tokenloom.training.deadline import WORTH_IT, Deadline
@@ -57,7 +58,7 @@ class TrainState:
     config: Config
     run: Path
     model: Model
-    loss: Callable[[Tensor, Tensor, str], Tensor]
+    loss: Callable[[Tensor, Tensor, Reduction], Tensor]
     optimizer: Optimizer
     batches: Batches
     validation: TokenReader | None

@@ -1,0 +1,98 @@
+"""The interface of a language model, and the base class of both families."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from tokenloom.config import ModelConfig
+from tokenloom.model.attention import KVCache
+from tokenloom.model.head import Reduction, head_loss
+
+# B batch, T tokens, C width (n_embd), V vocabulary.
+
+
+class LanguageModel(Protocol):
+    """What evaluation and generation need of a model; every model of `tokenloom.model` has it."""
+
+    config: ModelConfig
+
+    def __call__(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Logits (B, T, V) of the token after each of ids (B, T); with a cache, ids continue the cached tokens."""
+        ...
+
+    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """The residual stream after the last block, normalized: (B, T, C)."""
+        ...
+
+    def loss(self, ids: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
+        """Cross-entropy in nats of targets (B, T) after ids (B, T), without those that are `IGNORE_INDEX`."""
+        ...
+
+    def new_cache(self, batch_size: int) -> KVCache:
+        """An empty key-value cache of `batch_size` rows."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def modules(self) -> Iterator[nn.Module]: ...
+
+
+class GPT(nn.Module, ABC):
+    """The base class of both families: a token embedding `wte`, blocks `h`, an output head `lm_head`, and the loss.
+
+    A family defines its layers, `hidden` and `init_weights`.
+    """
+
+    wte: nn.Embedding
+    h: nn.ModuleList
+    lm_head: nn.Linear
+
+    softcap: float | None = None
+    """Bound on the logits; None for no bound."""
+    # A flag instead of torch's checkpoint_wrapper, which adds a prefix to the parameter names by which optimizer state
+    # is saved.
+    activation_checkpointing: bool = False
+    """Recompute the activations of each block in the backward pass (arXiv:1604.06174)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    if TYPE_CHECKING:  # torch declares it as Callable[..., Any]
+
+        def __call__(self, ids: Tensor, cache: KVCache | None = None) -> Tensor: ...
+
+    @abstractmethod
+    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """The residual stream after the last block, normalized: (B, T, C)."""
+
+    @abstractmethod
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Initialize all weights from `generator`, or from torch's default generator."""
+
+    def loss(self, ids: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
+        """Cross-entropy in nats of targets (B, T) after ids (B, T); targets of `IGNORE_INDEX` (-100) are not counted.
+
+        `reduction` "mean" and "sum" give a scalar, "none" gives (B·T,).
+        """
+        return head_loss(self.hidden(ids), self.lm_head.weight, targets, softcap=self.softcap, reduction=reduction)
+
+    def new_cache(self, batch_size: int) -> KVCache:
+        """An empty key-value cache of `batch_size` rows on the model's device."""
+        return KVCache(self.config, batch_size, self.wte.weight.device, self.wte.weight.dtype)
+
+    def _positions(self, ids: Tensor, cache: KVCache | None) -> Tensor:
+        """Positions (T,) of ids (B, T), or (B, T) after the cached tokens."""
+        T = ids.shape[1]
+        assert self.config.block_size >= T, f"{T} tokens do not fit a context of {self.config.block_size}"
+        return torch.arange(T, device=ids.device) if cache is None else cache.positions(T)
+
+    def _run_block(self, block: nn.Module, *inputs: object) -> Tensor:
+        if self.activation_checkpointing:
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)

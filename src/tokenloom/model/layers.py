@@ -1,0 +1,19 @@
+"""Layers without initial values: a model initializes all of its weights in `init_weights`.
+
+Initializing a layer when it is created as well would consume random numbers, and so change the weights of a seed.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
+    """An uninitialized linear layer on the default device."""
+    return nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device=torch.get_default_device())
+
+
+def embedding(rows: int, width: int) -> nn.Embedding:
+    """An uninitialized embedding on the default device."""
+    return nn.Embedding(rows, width, device="meta").to_empty(device=torch.get_default_device())
