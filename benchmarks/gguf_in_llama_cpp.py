@@ -1,10 +1,10 @@
-"""GGUF in llama.cpp: greedy tokens there and here, for f32, f16 and q8_0.
+"""Agreement of greedy tokens between Tokenloom and llama.cpp, for GGUF files in f32, f16 and q8_0.
 
-    pip install llama-cpp-python gguf      # a compiler builds it, some minutes on two cores
+    pip install llama-cpp-python gguf      # compiles llama.cpp, which takes minutes
     python benchmarks/gguf_in_llama_cpp.py [--shape 124M] [--tokens 200]
 
-Without --shape, a run is trained first (the-verdict, GPT-2's tokenizer, two layers). In f32 all tokens must agree; the
-rounded ones may part where two tokens are almost equally likely, and the place is told.
+Without --shape, a two-layer model is trained first (the-verdict, GPT-2 tokenizer). In f32 all tokens must agree; f16
+and q8_0 may differ where two tokens are almost equally likely.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         loaded = random_model(options.shape) if options.shape else trained_model(Path(folder))
-        ours = our_tokens(loaded, options.tokens)
+        expected = tokenloom_tokens(loaded, options.tokens)
         for quantization in ("f32", "f16", "q8_0"):
             file = Path(folder, f"{quantization}.gguf")
             tl.export(loaded, file, quantization=quantization)
-            theirs = their_tokens(file, loaded, options.tokens)
-            same = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), options.tokens)
-            print(f"{quantization:5} {file.stat().st_size:>12,} bytes  {same} of {options.tokens} greedy tokens alike")
+            tokens = llama_cpp_tokens(file, loaded, options.tokens)
+            same = next((i for i, (a, b) in enumerate(zip(expected, tokens, strict=False)) if a != b), options.tokens)
+            print(f"{quantization:5} {file.stat().st_size:>12,} bytes  first {same} of {options.tokens} tokens agree")
             if quantization == "f32" and same != options.tokens:
-                raise SystemExit("f32 should agree in every token")
+                raise SystemExit("f32: not all tokens agree")
 
 
 def trained_model(folder: Path) -> LoadedModel:
@@ -53,7 +53,7 @@ def trained_model(folder: Path) -> LoadedModel:
 
 
 def random_model(shape: str) -> LoadedModel:
-    """Weights larger than at the start of training, so that likely and unlikely tokens differ."""
+    """Weights are larger than at initialization, so that token probabilities differ more."""
     config = Config.of({"model": {"family": "gpt2", "vocab_size": 50257, **SHAPES[shape]}}).model
     model = build(config, torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -62,15 +62,15 @@ def random_model(shape: str) -> LoadedModel:
     return LoadedModel(model.eval(), tl.load_tokenizer("gpt2"), Path())
 
 
-def our_tokens(loaded: LoadedModel, count: int) -> list[int]:
+def tokenloom_tokens(loaded: LoadedModel, count: int) -> list[int]:
     [[completion]] = tl.generate(loaded, PROMPT, max_new_tokens=count, sampling=SamplingParams(temperature=0.0))
     return completion.token_ids
 
 
-def their_tokens(file: Path, loaded: LoadedModel, count: int) -> list[int]:
+def llama_cpp_tokens(file: Path, loaded: LoadedModel, count: int) -> list[int]:
     llama = Llama(str(file), n_ctx=loaded.model.config.block_size, verbose=False, logits_all=False)
     prompt = llama.tokenize(PROMPT.encode(), add_bos=False, special=False)
-    assert prompt == loaded.tokenizer.encode(PROMPT), "both cut the prompt alike"
+    assert prompt == loaded.tokenizer.encode(PROMPT), "both tokenize the prompt the same way"
     stream = llama.generate(prompt, temp=0.0, top_k=1, repeat_penalty=1.0)
     return [token for token, _ in zip(stream, range(count), strict=False)]
 

@@ -1,8 +1,11 @@
-"""What each ingredient of the default recipe is worth, in the same time: `python benchmarks/recipe.py`.
+"""Ablations of the default recipe within the same time budget.
 
-Every variant is the default with one thing changed ("GELU"), or several ("GELU + batch 8"), trained once for each
-seed within the same wall-clock. One run takes one core; as many run side by side as there are cores. Prints a
-Markdown table; every run is a line of the JSONL file, and runs that it already holds are not made again.
+    python benchmarks/recipe.py --variants default "no softcap" "batch 8 + no weight decay" --seeds 3
+    python benchmarks/recipe.py -- python-docs --budget 2m
+
+A variant is the default with one setting changed, or several ("batch 8 + cosine"). Each is trained once per seed by
+`tokenloom train` on one CPU core; as many runs are made in parallel as there are cores. Prints a Markdown table. Every
+run is a line of a JSONL file, and runs that the file already contains are not repeated.
 """
 
 from __future__ import annotations
@@ -17,26 +20,26 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
-import torch.nn.functional as F
-from torch import nn
+import psutil
 
-# Settings that make the variant, as on the command line.
-SETTINGS: dict[str, list[str]] = {
+DEFAULT_ARGUMENTS = ["tinyshakespeare", "--tokenizer", "char", "--budget", "90s"]
+
+# Variant -> options of `tokenloom train`.
+VARIANTS: dict[str, list[str]] = {
     "default": [],
-    "no embedding of pairs": ["--model.bigram-buckets", "none"],
-    "pairs: 4 times the buckets": ["--model.bigram-buckets", "65536"],
+    "no bigram embedding": ["--model.bigram-buckets", "none"],
+    "4 times the bigram buckets": ["--model.bigram-buckets", "65536"],
     "value embeddings": ["--model.value-embeddings"],
-    "own output head": ["--model.no-tie-embeddings"],
+    "untied embeddings": ["--model.no-tie-embeddings"],
     "no softcap": ["--model.softcap", "none"],
-    "AdamW alone": ["--train.optimizer", "adamw"],
-    "half the rates": ["--train.learning-rate", "0.002", "--train.muon-learning-rate", "0.01"],
-    "twice the rates": ["--train.learning-rate", "0.008", "--train.muon-learning-rate", "0.04"],
+    "AdamW only": ["--train.optimizer", "adamw"],
+    "half the learning rates": ["--train.learning-rate", "0.002", "--train.muon-learning-rate", "0.01"],
+    "twice the learning rates": ["--train.learning-rate", "0.008", "--train.muon-learning-rate", "0.04"],
     "cosine": ["--train.schedule", "cosine"],
-    "decay from the start": ["--train.schedule", "linear"],
-    "no clipping": ["--train.grad-clip", "none"],
+    "linear": ["--train.schedule", "linear"],
+    "no gradient clipping": ["--train.grad-clip", "none"],
     "no weight decay": ["--train.weight-decay", "0"],
     "weight decay 0.3": ["--train.weight-decay", "0.3"],
     "dropout 0.1": ["--model.dropout", "0.1"],
@@ -48,147 +51,27 @@ SETTINGS: dict[str, list[str]] = {
     "3 layers of 192": ["--model.n-layer", "3", "--model.n-embd", "192", "--model.n-head", "3"],
     "5 layers of 320": ["--model.n-layer", "5", "--model.n-embd", "320", "--model.n-head", "5"],
     "6 layers of 384": ["--model.n-layer", "6", "--model.n-embd", "384", "--model.n-head", "6"],
-    "no norm of queries and keys": [],
-    "GELU": [],
-    "SwiGLU": [],
-    "no return of the first embedding": [],
-    "no norm after the embedding": [],
-    "projections start random": [],
 }
-
-
-def _heads_as_they_are() -> None:
-    from tokenloom.model import modern
-
-    norm = modern._norm
-    modern._norm = lambda x: x if x.ndim == 4 else norm(x)  # only queries and keys have four dimensions
-
-
-def _gelu() -> None:
-    from tokenloom.model import modern
-
-    modern.MLP.forward = lambda self, x: self.c_proj(F.gelu(self.c_fc(x)))
-
-
-def _swiglu() -> None:
-    """As many weights: gate, up and down are 8/3 as wide as the stream."""
-    from tokenloom.model import modern
-
-    class SwiGLU(nn.Module):
-        def __init__(self, config) -> None:
-            super().__init__()
-            inner = round(8 / 3 * config.n_embd / 32) * 32
-            self.c_gate = modern.linear(config.n_embd, inner, bias=False)
-            self.c_fc = modern.linear(config.n_embd, inner, bias=False)
-            self.c_proj = modern.linear(inner, config.n_embd, bias=False)
-
-        def forward(self, x):
-            return self.c_proj(F.silu(self.c_gate(x)) * self.c_fc(x))
-
-    modern.MLP = SwiGLU
-
-
-def _never_return() -> None:
-    from tokenloom.model import modern
-
-    init_weights = modern.Modern.init_weights
-
-    def fixed(self, generator) -> None:
-        init_weights(self, generator)
-        for block in self.h:
-            block.mix.requires_grad_(False)
-
-    modern.Modern.init_weights = fixed
-
-
-def _embedding_as_it_is() -> None:
-    from tokenloom.model import modern
-
-    norm, first = modern._norm, modern.Modern.hidden
-
-    def hidden(self, ids, cache=None):
-        calls = iter([True])
-        modern._norm = lambda x: x if next(calls, False) else norm(x)
-        try:
-            return first(self, ids, cache)
-        finally:
-            modern._norm = norm
-
-    modern.Modern.hidden = hidden
-
-
-def _random_projections() -> None:
-    from tokenloom.model import modern
-
-    init_weights = modern.Modern.init_weights
-
-    def drawn(self, generator) -> None:
-        init_weights(self, generator)
-        for name, parameter in self.named_parameters():
-            if name.endswith("c_proj.weight"):
-                nn.init.normal_(parameter, std=0.02, generator=generator)
-
-    modern.Modern.init_weights = drawn
-
-
-# Variants that no setting makes: what is changed in the model before it is built.
-PATCHES: dict[str, Callable[[], None]] = {
-    "no norm of queries and keys": _heads_as_they_are,
-    "GELU": _gelu,
-    "SwiGLU": _swiglu,
-    "no return of the first embedding": _never_return,
-    "no norm after the embedding": _embedding_as_it_is,
-    "projections start random": _random_projections,
-}
-
-
-def run_here(variant: str, arguments: list[str]) -> None:
-    """This process: train one variant by the program itself."""
-    parts = variant.split(" + ")
-    for part in parts:
-        PATCHES.get(part, lambda: None)()
-    from tokenloom.cli.main import main
-
-    sys.argv = ["tokenloom", "train", *arguments, *itertools.chain.from_iterable(SETTINGS[part] for part in parts)]
-    main()
-
-
-def run_apart(variant: str, seed: int, core: int, arguments: list[str]) -> dict:
-    """A process of its own, on one core; gives its summary."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "--here", variant, "--", *arguments]
-        command += ["--seed", str(seed), "--json", "--out", f"{folder}/run", "--sample.max-new-tokens", "0"]
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
-        )
-    if done.returncode != 0:
-        return {"error": done.stderr.strip().splitlines()[-1:]}
-    return json.loads(done.stdout)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variants", nargs="*", default=list(SETTINGS), help="of " + ", ".join(SETTINGS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--results", type=Path, default=Path("recipe.jsonl"))
-    parser.add_argument("--here", help=argparse.SUPPRESS)
-    parser.add_argument("arguments", nargs="*", help="of tokenloom train, after --")
+    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), help="choose from: " + ", ".join(VARIANTS))
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each variant, with seeds 1, 2, …")
+    parser.add_argument("--results", type=Path, default=Path("recipe.jsonl"), help="file to which runs are appended")
+    parser.add_argument("arguments", nargs="*", help="arguments of tokenloom train, after --")
     options = parser.parse_args()
-    if options.here:
-        run_here(options.here, options.arguments)
-        return
-    arguments = options.arguments or ["tinyshakespeare", "--tokenizer", "char", "--budget", "90s"]
-    made = [json.loads(line) for line in options.results.read_text().splitlines()] if options.results.exists() else []
-    known = {(run["variant"], run["seed"]) for run in made if run["arguments"] == arguments}
+    for variant in options.variants:
+        for part in variant.split(" + "):
+            if part not in VARIANTS:
+                parser.error(f"unknown variant {part!r}. Choose from: {', '.join(VARIANTS)}.")
+    arguments = options.arguments or DEFAULT_ARGUMENTS
+    runs = read_runs(options.results, arguments)
+    finished = {(run["variant"], run["seed"]) for run in runs}
     jobs: queue.Queue[tuple[str, int]] = queue.Queue()
-    for seed in range(1, options.seeds + 1):
-        for variant in options.variants:
-            if (variant, seed) not in known:
-                jobs.put((variant, seed))
+    for seed, variant in itertools.product(range(1, options.seeds + 1), options.variants):
+        if (variant, seed) not in finished:
+            jobs.put((variant, seed))
     lock = threading.Lock()
 
     def work(core: int) -> None:
@@ -197,35 +80,58 @@ def main() -> None:
                 variant, seed = jobs.get_nowait()
             except queue.Empty:
                 return
-            result = run_apart(variant, seed, core, arguments)
-            line = {"variant": variant, "seed": seed, "arguments": arguments, **result}
-            with lock, options.results.open("a") as file:
-                file.write(json.dumps(line) + "\n")
-                made.append(line)
-                print(f"{variant}, seed {seed}: {result.get('val_bits_per_byte', result)}", file=sys.stderr, flush=True)
+            summary = train(variant, seed, core, arguments)
+            run = {"variant": variant, "seed": seed, "arguments": arguments, **summary}
+            with lock, options.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(run) + "\n")
+                runs.append(run)
+                print(f"{variant}, seed {seed}: {run.get('val_bits_per_byte', summary)}", file=sys.stderr, flush=True)
 
-    threads = [threading.Thread(target=work, args=(core,)) for core in sorted(os.sched_getaffinity(0))]
+    threads = [threading.Thread(target=work, args=(core,)) for core in psutil.Process().cpu_affinity() or []]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    print_table([run for run in made if run["arguments"] == arguments and "error" not in run], options.variants)
+    print_table([run for run in runs if "error" not in run], options.variants)
+
+
+def read_runs(results: Path, arguments: list[str]) -> list[dict]:
+    """The runs of a results file that were made with the same arguments."""
+    if not results.exists():
+        return []
+    runs = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    return [run for run in runs if run["arguments"] == arguments]
+
+
+def train(variant: str, seed: int, core: int, arguments: list[str]) -> dict:
+    """Train a variant on one CPU core; returns the run's summary."""
+    changes = itertools.chain.from_iterable(VARIANTS[part] for part in variant.split(" + "))
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "tokenloom", "train", *arguments, *changes]
+        command += ["--seed", str(seed), "--json", "--out", f"{folder}/run", "--sample.max-new-tokens", "0"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        psutil.Process(process.pid).cpu_affinity([core])
+        output, errors = process.communicate()
+    if process.returncode:
+        return {"error": errors.strip().splitlines()[-1:]}
+    return json.loads(output)
 
 
 def print_table(runs: list[dict], variants: list[str]) -> None:
-    """Differences are of runs with the same seed: what the seed does to both is not counted."""
+    """Print medians over the seeds; differences are between runs with the same seed, which cancels its effect."""
     bits = {(run["variant"], run["seed"]): run["val_bits_per_byte"] for run in runs}
-    print("| variant | bits per byte | beside the default | least, most | steps |\n|---|---|---|---|---|")
+    print("| variant | bits per byte | difference from default | min, max | steps |\n|---|---|---|---|---|")
     for variant in variants:
         seeds = [seed for name, seed in bits if name == variant and ("default", seed) in bits]
         if not seeds:
             continue
         median = statistics.median(bits[variant, seed] for seed in seeds)
-        apart = [bits[variant, seed] - bits["default", seed] for seed in seeds]
+        differences = [bits[variant, seed] - bits["default", seed] for seed in seeds]
         steps = statistics.median(run["steps"] for run in runs if run["variant"] == variant)
         print(
-            f"| {variant} | {median:.3f} | {statistics.median(apart):+.3f} | {min(apart):+.3f}, {max(apart):+.3f} "
-            f"| {steps:.0f} |"
+            f"| {variant} | {median:.3f} | {statistics.median(differences):+.3f} "
+            f"| {min(differences):+.3f}, {max(differences):+.3f} | {steps:.0f} |"
         )
 
 

@@ -1,66 +1,66 @@
-"""Contenders take turns, each in a process of its own, and what they say is summed up fairly."""
+"""Implementations run interleaved, each in its own process, and their measurements are summarized."""
 
 import json
 import sys
 
 import pytest
 
-from tokenloom.bench.harness import Contender, Outcome, run_in_turn, table
+from tokenloom.bench.harness import Implementation, Measurement, Result, format_table, run_interleaved
 from tokenloom.cli.main import main
 
 
-def python(name, code, **more):
-    return Contender(name, command=(sys.executable, "-c", code), **more)
+def python(name, code, **options):
+    return Implementation(name, command=(sys.executable, "-c", code), **options)
 
 
-def test_they_take_turns_and_are_measured_from_outside(tmp_path):
+def test_repeats_are_interleaved_and_measured_from_outside(tmp_path):
     log = tmp_path / "log"
-    note = f"open({str(log)!r}, 'a').write({{!r}}); import time; x = bytearray({{}}); time.sleep(0.1)"
-    contenders = [python("a", note.format("a", 0)), python("b", note.format("b", 60_000_000))]
-    said = []
-    small, large = run_in_turn("startup", contenders, {}, 2, said.append)
+    code = f"open({str(log)!r}, 'a').write({{!r}}); import time; x = bytearray({{}}); time.sleep(0.1)"
+    implementations = [python("a", code.format("a", 0)), python("b", code.format("b", 60_000_000))]
+    lines = []
+    small, large = run_interleaved("startup", implementations, {}, 2, lines.append)
     assert log.read_text() == "abab"
-    assert said == [f"round {number} of 2: {name}" for number in (1, 2) for name in "ab"]
+    assert lines == [f"repeat {number} of 2: {name}" for number in (1, 2) for name in "ab"]
     assert all(0.1 <= seconds < 60 for seconds in small.values("wall_seconds"))
-    assert large.median("peak_mb") > small.median("peak_mb") + 40  # type: ignore[operator]
+    assert large.median("peak_mb") > small.median("peak_mb") + 40
 
 
-def test_one_that_fails_or_is_missing_is_told_and_the_others_go_on():
-    contenders = [
+def test_one_that_fails_or_is_missing_is_reported_and_the_others_continue():
+    implementations = [
         python("broken", "raise SystemExit('no such file')"),
-        python("absent", "pass", needs=("no_such_package",)),
-        python("well", "pass"),
+        python("absent", "pass", requires=("no_such_package",)),
+        python("working", "pass"),
     ]
-    broken, absent, well = run_in_turn("startup", contenders, {}, 2, lambda _: None)
+    broken, absent, working = run_interleaved("startup", implementations, {}, 2, lambda _: None)
     assert broken.problem == "failed with 1: no such file"
     assert absent.problem == "not installed: no_such_package"
-    assert len(well.rounds) == 2
-    lines = table([broken, absent, well], "wall_seconds", less_is_better=True)
+    assert len(working.repeats) == 2
+    lines = format_table([broken, absent, working], "wall_seconds", lower_is_better=True)
     assert "no_such_package" in lines[2]
     assert " 1.00 " in lines[3]
 
 
 def test_medians_spread_and_ratios():
-    one = Outcome("one", [{"rate": rate, "peak_mb": 10} for rate in (9.0, 10.0, 30.0)])
-    two = Outcome("two", [{"rate": rate, "peak_mb": 20} for rate in (20.0, 19.0, 21.0)])
-    lines = table([one, two], "rate")
+    one = Result("one", [Measurement(1.0, 10, {"rate": rate}) for rate in (9.0, 10.0, 30.0)])
+    two = Result("two", [Measurement(1.0, 20, {"rate": rate}) for rate in (20.0, 19.0, 21.0)])
+    lines = format_table([one, two], "rate")
     assert lines[1].split() == ["one", "10", "9", "-", "30", "1.00", "10"]
     assert lines[2].split() == ["two", "20", "19", "-", "21", "2.00", "20"]
-    assert table([one, two], "rate", less_is_better=True)[2].split()[-2] == "0.50"
+    assert format_table([one, two], "rate", lower_is_better=True)[2].split()[-2] == "0.50"
 
 
-def test_the_command_gives_every_round_as_json(capsys):
-    with pytest.raises(SystemExit) as left:
-        main(["bench", "startup", "--rounds", "1", "--only", "python alone", "--json"])
-    assert left.value.code == 0
+def test_the_command_prints_every_repeat_as_json(capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main(["bench", "startup", "--repeats", "1", "--only", "python alone", "--json"])
+    assert exit_info.value.code == 0
     result = json.loads(capsys.readouterr().out)
-    assert list(result["contenders"]) == ["python alone"]
-    assert result["contenders"]["python alone"]["rounds"][0]["wall_seconds"] > 0
+    assert list(result["implementations"]) == ["python alone"]
+    assert result["implementations"]["python alone"]["repeats"][0]["wall_seconds"] > 0
     assert result["machine"]["fp32_gflops"] > 1
 
 
-def test_an_unknown_contender_is_told_the_known_ones(capsys):
-    with pytest.raises(SystemExit) as left:
+def test_an_unknown_implementation_is_answered_with_the_available_ones(capsys):
+    with pytest.raises(SystemExit) as exit_info:
         main(["bench", "train", "--only", "nobody"])
-    assert left.value.code == 2
+    assert exit_info.value.code == 2
     assert "tokenloom bf16" in capsys.readouterr().err

@@ -1,1 +1,1 @@
-"""Benchmarks: ours and the peers in turn, in one run, each in a process of its own."""
+"""Benchmarks against installed libraries, each implementation in its own process."""

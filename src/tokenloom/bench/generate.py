@@ -1,80 +1,55 @@
-"""Greedy decoding with a GPT-2 of 124M parameters and random weights: ours, transformers, CTranslate2, llama.cpp.
+"""Greedy decoding with GPT-2 124M and random weights: Tokenloom, transformers, CTranslate2 and llama.cpp.
 
-200 tokens after a prompt of 32, prompt included in the time; with `batch` of them at once.
+200 tokens after a prompt of 32 tokens; the time includes processing the prompt.
 """
+
+# Some parts of torch's API are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from tokenloom.bench.harness import Contender, answer
+from tokenloom.bench.harness import Implementation, Metrics, missing_packages, run_task, worker_main
+from tokenloom.bench.machine import Machine, Utilization
 
-PROMPT, NEW, VOCABULARY = 32, 200, 50257
-PARAMETERS = 123_653_376  # that are read for a token: all but the positions
-CONTENDERS = [
-    Contender("transformers fp32", needs=("transformers",)),
-    Contender("transformers bf16", needs=("transformers",)),
-    Contender("ctranslate2 fp32", needs=("ctranslate2", "transformers")),
-    Contender("ctranslate2 int8", needs=("ctranslate2", "transformers")),
-    Contender("llama.cpp f32", needs=("llama_cpp", "gguf")),
-    Contender("llama.cpp f16", needs=("llama_cpp", "gguf")),
-    Contender("llama.cpp q8_0", needs=("llama_cpp", "gguf")),
-    Contender("tokenloom fp32"),
-    Contender("tokenloom bf16"),
-    Contender("tokenloom int8"),
-]
+PROMPT_TOKENS, NEW_TOKENS, VOCAB_SIZE = 32, 200, 50257
+PARAMETERS_READ = 123_653_376  # for each token: all but the position embeddings
+GGUF_QUANTIZATIONS = ("f32", "f16", "q8_0")
+BYTES_PER_WEIGHT = {"fp32": 4.0, "f32": 4.0, "bf16": 2.0, "f16": 2.0, "int8": 1.0, "q8_0": 34 / 32}
+IMPLEMENTATIONS = (
+    Implementation("transformers fp32", requires=("transformers",)),
+    Implementation("transformers bf16", requires=("transformers",)),
+    Implementation("ctranslate2 fp32", requires=("ctranslate2", "transformers")),
+    Implementation("ctranslate2 int8", requires=("ctranslate2", "transformers")),
+    Implementation("llama.cpp f32", requires=("llama_cpp", "gguf")),
+    Implementation("llama.cpp f16", requires=("llama_cpp", "gguf")),
+    Implementation("llama.cpp q8_0", requires=("llama_cpp", "gguf")),
+    Implementation("tokenloom fp32"),
+    Implementation("tokenloom bf16"),
+    Implementation("tokenloom int8"),
+)
 
 
-def bandwidth_use(
-    name: str, tokens_per_sec: float, machine: Mapping[str, Any], options: Mapping[str, Any]
-) -> tuple[float, str]:
-    """The share of the machine's read bandwidth that reading the weights once a step amounts to."""
-    kind = name.split()[-1]
-    bytes_a_weight = {"fp32": 4.0, "f32": 4.0, "bf16": 2.0, "f16": 2.0, "int8": 1.0, "q8_0": 34 / 32}[kind]
-    read = PARAMETERS * bytes_a_weight * tokens_per_sec / options["batch"]
-    return read / 1e9 / machine["read_gb_per_s"], "memory bandwidth"
+def bandwidth_utilization(name: str, tokens_per_sec: float, machine: Machine, *, batch: int) -> Utilization:
+    """The share of the memory bandwidth that reading all weights once per step takes."""
+    read = PARAMETERS_READ * BYTES_PER_WEIGHT[name.split()[-1]] * tokens_per_sec / batch
+    return Utilization(read / 1e9 / machine.read_gb_per_s, "peak memory bandwidth")
 
 
 def write_models(folder: Path) -> None:
-    """The same random model in every form, written by a process of its own, whose memory is then gone."""
-    command = [sys.executable, "-m", "tokenloom.bench.generate", "write", json.dumps({"folder": str(folder)})]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    """Write the same random model in the format of each installed library."""
+    run_task("generate", "write", {"folder": str(folder)})
 
 
-def write(folder: str) -> dict[str, Any]:
-    from tokenloom.config import Config
-    from tokenloom.data.tokenizers import load_tokenizer
-    from tokenloom.model import build
-    from tokenloom.weights.export import export_model
-    from tokenloom.weights.load import LoadedModel
-
-    place = Path(folder)
-    shape = {"family": "gpt2", "vocab_size": VOCABULARY, "block_size": 1024, "n_layer": 12, "n_head": 12, "n_embd": 768}
-    model = build(Config.of({"model": shape}).model, torch.Generator().manual_seed(1)).eval()
-    loaded = LoadedModel(model, load_tokenizer("gpt2"), place)
-    export_model(loaded, place / "hf", "hf", license="unlicensed")
-    if not Contender("", needs=("gguf",)).missing:
-        for quantization in ("f32", "f16", "q8_0"):
-            export_model(loaded, place / f"{quantization}.gguf", "gguf", quantization=quantization)
-    if not Contender("", needs=("ctranslate2", "transformers")).missing:
-        from ctranslate2.converters import TransformersConverter  # type: ignore[import-not-found]
-
-        for quantization in ("float32", "int8"):
-            TransformersConverter(str(place / "hf")).convert(str(place / quantization), quantization=quantization)
-    return {}
-
-
-def ours(folder: str, batch: int, precision: str) -> dict[str, Any]:
+def tokenloom(folder: str, batch: int, precision: str) -> Metrics:
     from tokenloom.compute.runtime import choose_runtime
     from tokenloom.generation.engine import collect, generate
     from tokenloom.generation.inference_weights import for_decoding
@@ -83,85 +58,107 @@ def ours(folder: str, batch: int, precision: str) -> dict[str, Any]:
 
     runtime = choose_runtime("cpu", "bf16" if precision == "int8" else precision)
     model = for_decoding(load(Path(folder, "hf")).model, runtime, "int8" if precision == "int8" else None)
+    greedy = SamplingParams(temperature=0.0)
 
     def run() -> int:
-        steps = generate(model, _prompts(batch), max_new_tokens=NEW, sampling=SamplingParams(temperature=0.0), seed=0)
+        steps = generate(model, _prompts(batch), max_new_tokens=NEW_TOKENS, sampling=greedy, seed=0)
         return sum(len(completion.token_ids) for completion in collect(steps))
 
-    return _timed(run)
+    return _measure_rate(run)
 
 
-def transformers(folder: str, batch: int, precision: str) -> dict[str, Any]:
-    from transformers import AutoModelForCausalLM
-
+def transformers(folder: str, batch: int, precision: str) -> Metrics:
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    model = AutoModelForCausalLM.from_pretrained(Path(folder, "hf"), dtype=dtype).eval()
+    model_class = import_module("transformers").AutoModelForCausalLM
+    model = model_class.from_pretrained(Path(folder, "hf"), dtype=dtype).eval()
     ids = torch.tensor(_prompts(batch))
-    greedy = {"do_sample": False, "max_new_tokens": NEW, "min_new_tokens": NEW, "pad_token_id": 50256}
+    greedy = {"do_sample": False, "max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "pad_token_id": 50256}
 
     def run() -> int:
         with torch.inference_mode():
-            return model.generate(ids, attention_mask=torch.ones_like(ids), **greedy)[:, PROMPT:].numel()  # type: ignore[attr-defined]
+            return model.generate(ids, attention_mask=torch.ones_like(ids), **greedy)[:, PROMPT_TOKENS:].numel()
 
-    return _timed(run)
+    return _measure_rate(run)
 
 
-def ctranslate2(folder: str, batch: int, precision: str) -> dict[str, Any]:
-    import ctranslate2  # type: ignore[import-not-found]
-
+def ctranslate2(folder: str, batch: int, precision: str) -> Metrics:
     from tokenloom.data.tokenizers import load_tokenizer
     from tokenloom.data.tokenizers.bpe import to_characters
 
-    model = ctranslate2.Generator(str(Path(folder, precision)), device="cpu", intra_threads=torch.get_num_threads())
+    generator_class = import_module("ctranslate2").Generator
+    model = generator_class(str(Path(folder, precision)), device="cpu", intra_threads=torch.get_num_threads())
     tokens = [to_characters(token) for token in load_tokenizer("gpt2").token_bytes]
     prompts = [[tokens[i] for i in prompt] for prompt in _prompts(batch)]
-    greedy = {"max_length": NEW, "min_length": NEW, "sampling_topk": 1, "include_prompt_in_result": False}
+    greedy = {"max_length": NEW_TOKENS, "min_length": NEW_TOKENS, "sampling_topk": 1}
 
     def run() -> int:
-        return sum(len(result.sequences_ids[0]) for result in model.generate_batch(prompts, **greedy))
+        results = model.generate_batch(prompts, include_prompt_in_result=False, **greedy)
+        return sum(len(result.sequences_ids[0]) for result in results)
 
-    return _timed(run)
+    return _measure_rate(run)
 
 
-def llama(folder: str, batch: int, precision: str) -> dict[str, Any]:
-    from llama_cpp import Llama  # type: ignore[import-not-found]
-
+def llama_cpp(folder: str, batch: int, precision: str) -> Metrics:
     if batch != 1:
-        raise SystemExit("its Python package decodes one text at a time")
-    model = Llama(str(Path(folder, f"{precision}.gguf")), n_ctx=512, n_threads=torch.get_num_threads(), verbose=False)
+        raise SystemExit("llama-cpp-python decodes one sequence at a time")
+    model_path = str(Path(folder, f"{precision}.gguf"))
+    model = import_module("llama_cpp").Llama(model_path, n_ctx=512, n_threads=torch.get_num_threads(), verbose=False)
     (prompt,) = _prompts(1)
 
     def run() -> int:
         model.reset()
-        made = model.generate(prompt, temp=0.0, top_k=1, repeat_penalty=1.0)
-        return sum(1 for _ in zip(range(NEW), made, strict=False))
+        tokens = model.generate(prompt, temp=0.0, top_k=1, repeat_penalty=1.0)
+        return sum(1 for _ in zip(range(NEW_TOKENS), tokens, strict=False))
 
-    return _timed(run)
+    return _measure_rate(run)
+
+
+def _write(folder: str) -> Metrics:
+    from tokenloom.config import Config
+    from tokenloom.data.tokenizers import load_tokenizer
+    from tokenloom.model import build
+    from tokenloom.weights.export import export_model
+    from tokenloom.weights.load import LoadedModel
+
+    path = Path(folder)
+    shape = {"family": "gpt2", "vocab_size": VOCAB_SIZE, "block_size": 1024, "n_layer": 12, "n_head": 12, "n_embd": 768}
+    model = build(Config.of({"model": shape}).model, torch.Generator().manual_seed(1)).eval()
+    loaded = LoadedModel(model, load_tokenizer("gpt2"), path)
+    export_model(loaded, path / "hf", "hf", license="unlicensed")
+    if not missing_packages(("gguf",)):
+        for quantization in GGUF_QUANTIZATIONS:
+            export_model(loaded, path / f"{quantization}.gguf", "gguf", quantization=quantization)
+    if not missing_packages(("ctranslate2", "transformers")):
+        converter_class = import_module("ctranslate2.converters").TransformersConverter
+        for quantization in ("float32", "int8"):
+            converter_class(str(path / "hf")).convert(str(path / quantization), quantization=quantization)
+    return {}
 
 
 def _prompts(batch: int) -> list[list[int]]:
-    random = torch.Generator().manual_seed(5)
-    return torch.randint(0, 50000, (batch, PROMPT), generator=random).tolist()
+    generator = torch.Generator().manual_seed(5)
+    return torch.randint(0, 50000, (batch, PROMPT_TOKENS), generator=generator).tolist()
 
 
-def _timed(run: Callable[[], int], repeats: int = 3) -> dict[str, Any]:
+def _measure_rate(run: Callable[[], int], repeats: int = 3) -> Metrics:
+    """Median tokens per second after one warm-up run; `run` returns the number of tokens that it generated."""
     tokens = run()
-    rates = []
+    rates: list[float] = []
     for _ in range(repeats):
-        before = time.perf_counter()
+        started = time.perf_counter()
         tokens = run()
-        rates.append(tokens / (time.perf_counter() - before))
+        rates.append(tokens / (time.perf_counter() - started))
     return {"tokens_per_sec": statistics.median(rates), "tokens": tokens}
 
 
+TASKS = {
+    "write": _write,
+    **{f"transformers {p}": partial(transformers, precision=p) for p in ("fp32", "bf16")},
+    "ctranslate2 fp32": partial(ctranslate2, precision="float32"),
+    "ctranslate2 int8": partial(ctranslate2, precision="int8"),
+    **{f"llama.cpp {p}": partial(llama_cpp, precision=p) for p in GGUF_QUANTIZATIONS},
+    **{f"tokenloom {p}": partial(tokenloom, precision=p) for p in ("fp32", "bf16", "int8")},
+}
+
 if __name__ == "__main__":
-    answer(
-        {
-            "write": write,
-            **{f"transformers {p}": partial(transformers, precision=p) for p in ("fp32", "bf16")},
-            "ctranslate2 fp32": partial(ctranslate2, precision="float32"),
-            "ctranslate2 int8": partial(ctranslate2, precision="int8"),
-            **{f"llama.cpp {p}": partial(llama, precision=p) for p in ("f32", "f16", "q8_0")},
-            **{f"tokenloom {p}": partial(ours, precision=p) for p in ("fp32", "bf16", "int8")},
-        }
-    )
+    worker_main(TASKS)

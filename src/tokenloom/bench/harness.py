@@ -1,7 +1,8 @@
-"""Contenders that take turns: a machine that slows down on the way slows all of them.
+"""Runs the implementations of a workload, each in its own process, and summarizes the measurements.
 
-Each contender runs in a fresh process, A B C A B C …, prints its figures as one JSON object, and is measured from
-outside: wall-clock and the most memory it held. Reported is the median of the rounds, with the least and the greatest.
+Repeats are interleaved (A B C A B C …), so that a change in the machine's speed affects every implementation. A process
+prints its metrics as one JSON object; wall-clock time and peak memory are measured from outside. Results are the median
+of the repeats, with minimum and maximum.
 """
 
 from __future__ import annotations
@@ -17,91 +18,144 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import psutil
 
-Say = Callable[[str], None]
+Options = Mapping[str, str | int | float]
+Metrics = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One way to do the work: `python -m tokenloom.bench.<work> <name> <options as JSON>`."""
+class Implementation:
+    """One way to do a workload: `python -m tokenloom.bench.<workload> <name> <options as JSON>`."""
 
     name: str
-    needs: tuple[str, ...] = ()
-    """Packages that a peer comes in; without them it is left out, and said."""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    requires: tuple[str, ...] = ()
+    """Packages it needs; skipped if one is not installed."""
     command: tuple[str, ...] | None = None
-    """What to run instead, for work that is a command; it need not print anything."""
+    """Command to run instead; its output is ignored."""
 
     @property
-    def missing(self) -> list[str]:
-        return [package for package in self.needs if importlib.util.find_spec(package) is None]
+    def missing_packages(self) -> list[str]:
+        return missing_packages(self.requires)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One repeat of one implementation."""
+
+    wall_seconds: float
+    """Time from start to exit of the process."""
+    peak_mb: float
+    """Peak resident memory of the process and its children."""
+    metrics: Metrics = field(default_factory=dict[str, float])
+    """What the process printed."""
+
+    def to_json(self) -> Metrics:
+        return {"wall_seconds": self.wall_seconds, "peak_mb": self.peak_mb, **self.metrics}
 
 
 @dataclass
-class Outcome:
-    """The rounds of one contender: figures by name, each a list."""
+class Result:
+    """The measurements of one implementation."""
 
     name: str
-    rounds: list[dict[str, Any]] = field(default_factory=list)
+    repeats: list[Measurement] = field(default_factory=list[Measurement])
     problem: str | None = None
+    """Why there are no more measurements: a missing package or an error."""
 
-    def median(self, figure: str) -> float | None:
-        values = self.values(figure)
+    def values(self, metric: str) -> list[float]:
+        return [values[metric] for repeat in self.repeats if metric in (values := repeat.to_json())]
+
+    def median(self, metric: str) -> float | None:
+        values = self.values(metric)
         return statistics.median(values) if values else None
 
-    def values(self, figure: str) -> list[float]:
-        return [one[figure] for one in self.rounds if one.get(figure) is not None]
+
+def missing_packages(packages: Sequence[str]) -> list[str]:
+    """Those of the packages that are not installed."""
+    return [package for package in packages if importlib.util.find_spec(package) is None]
 
 
-def run_in_turn(
-    work: str, contenders: Sequence[Contender], options: Mapping[str, Any], rounds: int, say: Say
-) -> list[Outcome]:
-    """Every contender once a round; one that fails is told and takes no further part."""
-    outcomes = [Outcome(contender.name) for contender in contenders]
-    for number in range(rounds):
-        for contender, outcome in zip(contenders, outcomes, strict=True):
-            if contender.missing:
-                outcome.problem = f"not installed: {', '.join(contender.missing)}"
-            if outcome.problem:
+def run_interleaved(
+    workload: str,
+    implementations: Sequence[Implementation],
+    options: Options,
+    repeats: int,
+    progress: Callable[[str], None],
+) -> list[Result]:
+    """Run every implementation `repeats` times; one that fails is not run again. `progress` gets a line per run."""
+    results = [Result(implementation.name) for implementation in implementations]
+    for number in range(1, repeats + 1):
+        for implementation, result in zip(implementations, results, strict=True):
+            if missing := implementation.missing_packages:
+                result.problem = f"not installed: {', '.join(missing)}"
+            if result.problem:
                 continue
-            say(f"round {number + 1} of {rounds}: {contender.name}")
+            progress(f"repeat {number} of {repeats}: {implementation.name}")
             try:
-                outcome.rounds.append(_run(work, contender, options))
+                result.repeats.append(_measure(workload, implementation, options))
             except RuntimeError as error:
-                outcome.problem = str(error)
-    return outcomes
+                result.problem = str(error)
+    return results
 
 
-def _run(work: str, contender: Contender, options: Mapping[str, Any]) -> dict[str, Any]:
-    settings = json.dumps({**options, **contender.options})
-    command = contender.command or (sys.executable, "-m", f"tokenloom.bench.{work}", contender.name, settings)
+def run_task(workload: str, task: str, options: Options) -> None:
+    """Run a preparatory task of a workload in its own process, which releases its memory on exit."""
+    subprocess.run(_worker_command(workload, task, options), check=True, stdout=subprocess.DEVNULL)
+
+
+def worker_main(tasks: Mapping[str, Callable[..., Metrics]]) -> None:
+    """Entry point of a worker process: call the task named in argv with its options and print the metrics as JSON."""
+    name, options = sys.argv[1:]
+    sys.stdout.write(json.dumps(tasks[name](**json.loads(options))) + "\n")
+
+
+def format_table(results: Sequence[Result], metric: str, *, lower_is_better: bool = False) -> list[str]:
+    """Lines of a table: median and range of a metric, its ratio to the first implementation, and peak memory."""
+    baseline = next((result.median(metric) for result in results if result.repeats), None)
+    lines = [f"{'':26} {metric:>14} {'min - max':>20} {'ratio':>7} {'peak MB':>9}"]
+    for result in results:
+        value, peak = result.median(metric), result.median("peak_mb")
+        if value is None or peak is None or not baseline:
+            lines.append(f"{result.name:26} {result.problem or 'no result'}")
+            continue
+        spread = f"{min(result.values(metric)):,.3g} - {max(result.values(metric)):,.3g}"
+        ratio = baseline / value if lower_is_better else value / baseline
+        lines.append(f"{result.name:26} {value:>14,.4g} {spread:>20} {ratio:>7.2f} {peak:>9,.0f}")
+    return lines
+
+
+def _worker_command(workload: str, task: str, options: Options) -> tuple[str, ...]:
+    return (sys.executable, "-m", f"tokenloom.bench.{workload}", task, json.dumps(options))
+
+
+def _measure(workload: str, implementation: Implementation, options: Options) -> Measurement:
+    command = implementation.command or _worker_command(workload, implementation.name, options)
     with tempfile.TemporaryFile() as errors:
-        before = time.perf_counter()
+        started = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
-        with _MemoryWatch(process.pid) as watch:
-            printed = process.communicate()[0].decode()
-        seconds = time.perf_counter() - before
+        with _PeakMemory(process.pid) as memory:
+            output = process.communicate()[0].decode()
+        seconds = time.perf_counter() - started
         if process.returncode:
             errors.seek(0)
             last = errors.read().decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
             raise RuntimeError(f"failed with {process.returncode}: {last[0][:200]}")
-    figures = json.loads(printed.strip().splitlines()[-1]) if contender.command is None else {}
-    return {"wall_seconds": seconds, "peak_mb": watch.most / 1e6, **figures}
+    metrics: Metrics = json.loads(output.strip().splitlines()[-1]) if implementation.command is None else {}
+    return Measurement(seconds, memory.peak_bytes / 1e6, metrics)
 
 
-class _MemoryWatch:
-    """The most memory that a process and its children have held together, looked at every 20 ms."""
+class _PeakMemory:
+    """Samples the resident memory of a process and its children every 20 ms."""
 
     def __init__(self, pid: int) -> None:
-        self.most = 0
+        self.peak_bytes = 0
         self._process = psutil.Process(pid)
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._sample, daemon=True)
 
-    def __enter__(self) -> _MemoryWatch:
+    def __enter__(self) -> _PeakMemory:
         self._thread.start()
         return self
 
@@ -109,29 +163,8 @@ class _MemoryWatch:
         self._done.set()
         self._thread.join()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         while not self._done.wait(0.02):
             with contextlib.suppress(psutil.Error):
-                family = [self._process, *self._process.children(recursive=True)]
-                self.most = max(self.most, sum(member.memory_info().rss for member in family))
-
-
-def table(outcomes: Sequence[Outcome], figure: str, *, less_is_better: bool = False) -> list[str]:
-    """Medians with their spread, and each as a multiple of the first contender's."""
-    first = next((outcome.median(figure) for outcome in outcomes if outcome.rounds), None)
-    lines = [f"{'':26} {figure:>14} {'least - most':>20} {'ratio':>7} {'peak MB':>9}"]
-    for outcome in outcomes:
-        value, peak = outcome.median(figure), outcome.median("peak_mb")
-        if value is None or peak is None or not first:
-            lines.append(f"{outcome.name:26} {outcome.problem or 'no figure'}")
-            continue
-        spread = f"{min(outcome.values(figure)):,.3g} - {max(outcome.values(figure)):,.3g}"
-        ratio = first / value if less_is_better else value / first
-        lines.append(f"{outcome.name:26} {value:>14,.4g} {spread:>20} {ratio:>7.2f} {peak:>9,.0f}")
-    return lines
-
-
-def answer(contenders: Mapping[str, Callable[..., dict[str, Any]]]) -> None:
-    """What a contender's process does: run the function of its name with its options, and print what it gives."""
-    name, settings = sys.argv[1:]
-    sys.stdout.write(json.dumps(contenders[name](**json.loads(settings))) + "\n")
+                processes = [self._process, *self._process.children(recursive=True)]
+                self.peak_bytes = max(self.peak_bytes, sum(process.memory_info().rss for process in processes))

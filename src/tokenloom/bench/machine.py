@@ -1,4 +1,4 @@
-"""What this machine can do at best, measured in the same run as the work: the ceilings of its figures."""
+"""The machine's measured peak rates, which put the results of a benchmark in relation to the hardware."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
-# (rows, inputs, outputs) of the products of a 124M GPT-2's training step at batch 2×256, and how often they occur.
+# Matrix products of a forward pass of GPT-2 124M at batch 2×256: (rows, inputs, outputs, count).
 SHAPES = (
     (512, 768, 2304, 12),
     (512, 768, 768, 12),
@@ -20,46 +20,75 @@ SHAPES = (
 )
 
 
-def ceilings() -> dict[str, Any]:
-    """Flops of fp32 and bf16 matrix products of a GPT-2's shapes, and bytes a second read from memory."""
-    return {
-        "cpu": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "fp32_gflops": product_flops(torch.float32) / 1e9,
-        "bf16_gflops": product_flops(torch.bfloat16) / 1e9,
-        "read_gb_per_s": read_bandwidth() / 1e9,
-    }
+@dataclass(frozen=True)
+class Machine:
+    """The processor and its measured peak rates."""
+
+    cpu: str
+    cores: int | None
+    threads: int
+    """Threads that torch uses."""
+    torch: str
+    """Version of torch."""
+    fp32_gflops: float
+    """GFLOP/s of matrix products."""
+    bf16_gflops: float
+    read_gb_per_s: float
+    """Memory bandwidth of sequential reads."""
+
+    def peak_gflops(self, precision: str) -> float:
+        return {"fp32": self.fp32_gflops, "bf16": self.bf16_gflops}[precision]
 
 
-def product_flops(dtype: torch.dtype) -> float:
-    """Floating-point operations a second over the matrix products of a forward pass, each weighted as it occurs."""
+@dataclass(frozen=True)
+class Utilization:
+    """The share of a measured peak rate that an implementation reaches."""
+
+    share: float
+    peak: str
+    """Which peak rate."""
+
+
+def measure_machine() -> Machine:
+    """Measure the peak rates; takes about six seconds."""
+    return Machine(
+        cpu=_processor_name(),
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        fp32_gflops=matmul_flops(torch.float32) / 1e9,
+        bf16_gflops=matmul_flops(torch.bfloat16) / 1e9,
+        read_gb_per_s=read_bandwidth() / 1e9,
+    )
+
+
+def matmul_flops(dtype: torch.dtype) -> float:
+    """FLOP/s over the matrix products of a forward pass."""
     operations = seconds = 0.0
-    for rows, inputs, outputs, times in SHAPES:
+    for rows, inputs, outputs, count in SHAPES:
         x, weight = torch.randn(rows, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)
-        operations += times * 2 * rows * inputs * outputs
-        seconds += times * fastest(lambda x=x, weight=weight: torch.nn.functional.linear(x, weight))
+        operations += count * 2 * rows * inputs * outputs
+        seconds += count * min_seconds(lambda x=x, weight=weight: torch.nn.functional.linear(x, weight))
     return operations / seconds
 
 
 def read_bandwidth() -> float:
-    """Bytes a second of a plain sum over 800 MB."""
+    """Bytes per second of a sum over 800 MB."""
     numbers = torch.ones(200_000_000)
-    return 4 * len(numbers) / fastest(numbers.sum)
+    return 4 * len(numbers) / min_seconds(numbers.sum)
 
 
-def fastest(work: Callable[[], object], seconds: float = 0.5) -> float:
-    """The least seconds of a call, repeated for about `seconds`."""
+def min_seconds(function: Callable[[], object], duration: float = 0.5) -> float:
+    """The shortest time of a call, out of as many calls as take about `duration` seconds."""
     best, started = float("inf"), time.perf_counter()
-    while time.perf_counter() - started < seconds:
+    while time.perf_counter() - started < duration:
         before = time.perf_counter()
-        work()
+        function()
         best = min(best, time.perf_counter() - before)
     return best
 
 
-def _processor() -> str:
+def _processor_name() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))

@@ -1,4 +1,4 @@
-"""Text to token shards with GPT-2's tokenizer, beside tiktoken's encoder with one thread and with all."""
+"""Tokenizing a text with the GPT-2 tokenizer: `tokenloom prepare`, and tiktoken's encoder alone."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ import shutil
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from tokenloom.bench.harness import Contender, answer
+from tokenloom.bench.harness import Implementation, Metrics, worker_main
 
-CONTENDERS = [
-    Contender("tiktoken, one thread"),
-    Contender("tiktoken, all threads"),
-    Contender("tokenloom prepare"),
-]
+IMPLEMENTATIONS = (
+    Implementation("tiktoken, one thread"),
+    Implementation("tiktoken, all threads"),
+    Implementation("tokenloom prepare"),
+)
 
 
 def write_text(path: Path, size: int) -> None:
-    """English prose and code, shuffled anew each time round, with numbers that never repeat."""
+    """Write at least `size` bytes of English prose and code: reshuffled docstrings with numbers that do not repeat."""
     from tokenloom.data.corpora import python_docs
 
     shuffle = random.Random(0)
@@ -36,46 +35,42 @@ def write_text(path: Path, size: int) -> None:
                     break
 
 
-def ours(text: str) -> dict[str, Any]:
-    """From a file to checked shards on the disk."""
+def tokenloom(text: str) -> Metrics:
+    """From the file to checked token shards on disk."""
     from tokenloom.config import DataConfig
     from tokenloom.data.prepare import prepare
 
     out = Path(f"{text}.shards")
-    before = time.perf_counter()
+    started = time.perf_counter()
     shards = prepare(DataConfig(sources=(text,), tokenizer="gpt2"), out)
-    seconds = time.perf_counter() - before
+    seconds = time.perf_counter() - started
     shutil.rmtree(out)
-    return _figures(text, seconds, shards.train.n_tokens + shards.val.n_tokens)
+    return _metrics(text, seconds, shards.train.n_tokens + shards.val.n_tokens)
 
 
-def tiktoken(text: str, threads: int) -> dict[str, Any]:
-    """Encoding alone, the ids thrown away, by a fresh encoding of the same tokens."""
-    import tiktoken
+def tiktoken(text: str, threads: int) -> Metrics:
+    """Encoding only; token ids are discarded."""
+    from tokenloom.book import get_encoding
 
-    from tokenloom.data.tokenizers import load_tokenizer
-    from tokenloom.data.tokenizers.bpe import GPT2_PATTERN
-
-    ranks = {token: rank for rank, token in enumerate(load_tokenizer("gpt2").token_bytes[:-1])}
-    encoding = tiktoken.Encoding("gpt2", pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens={})
-    before, count = time.perf_counter(), 0
+    encoding = get_encoding("gpt2")
+    started, tokens = time.perf_counter(), 0
     with open(text, encoding="utf-8") as file:
         texts = iter(lambda: file.read(1 << 18), "")
-        # A batch's ids are dropped before the next, or those of 1 GB would take 10 GB as lists.
+        # The ids of 1 GB would take 10 GB as lists, so each batch is discarded before the next.
         while batch := list(itertools.islice(texts, 64)):
-            count += sum(map(len, encoding.encode_ordinary_batch(batch, num_threads=threads)))
-    return _figures(text, time.perf_counter() - before, count)
+            tokens += sum(map(len, encoding.encode_ordinary_batch(batch, num_threads=threads)))
+    return _metrics(text, time.perf_counter() - started, tokens)
 
 
-def _figures(text: str, seconds: float, tokens: int) -> dict[str, Any]:
+def _metrics(text: str, seconds: float, tokens: int) -> Metrics:
     return {"mb_per_sec": os.path.getsize(text) / 1e6 / seconds, "tokens": tokens}
 
 
+TASKS = {
+    "tokenloom prepare": tokenloom,
+    "tiktoken, one thread": partial(tiktoken, threads=1),
+    "tiktoken, all threads": partial(tiktoken, threads=os.cpu_count() or 1),
+}
+
 if __name__ == "__main__":
-    answer(
-        {
-            "tokenloom prepare": ours,
-            "tiktoken, one thread": partial(tiktoken, threads=1),
-            "tiktoken, all threads": partial(tiktoken, threads=os.cpu_count() or 1),
-        }
-    )
+    worker_main(TASKS)

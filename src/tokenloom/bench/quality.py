@@ -1,4 +1,4 @@
-"""What a training run reaches in a given time: validation loss and bits per byte of the whole command, from outside."""
+"""Validation loss and bits per byte that a training run reaches within a time budget, by tokenizer."""
 
 from __future__ import annotations
 
@@ -8,29 +8,37 @@ import sys
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from tokenloom.bench.harness import Contender, answer
+from tokenloom.bench.harness import Implementation, Metrics, worker_main
 
 TOKENIZERS = ("char", "bpe:512", "bpe:1024", "bpe:2048")
-CONTENDERS = [Contender("tokenloom, its own choice"), *(Contender(f"tokenloom {name}") for name in TOKENIZERS)]
+IMPLEMENTATIONS = (
+    Implementation("tokenloom, default"),
+    *(Implementation(f"tokenloom {name}") for name in TOKENIZERS),
+)
+# Keys of `tokenloom train --json` -> metrics.
+SUMMARY_METRICS = {
+    "val_bits_per_byte": "bits_per_byte",
+    "val_loss": "val_loss",
+    "steps": "steps",
+    "seconds": "train_seconds",
+}
 
 
-def ours(data: str, budget: str, tokenizer: str | None) -> dict[str, Any]:
-    """`tokenloom train DATA --budget …`, its last tenth for validation."""
+def train(data: str, budget: str, tokenizer: str | None) -> Metrics:
+    """Run `tokenloom train DATA --budget BUDGET`, with the last 10 % of the text for validation."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "tokenloom", "train", data, "--budget", budget, "--json"]
         command += ["--out", str(Path(folder, "run")), *(["--tokenizer", tokenizer] if tokenizer else [])]
-        printed = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
-    summary = json.loads(printed.strip().splitlines()[-1])
-    names = {"val_bits_per_byte": "bits_per_byte", "val_loss": "val_loss", "steps": "steps", "seconds": "train_seconds"}
-    return {ours: summary[theirs] for theirs, ours in names.items()}
+        output = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
+    summary: Metrics = json.loads(output.strip().splitlines()[-1])
+    return {metric: summary[key] for key, metric in SUMMARY_METRICS.items()}
 
+
+TASKS = {
+    "tokenloom, default": partial(train, tokenizer=None),
+    **{f"tokenloom {name}": partial(train, tokenizer=name) for name in TOKENIZERS},
+}
 
 if __name__ == "__main__":
-    answer(
-        {
-            "tokenloom, its own choice": partial(ours, tokenizer=None),
-            **{f"tokenloom {name}": partial(ours, tokenizer=name) for name in TOKENIZERS},
-        }
-    )
+    worker_main(TASKS)

@@ -1,15 +1,15 @@
-"""How long a command takes to begin: --help and info, beside importing torch alone."""
+"""Startup time of commands, next to that of importing torch."""
 
 from __future__ import annotations
 
 import sys
 
-from tokenloom.bench.harness import Contender
+from tokenloom.bench.harness import Implementation
 
-CONTENDERS = [
-    Contender("import torch", command=(sys.executable, "-c", "import torch")),
-    Contender("python alone", command=(sys.executable, "-c", "pass")),
-    Contender("tokenloom --help", command=(sys.executable, "-m", "tokenloom", "--help")),
-    Contender("tokenloom info", command=(sys.executable, "-m", "tokenloom", "info")),
-    Contender("import tokenloom.api", command=(sys.executable, "-c", "import tokenloom.api")),
-]
+IMPLEMENTATIONS = (
+    Implementation("import torch", command=(sys.executable, "-c", "import torch")),
+    Implementation("python alone", command=(sys.executable, "-c", "pass")),
+    Implementation("tokenloom --help", command=(sys.executable, "-m", "tokenloom", "--help")),
+    Implementation("tokenloom info", command=(sys.executable, "-m", "tokenloom", "info")),
+    Implementation("import tokenloom.api", command=(sys.executable, "-c", "import tokenloom.api")),
+)

@@ -1,190 +1,205 @@
-"""Training steps of a GPT-2 with 124M parameters: ours, the book's code, transformers, litgpt.
+"""Training steps of GPT-2 124M at batch 2×256: Tokenloom, the book's code, transformers and litgpt.
 
-`chapter`: the chapter's model and step (untied head, dropout 0.1, batch 2×256, AdamW); `gpt2`: as published, tied,
-without dropout.
+`chapter`: the chapter's model and optimizer (untied head, dropout 0.1, AdamW). `gpt2`: tied embeddings, no dropout.
 """
+
+# Some parts of torch's API are untyped.
+# pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from tokenloom.bench.harness import Contender, answer
+from tokenloom.bench.harness import Implementation, Metrics, worker_main
+from tokenloom.bench.machine import Machine, Utilization
 from tokenloom.config import Config
+from tokenloom.data.batches import Batches
+from tokenloom.model.flops import forward_flops
 
-BATCH, CONTEXT, VOCABULARY = 2, 256, 50257
+BATCH_SIZE, CONTEXT, VOCAB_SIZE, SEED = 2, 256, 50257, 123
 LEARNING_RATE, WEIGHT_DECAY = 4e-4, 0.1
 SHAPES = {
-    "chapter": {"tie_embeddings": False, "qkv_bias": False, "dropout": 0.1, "block_size": CONTEXT},
-    "gpt2": {"tie_embeddings": True, "qkv_bias": True, "dropout": 0.0, "block_size": 1024},
+    "chapter": {"tie_embeddings": False, "qkv_bias": False, "dropout": 0.1},
+    "gpt2": {"tie_embeddings": True, "qkv_bias": True, "dropout": 0.0},
 }
-CONTENDERS = {
-    "chapter": [
-        Contender("book fp32", needs=("llms_from_scratch",)),
-        Contender("tokenloom bf16"),
-        Contender("tokenloom fp32"),
-    ],
-    "gpt2": [
-        Contender("transformers fp32", needs=("transformers",)),
-        Contender("transformers bf16", needs=("transformers",)),
-        Contender("litgpt bf16", needs=("litgpt",)),
-        Contender("tokenloom bf16"),
-        Contender("tokenloom fp32"),
-    ],
+IMPLEMENTATIONS = {
+    "chapter": (
+        Implementation("book fp32", requires=("llms_from_scratch",)),
+        Implementation("tokenloom bf16"),
+        Implementation("tokenloom fp32"),
+    ),
+    "gpt2": (
+        Implementation("transformers fp32", requires=("transformers",)),
+        Implementation("transformers bf16", requires=("transformers",)),
+        Implementation("litgpt bf16", requires=("litgpt",)),
+        Implementation("tokenloom bf16"),
+        Implementation("tokenloom fp32"),
+    ),
 }
 
+# Trains on the batch of a step (counted from 0) and returns its loss in nats per token.
+TrainStep = Callable[[int], float]
 
-def model_flops_use(
-    name: str, tokens_per_sec: float, machine: Mapping[str, Any], options: Mapping[str, Any]
-) -> tuple[float, str]:
-    """The share of the machine's own matrix products that a contender's steps amount to (MFU)."""
-    from tokenloom.model.flops import forward_flops
 
-    config = _config(options["shape"]).model
-    flops = 3 * forward_flops(config, CONTEXT) / CONTEXT * tokens_per_sec
+def flops_utilization(name: str, tokens_per_sec: float, machine: Machine, *, shape: str) -> Utilization:
+    """Model FLOPs utilization (MFU) relative to the machine's measured matrix products."""
+    flops = 3 * forward_flops(_config(shape).model) / CONTEXT * tokens_per_sec
     precision = "bf16" if "bf16" in name else "fp32"
-    return flops / 1e9 / machine[f"{precision}_gflops"], f"{precision} matrix products"
+    return Utilization(flops / 1e9 / machine.peak_gflops(precision), f"peak {precision} FLOP/s")
 
 
-def _config(shape: str) -> Config:
-    model = {"family": "gpt2", "vocab_size": VOCABULARY, "n_layer": 12, "n_head": 12, "n_embd": 768}
-    train = {"optimizer": "adamw", "learning_rate": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "beta1": 0.9}
-    train |= {"beta2": 0.999, "schedule": "constant", "warmup_steps": 0, "grad_clip": None}
-    return Config.of({"model": {**model, **SHAPES[shape]}, "train": train})
-
-
-def ours(shape: str, seconds: float, steps: int, precision: str) -> dict[str, Any]:
-    """The step of the training loop itself."""
+def tokenloom(shape: str, seconds: float, steps: int, precision: str) -> Metrics:
+    from tokenloom.compute.parallel import World
     from tokenloom.compute.runtime import choose_runtime, tune_malloc
+    from tokenloom.data.tokenizers import load_tokenizer
     from tokenloom.model import build
+    from tokenloom.model.flops import training_flops_per_token
+    from tokenloom.training.loop import Counters, TrainState, train_step
     from tokenloom.training.optimizer import Optimizer
 
     tune_malloc()
     config = _config(shape)
-    runtime = choose_runtime("cpu", precision)
-    model = build(config.model, torch.Generator().manual_seed(123)).train()
-    optimizer = Optimizer(model, config.train)
-
-    def step(ids: Tensor, targets: Tensor) -> float:
-        optimizer.zero_grad()
-        with runtime.autocast():
-            loss = model.loss(ids, targets)
-        loss.backward()
-        optimizer.step(0)
-        return loss.item()
-
-    return _timed(step, seconds, steps)
-
-
-def book(shape: str, seconds: float, steps: int) -> dict[str, Any]:
-    import tiktoken
-
-    from tokenloom.book import get_encoding
-
-    tiktoken.get_encoding = get_encoding  # its modules ask for it when they are imported; ours needs no download
-    from llms_from_scratch.ch04 import GPTModel  # type: ignore[import-not-found]
-    from llms_from_scratch.ch05 import calc_loss_batch  # type: ignore[import-not-found]
-
-    sizes = {"vocab_size": VOCABULARY, "context_length": CONTEXT, "emb_dim": 768, "n_heads": 12, "n_layers": 12}
-    model = GPTModel({**sizes, "drop_rate": 0.1, "qkv_bias": False}).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-
-    def step(ids: Tensor, targets: Tensor) -> float:
-        optimizer.zero_grad()
-        loss = calc_loss_batch(ids, targets, model, torch.device("cpu"))
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return _timed(step, seconds, steps)
-
-
-def transformers(shape: str, seconds: float, steps: int, precision: str) -> dict[str, Any]:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    model = GPT2LMHeadModel(GPT2Config(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)).train()
-    return _timed(_peer_step(model, lambda ids: model(ids).logits, precision), seconds, steps)
-
-
-def litgpt(shape: str, seconds: float, steps: int, precision: str) -> dict[str, Any]:
-    from litgpt import GPT  # type: ignore[import-not-found]
-    from litgpt import Config as LitConfig  # type: ignore[import-not-found]
-
-    config = LitConfig(
-        n_layer=12, n_head=12, n_embd=768, block_size=1024, padded_vocab_size=VOCABULARY, rotary_percentage=1.0
+    model = build(config.model, torch.Generator().manual_seed(SEED))
+    state = TrainState(
+        config=config,
+        run=Path("bench"),  # nothing is written to it
+        model=model,
+        loss=model.loss,
+        optimizer=Optimizer(model, config.train),
+        batches=_batches(),
+        validation=None,
+        tokenizer=load_tokenizer("gpt2"),
+        runtime=choose_runtime("cpu", precision),
+        world=World(),
+        progress=Counters(),
+        peak_flops=1.0,  # MFU is computed by flops_utilization
+        flops_per_token=training_flops_per_token(config.model),
     )
-    model = GPT(config).train()
-    return _timed(_peer_step(model, model, precision), seconds, steps)
+    return _measure(lambda step: train_step(state, step)[0] / state.tokens_per_step, seconds, steps)
 
 
-def _peer_step(
-    model: torch.nn.Module, logits_of: Callable[[Tensor], Tensor], precision: str
-) -> Callable[[Tensor, Tensor], float]:
+def book(shape: str, seconds: float, steps: int) -> Metrics:
+    ch04, ch05 = (import_module(f"llms_from_scratch.{name}") for name in ("ch04", "ch05"))
+    sizes = {"vocab_size": VOCAB_SIZE, "context_length": CONTEXT, "emb_dim": 768, "n_heads": 12, "n_layers": 12}
+    model = ch04.GPTModel({**sizes, "drop_rate": 0.1, "qkv_bias": False}).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    device = torch.device("cpu")
+
+    def loss_function(ids: Tensor, targets: Tensor) -> Tensor:
+        return ch05.calc_loss_batch(ids, targets, model, device)
+
+    return _measure(_eager_step(loss_function, optimizer), seconds, steps)
+
+
+def transformers(shape: str, seconds: float, steps: int, precision: str) -> Metrics:
+    library = import_module("transformers")
+    config = library.GPT2Config(n_positions=CONTEXT, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    model = library.GPT2LMHeadModel(config).train()
+    return _measure(_library_step(model, lambda ids: model(ids).logits, precision), seconds, steps)
+
+
+def litgpt(shape: str, seconds: float, steps: int, precision: str) -> Metrics:
+    library = import_module("litgpt")
+    config = library.Config(
+        n_layer=12, n_head=12, n_embd=768, block_size=CONTEXT, padded_vocab_size=VOCAB_SIZE, rotary_percentage=1.0
+    )
+    model = library.GPT(config).train()
+    return _measure(_library_step(model, model, precision), seconds, steps)
+
+
+def _config(shape: str) -> Config:
+    model = {"family": "gpt2", "vocab_size": VOCAB_SIZE, "block_size": CONTEXT, **SHAPES[shape]}
+    model |= {"n_layer": 12, "n_head": 12, "n_embd": 768}
+    train = {"optimizer": "adamw", "learning_rate": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "beta1": 0.9}
+    train |= {"beta2": 0.999, "schedule": "constant", "warmup_steps": 0, "grad_clip": None, "batch_size": BATCH_SIZE}
+    return Config.of({"model": model, "train": train})
+
+
+def _library_step(model: nn.Module, logits: Callable[[Tensor], Tensor], precision: str) -> TrainStep:
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
 
-    def step(ids: Tensor, targets: Tensor) -> float:
-        optimizer.zero_grad()
+    def loss_function(ids: Tensor, targets: Tensor) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
-            loss = F.cross_entropy(logits_of(ids).flatten(0, 1).float(), targets.flatten())
-        loss.backward()
+            return F.cross_entropy(logits(ids).flatten(0, 1).float(), targets.flatten())
+
+    return _eager_step(loss_function, optimizer)
+
+
+def _eager_step(loss_function: Callable[[Tensor, Tensor], Tensor], optimizer: torch.optim.Optimizer) -> TrainStep:
+    batches = _batches()
+
+    def train_step(step: int) -> float:
+        ids, targets = batches.batch(step)
+        optimizer.zero_grad()
+        loss = loss_function(ids, targets)
+        torch.autograd.backward(loss)
         optimizer.step()
         return loss.item()
 
-    return step
+    return train_step
 
 
-def _timed(step: Callable[[Tensor, Tensor], float], seconds: float, steps: int) -> dict[str, Any]:
-    """Median rate of steps over `seconds` after warming up; then, if asked, the loss after `steps` in all."""
-    batches = _batches()
-    torch.manual_seed(123)
-    losses = [step(*next(batches)) for _ in range(2)]
+def _measure(train_step: TrainStep, seconds: float, steps: int) -> Metrics:
+    """Median rate over `seconds` of steps after two warm-up steps, and the loss after at least `steps` in total."""
+    torch.manual_seed(SEED)
+    losses = [train_step(0), train_step(1)]
     times: list[float] = []
     while sum(times) < seconds or len(times) < 3:
-        batch = next(batches)
-        before = time.perf_counter()
-        losses.append(step(*batch))
-        times.append(time.perf_counter() - before)
+        started = time.perf_counter()
+        losses.append(train_step(len(losses)))
+        times.append(time.perf_counter() - started)
     while len(losses) < steps:
-        losses.append(step(*next(batches)))
+        losses.append(train_step(len(losses)))
     last = losses[-10:] if steps else losses[-1:]
     return {
-        "tokens_per_sec": BATCH * CONTEXT / statistics.median(times),
+        "tokens_per_sec": BATCH_SIZE * CONTEXT / statistics.median(times),
         "best_step_seconds": min(times),
         "steps": len(losses),
         "loss": sum(last) / len(last),
     }
 
 
-def _batches() -> Iterator[tuple[Tensor, Tensor]]:
-    """The same windows for everybody: the docstrings of Python's library, in GPT-2's tokens."""
+def _batches() -> Batches:
+    """The same batches for every implementation: Python's docstrings with the GPT-2 tokenizer."""
     from tokenloom.data.corpora import python_docs
     from tokenloom.data.tokenizers import load_tokenizer
 
-    text = "\n\n".join(python_docs()[:300])
-    tokens = torch.from_numpy(load_tokenizer("gpt2").encode_array(text).astype("int64"))
-    size = BATCH * CONTEXT
-    while True:
-        for start in range(0, len(tokens) - size - 1, size):
-            window = tokens[start : start + size + 1]
-            yield window[:-1].view(BATCH, CONTEXT), window[1:].view(BATCH, CONTEXT)
+    ids = load_tokenizer("gpt2").encode_array("\n\n".join(python_docs()[:300]))
+    return Batches(_ArrayReader(ids), block_size=CONTEXT, batch_size=BATCH_SIZE, seed=SEED)
 
+
+@dataclass(frozen=True)
+class _ArrayReader:
+    """Tokens in memory, read like those of token shards."""
+
+    ids: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        return self.ids[start : start + count]
+
+
+TASKS = {
+    "book fp32": book,
+    "transformers fp32": partial(transformers, precision="fp32"),
+    "transformers bf16": partial(transformers, precision="bf16"),
+    "litgpt bf16": partial(litgpt, precision="bf16"),
+    "tokenloom bf16": partial(tokenloom, precision="bf16"),
+    "tokenloom fp32": partial(tokenloom, precision="fp32"),
+}
 
 if __name__ == "__main__":
-    from functools import partial
-
-    answer(
-        {
-            "book fp32": book,
-            "transformers fp32": partial(transformers, precision="fp32"),
-            "transformers bf16": partial(transformers, precision="bf16"),
-            "litgpt bf16": partial(litgpt, precision="bf16"),
-            "tokenloom bf16": partial(ours, precision="bf16"),
-            "tokenloom fp32": partial(ours, precision="fp32"),
-        }
-    )
+    worker_main(TASKS)

@@ -1,5 +1,8 @@
 """Text, token ids and batches, as the book makes them."""
 
+# Some parts of torch's API are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -60,8 +63,7 @@ def text_to_token_ids(text: str, tokenizer: BookTokenizer) -> Tensor:
 
 def token_ids_to_text(token_ids: Tensor, tokenizer: BookTokenizer) -> str:
     """The text of token ids (1, T) (section 5.1.1)."""
-    ids: list[int] = token_ids.squeeze(0).tolist()
-    return tokenizer.decode(ids)
+    return tokenizer.decode(token_ids.squeeze(0).tolist())
 
 
 def create_dataloader_v1(

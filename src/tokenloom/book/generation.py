@@ -1,5 +1,8 @@
 """Text generation as in sections 4.7 and 5.3."""
 
+# Some parts of torch's API are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import torch
@@ -36,10 +39,9 @@ def generate(
     if context_size < model.config.block_size or (not sampling.is_greedy and len(idx) > 1):
         return _generate_uncached(model, idx, max_new_tokens, context_size, sampling, eos_id)
     engine = Engine(model, eot_id=eos_id, max_rows=len(idx), slide=1, sampler=_sample_with_default_generator)
-    prompts: list[list[int]] = idx.tolist()
-    for prompt in prompts:
+    for prompt in idx.tolist():
         engine.add(prompt, max_new_tokens=max_new_tokens, sampling=sampling, seed=0)
-    new_ids: list[list[int]] = [[] for _ in prompts]
+    new_ids: list[list[int]] = [[] for _ in idx]
     for step in engine.run():
         if step.token is not None:
             new_ids[step.row].append(step.token)
@@ -76,8 +78,7 @@ def _generate_uncached(
             logits = model(ids[:, -context_size:])[:, -1]  # (B, V)
             next_ids = sample_tokens(logits, sampling)  # (B,)
             ids = torch.cat([ids, next_ids[:, None]], dim=1)  # (B, T + 1)
-            tokens: list[int] = next_ids.tolist()
-            for row, token in enumerate(tokens):
+            for row, token in enumerate(next_ids.tolist()):
                 finished[row] = finished[row] or token == eos_id
                 if not finished[row]:
                     new_ids[row].append(token)

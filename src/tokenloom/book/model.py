@@ -1,5 +1,8 @@
 """The book's GPTModel and the functions that load OpenAI's weights into it."""
 
+# Some parts of torch's API are untyped.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping

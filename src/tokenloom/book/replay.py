@@ -1,5 +1,8 @@
 """Replay of chapter 5: runs its code and compares each result with the one that the book prints."""
 
+# Some parts of torch's API are untyped.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import platform

@@ -1,5 +1,8 @@
 """The results of each section of chapter 5, except the training run."""
 
+# Some parts of torch's API are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import hashlib
@@ -73,8 +76,7 @@ def measure_loss(comparison: Comparison, tokenizer: BookTokenizer) -> None:
     comparison.close("8", "target probabilities", printed, target_probas.tolist())
     log_probas = target_probas.log()
     printed = ["-9.5042", "-10.3796", "-11.3677", "-11.4798", "-9.7764", "-12.2561"]
-    values: list[float] = log_probas.tolist()
-    comparison.equal("9", "log probabilities", spaced(printed), spaced(f"{value:.4f}" for value in values))
+    comparison.equal("9", "log probabilities", spaced(printed), spaced(f"{value:.4f}" for value in log_probas.tolist()))
     comparison.equal("9", "average log probability", "-10.7940", f"{log_probas.mean():.4f}")
     flat = logits.flatten(0, 1), targets.flatten()
     comparison.equal("10", "flattened shapes", "[6, 50257] [6]", spaced(list(tensor.shape) for tensor in flat))
@@ -145,8 +147,7 @@ def decode(comparison: Comparison, out: Path | None) -> None:
     pizza = softmax_with_temperature(logits, 5)[TOY_VOCABULARY.index("pizza")]
     comparison.close("5.3", "probability of pizza at temperature 5", ["0.0430"], [pizza.item()])
     top_logits, top_positions = torch.topk(logits, 3)
-    values: list[float] = top_logits.tolist()
-    comparison.equal("5.3", "top 3 logits", "6.75 6.28 4.51", spaced(f"{value:.2f}" for value in values))
+    comparison.equal("5.3", "top 3 logits", "6.75 6.28 4.51", spaced(f"{value:.2f}" for value in top_logits.tolist()))
     comparison.equal("5.3", "top 3 positions", [3, 7, 0], top_positions.tolist())
     top_probas = torch.where(logits < top_logits[-1], torch.tensor(-torch.inf), logits).softmax(dim=0)
     printed = ["0.0615", "0.0000", "0.0000", "0.5775", "0.0000", "0.0000", "0.0000", "0.3610", "0.0000"]

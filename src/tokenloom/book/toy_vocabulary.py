@@ -1,5 +1,8 @@
 """The toy vocabulary on which section 5.3 explains temperature and top-k sampling."""
 
+# Some parts of torch's API are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -20,8 +23,7 @@ def sample_counts(probas: Tensor, draws: int = 1000) -> list[int]:
     """How often each token is sampled in `draws` draws from probabilities (V,), with seed 123 (section 5.3.1)."""
     torch.manual_seed(123)
     samples = torch.stack([torch.multinomial(probas, num_samples=1) for _ in range(draws)])
-    counts: list[int] = torch.bincount(samples.flatten(), minlength=len(probas)).tolist()
-    return counts
+    return torch.bincount(samples.flatten(), minlength=len(probas)).tolist()
 
 
 def print_sampled_tokens(probas: Tensor, vocabulary: Sequence[str] = TOY_VOCABULARY) -> None:

@@ -1,5 +1,8 @@
 """Section 5.2: the training run on The Verdict, its losses and its samples."""
 
+# Some parts of torch's API are untyped.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import contextlib

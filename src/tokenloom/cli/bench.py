@@ -1,166 +1,227 @@
-"""tokenloom bench: ours and the peers that are installed, in turn, each in a process of its own."""
+"""tokenloom bench: benchmarks against installed libraries."""
 
 from __future__ import annotations
 
 import json as json_format
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from tokenloom.errors import UsageError
 
 if TYPE_CHECKING:
-    from tokenloom.bench.harness import Contender, Outcome
+    from tokenloom.bench.harness import Implementation, Options, Result
+    from tokenloom.bench.machine import Machine, Utilization
 
-bench = App(name="bench", help="Measure this machine: ours and the peers that are installed, in turn.")
+    UtilizationFunction = Callable[[str, float, Machine], Utilization]
+
+bench = App(name="bench", help="Benchmark against installed libraries.")
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Turns:
-    """What all of them have in common."""
+class CommonOptions:
+    """Options of every benchmark."""
 
-    rounds: int = 3
-    """Times that each contender runs; medians are reported."""
+    repeats: int = 3
+    """Runs of each implementation; results are medians."""
     only: Annotated[tuple[str, ...], Parameter(negative="")] = ()
-    """Contenders whose name contains this; may be given more than once."""
+    """Run only implementations whose name contains this. Can be repeated."""
     json: Annotated[bool, Parameter(negative="")] = False
-    """Print one JSON object on stdout."""
+    """Print one JSON object to stdout."""
 
 
-EACH = Turns()
+DEFAULTS = CommonOptions()
 
 
 @bench.command
 def train(
-    *, shape: Literal["chapter", "gpt2"] = "chapter", seconds: float = 30.0, steps: int = 0, turns: Turns = EACH
+    *,
+    shape: Literal["chapter", "gpt2"] = "chapter",
+    seconds: float = 30.0,
+    steps: int = 0,
+    common: CommonOptions = DEFAULTS,
 ) -> None:
-    """Steps of a GPT-2 with 124M parameters, batch 2×256: tokens a second, and how near the machine's own ceiling.
+    """Benchmark training steps of GPT-2 124M at batch 2×256.
+
+    Reports tokens per second and the share of the measured peak FLOP/s.
 
     Parameters
     ----------
     shape
-        chapter (untied head, dropout 0.1) or gpt2 (tied, no dropout).
+        chapter (untied head, dropout 0.1) or gpt2 (tied embeddings, no dropout).
     seconds
-        Seconds of steps that are timed.
+        Duration of the timed steps.
     steps
-        Steps in all, the loss of whose last ten is told; 0: as many as were timed.
+        Total number of steps; the loss reported is the mean of the last ten. 0 stops after the timed steps.
     """
-    from tokenloom.bench.train import CONTENDERS, model_flops_use
+    from tokenloom.bench.train import IMPLEMENTATIONS, flops_utilization
 
     options = {"shape": shape, "seconds": seconds, "steps": steps}
-    _run("train", CONTENDERS[shape], options, turns, "tokens_per_sec", model_flops_use)
+    utilization = partial(flops_utilization, shape=shape)
+    _run("train", IMPLEMENTATIONS[shape], options, common, "tokens_per_sec", utilization=utilization)
 
 
 @bench.command
-def generate(*, batch: int = 1, turns: Turns = EACH) -> None:
-    """200 greedy tokens after a prompt of 32, by a GPT-2 with 124M parameters.
+def generate(*, batch: int = 1, common: CommonOptions = DEFAULTS) -> None:
+    """Benchmark greedy decoding with GPT-2 124M: 200 tokens after a prompt of 32.
+
+    Reports tokens per second and the share of the measured memory bandwidth.
 
     Parameters
     ----------
     batch
-        Texts that are continued at once.
+        Prompts that are continued at once.
     """
-    from tokenloom.bench.generate import CONTENDERS, bandwidth_use, write_models
+    from tokenloom.bench.generate import IMPLEMENTATIONS, bandwidth_utilization, write_models
 
+    utilization = partial(bandwidth_utilization, batch=batch)
     with tempfile.TemporaryDirectory() as folder:
         write_models(Path(folder))
-        _run("generate", CONTENDERS, {"folder": folder, "batch": batch}, turns, "tokens_per_sec", bandwidth_use)
+        options = {"folder": folder, "batch": batch}
+        _run("generate", IMPLEMENTATIONS, options, common, "tokens_per_sec", utilization=utilization)
 
 
 @bench.command
-def prepare(*, megabytes: int = 200, turns: Turns = EACH) -> None:
-    """A file to token shards on the disk, beside tiktoken's bare encoder.
+def prepare(*, megabytes: int = 200, common: CommonOptions = DEFAULTS) -> None:
+    """Benchmark tokenizing a text to token shards, compared with tiktoken's encoder alone.
 
     Parameters
     ----------
     megabytes
         Size of the text.
     """
-    from tokenloom.bench.prepare import CONTENDERS, write_text
+    from tokenloom.bench.prepare import IMPLEMENTATIONS, write_text
 
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder, "text.txt")
         write_text(text, megabytes * 1_000_000)
-        _run("prepare", CONTENDERS, {"text": str(text)}, turns, "mb_per_sec")
+        _run("prepare", IMPLEMENTATIONS, {"text": str(text)}, common, "mb_per_sec")
 
 
 @bench.command
-def startup(*, turns: Turns = EACH) -> None:
-    """How long commands take to begin, beside importing torch."""
-    from tokenloom.bench.startup import CONTENDERS
+def loading(*, preset: str = "gpt2-774m", common: CommonOptions = DEFAULTS) -> None:
+    """Benchmark loading a model: peak memory as a multiple of the size of its weights.
 
-    _run("startup", CONTENDERS, {}, turns, "wall_seconds", less_is_better=True)
+    Parameters
+    ----------
+    preset
+        Shape of the model, which has random weights.
+    """
+    from tokenloom.bench.loading import IMPLEMENTATIONS, write_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(Path(folder), preset)
+        _run("loading", IMPLEMENTATIONS, {"folder": folder}, common, "memory_ratio", lower_is_better=True)
 
 
 @bench.command
-def quality(*, data: str = "tinyshakespeare", budget: str = "290s", turns: Turns = EACH) -> None:
-    """What training reaches in a given time, in bits per byte of the last tenth of a text.
+def startup(*, common: CommonOptions = DEFAULTS) -> None:
+    """Benchmark the startup time of commands, compared with importing torch."""
+    from tokenloom.bench.startup import IMPLEMENTATIONS
+
+    _run("startup", IMPLEMENTATIONS, {}, common, "wall_seconds", lower_is_better=True)
+
+
+@bench.command
+def quality(*, data: str = "tinyshakespeare", budget: str = "290s", common: CommonOptions = DEFAULTS) -> None:
+    """Benchmark the validation bits per byte that training reaches within a time budget.
 
     Parameters
     ----------
     data
-        What to train on.
+        Training data; the last 10 % is used for validation.
     budget
-        How long each run may take.
+        Time budget of each run.
     """
-    from tokenloom.bench.quality import CONTENDERS
+    from tokenloom.bench.quality import IMPLEMENTATIONS
 
-    _run("quality", CONTENDERS, {"data": data, "budget": budget}, turns, "bits_per_byte", less_is_better=True)
+    options = {"data": data, "budget": budget}
+    _run("quality", IMPLEMENTATIONS, options, common, "bits_per_byte", lower_is_better=True)
+
+
+@bench.command
+def chapter5(*, epochs: int = 2, common: CommonOptions = DEFAULTS) -> None:
+    """Benchmark the training loop of the book's chapter 5, compared with the book's own code.
+
+    Also checks that both print the same lines.
+
+    Parameters
+    ----------
+    epochs
+        Epochs of nine steps.
+    """
+    from tokenloom.bench.chapter5 import IMPLEMENTATIONS, same_output
+
+    results = _run("chapter5", IMPLEMENTATIONS, {"epochs": epochs}, common, "train_seconds", lower_is_better=True)
+    if len(results) > 1 and all(result.repeats for result in results):
+        print(f"same printed lines: {'yes' if same_output(results) else 'NO'}", file=sys.stderr)
 
 
 def _run(
-    work: str,
-    contenders: Sequence[Contender],
-    options: Mapping[str, Any],
-    turns: Turns,
-    figure: str,
-    share_of: Any = None,
+    workload: str,
+    implementations: Sequence[Implementation],
+    options: Options,
+    common: CommonOptions,
+    metric: str,
     *,
-    less_is_better: bool = False,
-) -> None:
-    from tokenloom.bench.harness import run_in_turn, table
-    from tokenloom.bench.machine import ceilings
+    utilization: UtilizationFunction | None = None,
+    lower_is_better: bool = False,
+) -> list[Result]:
+    from tokenloom.bench.harness import format_table, run_interleaved
+    from tokenloom.bench.machine import measure_machine
 
-    if turns.rounds < 1:
-        raise UsageError(f"--rounds must be at least 1, got {turns.rounds}. Try 3.")
-    chosen = [one for one in contenders if not turns.only or any(part in one.name for part in turns.only)]
-    if not chosen:
-        names = ", ".join(one.name for one in contenders)
-        raise UsageError(f"no contender is called {' or '.join(turns.only)}. There are: {names}.")
-    machine = ceilings()
-    outcomes = run_in_turn(work, chosen, options, turns.rounds, lambda line: print(line, file=sys.stderr))
-    if turns.json:
-        rounds = {one.name: {"rounds": one.rounds, "problem": one.problem} for one in outcomes}
-        print(json_format.dumps({"work": work, "options": options, "machine": machine, "contenders": rounds}))
-        return
-    lines = [_machine_line(machine), "", *table(outcomes, figure, less_is_better=less_is_better)]
-    print("\n".join([*lines, *_shares(outcomes, machine, options, share_of)]))
+    if common.repeats < 1:
+        raise UsageError(f"--repeats must be at least 1, got {common.repeats}. Try 3.")
+    selected = [item for item in implementations if not common.only or any(part in item.name for part in common.only)]
+    if not selected:
+        names = ", ".join(item.name for item in implementations)
+        raise UsageError(f"no implementation matches --only {' '.join(common.only)}. Choose from: {names}.")
+    machine = measure_machine()
+    results = run_interleaved(
+        workload, selected, options, common.repeats, lambda line: print(line, file=sys.stderr, flush=True)
+    )
+    if common.json:
+        implementations_json = {
+            result.name: {"repeats": [repeat.to_json() for repeat in result.repeats], "problem": result.problem}
+            for result in results
+        }
+        output = {
+            "workload": workload,
+            "options": options,
+            "machine": asdict(machine),
+            "implementations": implementations_json,
+        }
+        print(json_format.dumps(output))
+        return results
+    lines = [_machine_line(machine), "", *format_table(results, metric, lower_is_better=lower_is_better)]
+    if utilization is not None:
+        lines += ["", *_utilization_lines(results, metric, machine, utilization)]
+    print("\n".join(lines))
+    return results
 
 
-def _machine_line(machine: Mapping[str, Any]) -> str:
+def _machine_line(machine: Machine) -> str:
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, torch {machine['torch']}: matrix "
-        f"products {machine['fp32_gflops']:,.0f} GFLOP/s in fp32, {machine['bf16_gflops']:,.0f} in bf16, "
-        f"memory read at {machine['read_gb_per_s']:.1f} GB/s"
+        f"{machine.cpu}, {machine.cores} cores, {machine.threads} threads, torch {machine.torch}. Measured peaks: "
+        f"{machine.fp32_gflops:,.0f} GFLOP/s in fp32, {machine.bf16_gflops:,.0f} GFLOP/s in bf16, "
+        f"{machine.read_gb_per_s:.1f} GB/s memory reads"
     )
 
 
-def _shares(
-    outcomes: Sequence[Outcome], machine: Mapping[str, Any], options: Mapping[str, Any], share_of: Any
+def _utilization_lines(
+    results: Sequence[Result], metric: str, machine: Machine, utilization: UtilizationFunction
 ) -> list[str]:
-    """Each contender's share of the ceiling that was measured in this run."""
-    if share_of is None:
-        return []
-    lines = [""]
-    for outcome in outcomes:
-        rate = outcome.median("tokens_per_sec")
+    lines: list[str] = []
+    for result in results:
+        rate = result.median(metric)
         if rate is not None:
-            share, ceiling = share_of(outcome.name, rate, machine, options)
-            lines.append(f"{outcome.name:26} {share:>6.2f} of {ceiling}")
+            used = utilization(result.name, rate, machine)
+            lines.append(f"{result.name:26} {used.share:>6.2f} of {used.peak}")
     return lines
