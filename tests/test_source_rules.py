@@ -15,16 +15,13 @@ PACKAGE = ROOT / "src" / "tokenloom"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 DOCUMENTS = [
     path
-    for pattern in ("*.md", "docs/**/*.md", "benchmarks/*", "src/tokenloom/**/*.toml", "src/tokenloom/**/*.html")
+    for pattern in ("*.md", "docs/**/*.md", "benchmarks/*", "src/tokenloom/**/*.toml", "src/tokenloom/**/*.j2")
     for path in sorted(ROOT.glob(pattern))
 ]
 
 # Files that still break a rule, by rule; a file that no longer does is removed from here.
 NOT_YET: dict[str, set[str]] = {
     "run files": {
-        "src/tokenloom/reporting/history.py",
-        "src/tokenloom/reporting/messages.py",
-        "src/tokenloom/reporting/report.py",
         "src/tokenloom/training/init_from.py",
         "src/tokenloom/training/loop.py",
         "src/tokenloom/training/metrics_log.py",
@@ -38,7 +35,6 @@ NOT_YET: dict[str, set[str]] = {
         "src/tokenloom/data/shards.py",
         "src/tokenloom/data/sources.py",
         "src/tokenloom/data/tokenizers/load.py",
-        "src/tokenloom/reporting/files.py",
         "src/tokenloom/training/metrics_log.py",
         "src/tokenloom/weights/checkpoint.py",
         "src/tokenloom/weights/download.py",
@@ -78,11 +74,6 @@ NOT_YET: dict[str, set[str]] = {
         "src/tokenloom/model/dropout.py",
         "src/tokenloom/model/gpt2.py",
         "src/tokenloom/model/modern.py",
-        "src/tokenloom/reporting/console.py",
-        "src/tokenloom/reporting/history.py",
-        "src/tokenloom/reporting/messages.py",
-        "src/tokenloom/reporting/report.py",
-        "src/tokenloom/run_folder.py",
         "src/tokenloom/training/deadline.py",
         "src/tokenloom/training/init_from.py",
         "src/tokenloom/training/loop.py",

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ from tokenloom.evaluation.measurement import Evaluation
 from tokenloom.evaluation.text import read_text, text_of_split
 from tokenloom.generation.inference_weights import for_decoding
 from tokenloom.generation.text import TextCompletion, generate_text
-from tokenloom.reporting.console import QuietDisplay, TrainingDisplay, progress_bar, progress_counter
-from tokenloom.reporting.progress import PreparationProgress
+from tokenloom.reporting.console import QuietDisplay, TrainingDisplay
+from tokenloom.reporting.progress import byte_progress, window_progress
 from tokenloom.run_folder import RunFolder
 from tokenloom.sampling_params import SamplingParams
 from tokenloom.training.budget import parse_budget
@@ -150,7 +150,7 @@ def evaluate(
         text = text_of_split(shards.val, loaded.tokenizer)
     else:
         raise UsageError(f"{loaded.path} has no validation text, because it does not belong to a run. Name a text.")
-    with progress_counter("evaluating", quiet) as progress, runtime.autocast():
+    with window_progress("evaluating", quiet=quiet) as progress, runtime.autocast():
         measured = measure(
             loaded.model.to(runtime.device),
             text.tokens,
@@ -322,5 +322,5 @@ def _display(quiet: bool) -> QuietDisplay | TrainingDisplay:
     return QuietDisplay() if quiet else TrainingDisplay()
 
 
-def _data_progress(quiet: bool) -> contextlib.AbstractContextManager[PreparationProgress | None]:
-    return contextlib.nullcontext() if quiet else progress_bar()
+def _data_progress(quiet: bool) -> contextlib.AbstractContextManager[Callable[[str, int, int | None], None] | None]:
+    return contextlib.nullcontext() if quiet else byte_progress()

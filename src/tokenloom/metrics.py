@@ -1,35 +1,43 @@
-"""The metrics of a run: one table of keys, labels, units and formats, and the record that carries them.
+"""The metrics of a run: one table of keys, labels, units and formats, and the record that holds their values.
 
-The metrics log, the console and the report all read this table. To add a metric: a field of `MetricsRecord`, a row of
-`METRICS`, and the line in `training/loop.py` that computes it.
+The metrics log, the console and the report read this table. To add a metric, add a field to `MetricsRecord`, a row to
+`METRICS`, and the code in `training/loop.py` that computes it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Self
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How one quantity is named and shown."""
+    """How one quantity is named and formatted."""
 
     field: str
-    """Attribute of `MetricsRecord`, and of `RunSummary` where that has it."""
+    """Attribute of `MetricsRecord`, and of `RunSummary` if it has one of that name."""
     key: str
     """Key in metrics.jsonl and in TensorBoard."""
     label: str
     unit: str
     format: str
     """Format specification of a value."""
+    progress: str = ""
+    """Template of a value in a progress line, with `{value}` or `{compact}` (at most four digits); empty: not shown."""
+    chart: bool = False
+    """Whether the report draws this quantity in a chart of its own."""
+
+    def value(self, source: object) -> float | None:
+        """This quantity in a `MetricsRecord` or `RunSummary`; None if it was not measured."""
+        return getattr(source, self.field, None)
 
     def text(self, value: float) -> str:
-        """A value as it is shown, without its unit."""
+        """A formatted value, without its unit."""
         return format(value, self.format)
 
 
-# What is measured, in the order in which a record shows it.
+# In the order in which a record lists them.
 METRICS: Mapping[str, Metric] = {
     metric.field: metric
     for metric in (
@@ -37,25 +45,40 @@ METRICS: Mapping[str, Metric] = {
         Metric("tokens", "tokens", "tokens seen", "tokens", ","),
         Metric("epoch", "epoch", "epochs", "passes over the training text", ".2f"),
         Metric("seconds", "seconds", "time", "seconds", ",.1f"),
-        Metric("train_loss", "train/loss", "training loss", "nats per token", ".3f"),
-        Metric("val_loss", "val/loss", "validation loss", "nats per token", ".3f"),
-        Metric("val_perplexity", "val/perplexity", "validation perplexity", "tokens", ",.2f"),
-        Metric("val_bits_per_byte", "val/bits_per_byte", "validation bits per byte", "bits per byte", ".4f"),
-        Metric("lr", "lr", "learning rate", "", ".3g"),
-        Metric("muon_lr", "muon_lr", "learning rate of Muon", "", ".3g"),
-        Metric("grad_norm", "grad_norm", "gradient norm", "before clipping", ".3f"),
-        Metric("tokens_per_sec", "tokens_per_sec", "throughput", "tokens per second", ",.0f"),
-        Metric("mfu", "mfu", "model FLOPs utilization", "of the measured peak", ".1%"),
+        Metric("train_loss", "train/loss", "training loss", "nats per token", ".3f", progress="train {value:.3f}"),
+        Metric("val_loss", "val/loss", "validation loss", "nats per token", ".3f", progress="val {value:.3f}"),
+        Metric("val_perplexity", "val/perplexity", "validation perplexity", "", ",.2f"),
+        Metric(
+            "val_bits_per_byte",
+            "val/bits_per_byte",
+            "validation bits per byte",
+            "bits per byte",
+            ".4f",
+            progress="{value:.2f} bits/byte",
+        ),
+        Metric("lr", "lr", "learning rate", "", ".3g", chart=True),
+        Metric("muon_lr", "muon_lr", "learning rate of Muon", "", ".3g", chart=True),
+        Metric("grad_norm", "grad_norm", "gradient norm", "before clipping", ".3f", chart=True),
+        Metric(
+            "tokens_per_sec",
+            "tokens_per_sec",
+            "throughput",
+            "tokens per second",
+            ",.0f",
+            progress="{compact} tok/s",
+            chart=True,
+        ),
+        Metric("mfu", "mfu", "model FLOPs utilization", "of peak FLOP/s", ".1%"),
     )
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetricsRecord:
-    """One line of metrics.jsonl: where the run stood, and what was measured there; None where it was not."""
+    """One line of metrics.jsonl: the position of the run and what was measured there; None for what was not."""
 
     step: int
-    """Finished updates."""
+    """Finished steps."""
     tokens: int
     """Training tokens seen."""
     epoch: float
@@ -68,35 +91,40 @@ class MetricsRecord:
     muon_lr: float | None = None
     """Learning rate of Muon in the last step; None without Muon."""
     grad_norm: float | None = None
-    """Global norm of the last step's gradient, before clipping."""
+    """Global gradient norm of the last step, before clipping."""
     tokens_per_sec: float | None = None
     """Tokens over the time spent in training steps since the last record."""
     mfu: float | None = None
-    """Model FLOPs utilization: the share of the measured peak FLOP/s."""
+    """Model FLOPs utilization: achieved over peak FLOP/s."""
     val_loss: float | None = None
+    """Mean over the validation text, or over the part of it that train.eval_batches selects, in nats per token."""
     val_perplexity: float | None = None
     val_bits_per_byte: float | None = None
 
+    def updated(self, newer: Self) -> Self:
+        """The latest value of each metric: those of `newer`, and of this record where `newer` has none."""
+        return replace(newer, **{name: getattr(self, name) for name in METRICS if getattr(newer, name) is None})
+
     def to_json(self) -> dict[str, float]:
-        """The record under the keys of metrics.jsonl, without what was not measured."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {METRICS[name].key: value for name, value in values.items() if value is not None}
+        """The measured values under the keys of metrics.jsonl."""
+        values = {metric.key: metric.value(self) for metric in METRICS.values()}
+        return {key: value for key, value in values.items() if value is not None}
 
     @classmethod
     def from_json(cls, values: Mapping[str, object]) -> Self:
-        """The record of one line; keys that this version does not know are ignored.
+        """The record in one line of metrics.jsonl; keys of other versions are ignored.
 
         Raises `ValueError` if the position (step, tokens, epoch, seconds) is missing or a value is not a number.
         """
-        known: dict[str, float] = {}
+        numbers: dict[str, float] = {}
         for metric in METRICS.values():
             value = values.get(metric.key)
             if value is None:
                 continue
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise ValueError(f"{metric.key} is {value!r}, not a number")
-            known[metric.field] = value
-        missing = [name for name in ("step", "tokens", "epoch", "seconds") if name not in known]
+            numbers[metric.field] = value
+        missing = [name for name in ("step", "tokens", "epoch", "seconds") if name not in numbers]
         if missing:
             raise ValueError(f"{missing[0]} is missing")
-        return cls(**known)  # type: ignore[arg-type]
+        return cls(step=int(numbers.pop("step")), tokens=int(numbers.pop("tokens")), **numbers)

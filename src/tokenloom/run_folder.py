@@ -1,10 +1,10 @@
 """The folder of a run: every file in it by name, and the only readers and writers of those files.
 
 RUN/config.toml        the resolved configuration
-RUN/identity.json      what a resumed run may not change; a folder without it is not a run
-RUN/baselines.json     what compressors and token counts reach on the validation text
-RUN/metrics.jsonl      one metrics record a line
-RUN/samples.jsonl      one generated sample a line
+RUN/identity.json      what must not change when the run is resumed; a folder without it is not a run
+RUN/baselines.json     results of compressors and token frequencies on the validation text
+RUN/metrics.jsonl      one metrics record per line
+RUN/samples.jsonl      one generated sample per line
 RUN/checkpoints/       step-00001000, best-00000800, …
 RUN/summary.json       the headline figures of a finished run
 RUN/report.html, RUN/loss.png, RUN/loss.pdf, RUN/tensorboard/
@@ -17,7 +17,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -36,16 +36,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of a run. The files need not exist yet: a reader gives None or an empty list for a missing one.
+    """The folder of a run. A file that does not exist reads as None or an empty list.
 
-    Readers raise `CheckpointError`, naming the file, for content that is not what was written there.
+    Readers raise `CheckpointError`, naming the file, if its content is invalid.
     """
 
     path: Path
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> Self | None:
-        """The run that a checkpoint folder belongs to; None if it lies elsewhere."""
+        """The run that a checkpoint folder belongs to; None if it is not in a run."""
         folder = checkpoint.resolve().parent
         run = cls(folder.parent)
         return run if folder.name == CHECKPOINTS and run.is_run() else None
@@ -106,7 +106,7 @@ class RunFolder:
         return self.path / "tensorboard"
 
     def is_run(self) -> bool:
-        """Whether the folder says of itself that it is a run: it has a configuration and an identity of ours."""
+        """Whether the folder has a configuration and a valid identity, as every run has."""
         if not (self.config_file.is_file() and self.identity_file.is_file()):
             return False
         try:
@@ -115,10 +115,10 @@ class RunFolder:
             return False
 
     def config(self) -> Config:
-        """The configuration that the run was started or last resumed with."""
+        """The configuration that the run was started or last resumed with; raises `CheckpointError` if it has none."""
         if not self.config_file.is_file():
             raise CheckpointError(
-                f"{self.path} is not a run: it has no {self.config_file.name}. Name a folder that tokenloom train made."
+                f"{self.path} is not a run: it has no {self.config_file.name}. Pass a run of tokenloom train."
             )
         return Config.of(read_toml(self.config_file))
 
@@ -150,12 +150,12 @@ class RunFolder:
         write_json(self.summary_file, summary.to_json())
 
     def remove_summary(self) -> None:
-        """The run goes on: it has no final figures yet."""
+        """Remove the summary of a finished run that is resumed: its figures are no longer final."""
         self.summary_file.unlink(missing_ok=True)
 
 
 class JsonlWriter:
-    """Appends one JSON object a line, each flushed at once, so that a reader can follow a run while it trains."""
+    """Appends one JSON object per line and flushes each, so that a run can be followed while it trains."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", encoding="utf-8")
@@ -168,10 +168,10 @@ class JsonlWriter:
         self._file.close()
 
 
-def read_jsonl(path: Path, parse: Callable[[dict[str, Any]], T]) -> Iterator[T]:
-    """The objects of a JSONL file; an incomplete last line, of a process that was killed, is left out.
+def read_jsonl(path: Path, parse: Callable[[dict[str, object]], T]) -> Iterator[T]:
+    """The parsed objects of a JSONL file; an incomplete last line, left by a killed process, is skipped.
 
-    Raises `CheckpointError` naming any other line that is not what `parse` (which raises `ValueError`) expects.
+    Raises `CheckpointError`, naming the line, if any other line is not a JSON object or `parse` raises `ValueError`.
     """
     for number, (line, is_last) in enumerate(_lines(path), start=1):
         try:
@@ -183,23 +183,24 @@ def read_jsonl(path: Path, parse: Callable[[dict[str, Any]], T]) -> Iterator[T]:
 
 
 def truncate_jsonl(path: Path, step: int) -> None:
-    """Keep the records up to `step`, as they stand; the file is created empty if it does not exist.
+    """Keep the lines up to `step`, unchanged; the file is created empty if it does not exist.
 
-    Records after the last checkpoint of a killed run are about to be written again.
+    A resumed run writes the records after its last checkpoint again.
     """
     kept: list[str] = []
     for line, _ in _lines(path) if step > 0 else ():
         try:
-            if _object(line)["step"] > step:
-                continue
-        except (ValueError, KeyError, TypeError):
+            recorded = _object(line).get("step")
+        except ValueError:
+            continue
+        if not isinstance(recorded, int) or recorded > step:
             continue
         kept.append(line.decode("utf-8").rstrip("\n"))
     write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 def _lines(path: Path) -> list[tuple[bytes, bool]]:
-    """The lines of a file that are not empty, each with whether it is the last one."""
+    """The non-empty lines of a file, each with whether it is the last one."""
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     filled = [line for line in lines if line.strip()]
     return [(line, number == len(filled)) for number, line in enumerate(filled, start=1)]
@@ -214,11 +215,11 @@ def _read_object(path: Path, kind: type[T]) -> T | None:
         raise CheckpointError(f"{path} is invalid: {_reason(error)}. Restore it, or remove the file.") from None
 
 
-def _object(text: bytes) -> dict[str, Any]:
-    value = json.loads(text)
+def _object(text: bytes) -> dict[str, object]:
+    value: object = json.loads(text)
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")
-    return value
+    return cast("dict[str, object]", value)
 
 
 def _reason(error: ValueError) -> str:

@@ -1,39 +1,37 @@
-"""What a run records besides its metrics: identity, plan, samples, baselines and summary, as typed values.
+"""The records of a run besides its metrics: identity, plan, samples, baselines and summary.
 
-`RunFolder` reads and writes them; JSON is made there. Fields that a run does not know are None.
+`RunFolder` reads and writes them as JSON. A field is None if its value was not measured or does not apply.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunIdentity:
-    """What a run may not change when it is resumed, and where its token shards are."""
+    """What must not change when a run is resumed, and the folder of its token shards."""
 
     dataset: str
     """Fingerprint of the token shards."""
     tokenizer: str
     """Fingerprint of the tokenizer."""
-    model: Mapping[str, Any]
+    model: Mapping[str, object]
     """The [model] section of the configuration."""
     seed: int
     order: Sequence[object]
-    """The order of batches and its stride."""
+    """The order of the training windows and their stride."""
     optimizer: str
     shards: str | None = None
-    """Folder of the token shards; it may have been moved or deleted since."""
+    """Folder of the token shards; it may no longer exist."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Baselines:
-    """What simpler methods reach on the validation text; a model that learned something does better.
+    """Results of simpler methods on the validation text, for comparison with the model; units are in the names.
 
-    Units are in the names. The compressors see at most `compressed_train_bytes` of training text and
-    `compressed_val_bytes` of validation text.
+    The compressors are given `compressed_train_bytes` of training text and `compressed_val_bytes` of validation text.
     """
 
     uniform_nats_per_token: float | None = None
@@ -48,7 +46,7 @@ class Baselines:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRecord:
-    """One line of samples.jsonl: what the model generated after a fixed prompt at an evaluation."""
+    """One line of samples.jsonl: the text generated for a fixed prompt at an evaluation."""
 
     step: int
     tokens: int
@@ -56,28 +54,29 @@ class SampleRecord:
     seed: int
     prompt: str
     text: str
+    """The completion, without the prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlan:
-    """What is known of a run when training starts."""
+    """The size, cost and settings of a run, known when training starts."""
 
     run: str
     data: str
     train_tokens: int
     val_tokens: int
     windows: int
-    """Training windows in an epoch."""
+    """Training windows per epoch."""
     validation_windows: int
     batch_size: int
-    """Sequences in a step."""
+    """Sequences per step."""
     tokens_per_step: int
     max_steps: int
     first_step: int
-    """Finished updates when this session starts; above 0 for a resumed run."""
+    """Finished steps when this session starts; above 0 for a resumed run."""
     parameters: int
     flops_per_token: float
-    """Training FLOPs, forward and backward."""
+    """Training FLOPs, forward and backward pass."""
     memory_bytes: int
     estimated_seconds: float
     budget_seconds: float | None
@@ -90,7 +89,10 @@ class RunPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """The headline figures of a finished run; validation figures are over the whole validation text."""
+    """The headline figures of a run.
+
+    In a finished run, `val_loss`, `val_perplexity` and `val_bits_per_byte` are over the whole validation text.
+    """
 
     run: str
     checkpoint: str | None = None
@@ -106,7 +108,7 @@ class RunSummary:
     val_bits_per_byte: float | None = None
     best_step: int | None = None
     best_val_loss: float | None = None
-    """The lowest validation loss of the evaluations during training."""
+    """The lowest validation loss of the evaluations during training, over the text that train.eval_batches selects."""
     tokens_per_sec: float | None = None
     """Median of the recorded throughput."""
     peak_memory_mb: float | None = None
@@ -115,6 +117,6 @@ class RunSummary:
     precision: str | None = None
     command: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """The summary as `--json` prints it and summary.json holds it."""
+    def to_json(self) -> dict[str, object]:
+        """The summary as `--json` prints it and summary.json stores it."""
         return asdict(self)

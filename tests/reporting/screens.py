@@ -1,4 +1,4 @@
-"""Terminals and logs to show things on, and a clock that moves when it is told to."""
+"""Consoles with and without a terminal, and a clock set by hand."""
 
 import io
 

@@ -1,23 +1,23 @@
-"""Training on the terminal: live where it can be, plain lines elsewhere."""
+"""Training on the terminal: live where it can be drawn, plain lines elsewhere."""
 
 import io
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from figures import PLAN, SUMMARY
 from rich.console import Console
 from screens import Clock, plain, shown_on, terminal
 
+from tokenloom.metrics import MetricsRecord
 from tokenloom.reporting.console import QuietDisplay, TrainingDisplay
+from tokenloom.run_records import SampleRecord
 
-SAMPLE = {
-    "step": 100,
-    "tokens": 1,
-    "prompt": "def f",
-    "text": "(x):\n\t[bold]\x1b[31m\x00 \ud800 語" + " word" * 90,
-    "seed": 1,
-}
+SAMPLE = SampleRecord(
+    step=100, tokens=1, prompt="def f", text="(x):\n\t[bold]\x1b[31m\x00 \ud800 語" + " word" * 90, seed=1
+)
+RECORD = MetricsRecord(step=600, tokens=600 * 4096, epoch=3.84, seconds=99.0)
 
 
 def play(console, plan=PLAN, summary=SUMMARY):
@@ -27,11 +27,11 @@ def play(console, plan=PLAN, summary=SUMMARY):
         for step in range(1, 201):
             clock.now += 0.1
             display.stepped(step, 8 - step / 50, 43_000.0)
-            seen = {"step": step, "tokens": step * 4096, "epoch": 0.1, "seconds": clock.now}
+            position = MetricsRecord(step=step, tokens=step * 4096, epoch=0.1, seconds=clock.now)
             if step % 50 == 0:
-                display.recorded({**seen, "train/loss": 8 - step / 50, "lr": 1e-3, "tokens_per_sec": 43e3, "mfu": None})
+                display.recorded(replace(position, train_loss=8 - step / 50, lr=1e-3, tokens_per_sec=43e3))
             if step % 100 == 0:
-                display.recorded({**seen, "val/loss": 8 - step / 60, "val/bits_per_byte": 4 - step / 100})
+                display.recorded(replace(position, val_loss=8 - step / 60, val_bits_per_byte=4 - step / 100))
                 display.sampled(SAMPLE)
         display.notice("Saved runs/demo/checkpoints/step-00000200. Resume with: tokenloom train --resume runs/demo" * 2)
         if summary:
@@ -53,31 +53,39 @@ def test_off_a_terminal_each_record_is_one_plain_line():
     assert "step   100/1,200  train 6.000  43k tok/s  1:50 left" in lines
     assert "step   200/1,200  val 4.667  2.00 bits/byte  best  1:40 left" in lines
     assert sum(line.startswith("step  ") for line in lines) == 6
-    assert sum(line.startswith("  writes  ") for line in lines) == 2
-    # A notice is never cut: it may hold a command to type.
+    assert sum(line.startswith("  sample  ") for line in lines) == 2
+    # A notice is never truncated: it may contain a command.
     assert all(len(line) < 80 for line in lines if not line.startswith("Saved"))
     assert any(line.endswith("runs/demo") and len(line) > 160 for line in lines if line.startswith("Saved"))
 
 
-def test_a_stream_that_knows_only_ascii_is_no_obstacle():
+def test_an_ascii_stream_is_supported():
     assert "def f(x): [bold]" in plain_output("ascii")
 
 
-def test_the_plan_is_told_before_the_first_step():
+def test_the_plan_is_printed_before_the_first_step():
     output = plain_output()
     for line in (
-        "data     python-docs: 640k tokens to train on, 71k to validate",
-        "model    3.4M parameters, 21.4M FLOPs a token",
-        "plan     1,200 steps of 4,096 tokens, 7.68 epochs, within 2 min",
-        "to beat  xz 1.80, zstd 1.92, unigram 4.43 bits/byte",
+        "data      python-docs: 640k tokens for training, 71k for validation",
+        "windows   2,500 for training, 16 per batch, 277 for validation",
+        "model     3.4M parameters, 21.4M FLOPs per token",
+        "machine   cpu, fp32, 2 threads",
+        "plan      1,200 steps of 4,096 tokens, 7.68 epochs, within 2 min",
+        "needs     about 0.4 GB of memory",
+        "baselines xz 1.80, zstd 1.92, unigram 4.43 bits/byte",
     ):
         assert line in output
 
 
-def test_a_plan_may_leave_things_out():
+def test_a_plan_without_validation_or_budget_leaves_them_out():
     console = plain()
-    play(console, plan={"max_steps": 1200, "first_step": 50, "val_tokens": None})
-    assert "going on after step 50" in shown_on(console)
+    without = {"val_tokens": 0, "validation_windows": 0, "budget_seconds": None, "baselines": None}
+    play(console, plan=replace(PLAN, first_step=50, **without))
+    output = shown_on(console)
+    assert "data      python-docs: 640k tokens for training\n" in output
+    assert "resumed after step 50" in output
+    assert "needs     about 0.4 GB of memory, about 1 min 58 s" in output
+    assert "baselines" not in output
 
 
 def test_on_a_terminal_the_panel_fits_eighty_columns():
@@ -87,7 +95,7 @@ def test_on_a_terminal_the_panel_fits_eighty_columns():
     display.stepped(1, 7.5, 43_000.0)
     clock.now = 99.0
     display.stepped(600, 3.25, 43_000.0)
-    display.recorded({"step": 600, "val/loss": 3.3, "val/bits_per_byte": 1.93})
+    display.recorded(replace(RECORD, val_loss=3.3, val_bits_per_byte=1.93))
     display.close()
     with console.capture() as capture:
         console.print(display._panel())
@@ -103,11 +111,11 @@ def test_on_a_terminal_samples_scroll_and_cannot_act_on_it():
     play(console)
     output = shown_on(console)
     assert "[bold]␛[31m␀ \ufffd 語" in output
-    assert output.count("\x1b[?25l") == output.count("\x1b[?25h") == 1  # the cursor is given back
+    assert output.count("\x1b[?25l") == output.count("\x1b[?25h") == 1  # the cursor is restored
     assert "Done: 1,200 steps, 4.9M tokens, 1 min 54 s, 43k tokens/s" in output
 
 
-def test_an_interruption_gives_the_terminal_back():
+def test_an_interruption_restores_the_terminal():
     console = terminal()
 
     def be_interrupted():
@@ -127,11 +135,11 @@ def test_the_history_of_losses_stays_small():
     assert len(display._losses.values()) <= 256
 
 
-def test_a_quiet_display_takes_everything_and_says_nothing(capsys):
+def test_a_quiet_display_prints_nothing(capsys):
     with QuietDisplay() as display:
         display.started(PLAN)
         display.stepped(1, 1.0, 1.0)
-        display.recorded({})
+        display.recorded(RECORD)
         display.sampled(SAMPLE)
         display.notice("x")
         display.finished(SUMMARY)

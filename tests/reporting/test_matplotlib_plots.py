@@ -1,9 +1,10 @@
-"""The chapter's plot as files."""
+"""The loss plot of chapter 5 as files."""
 
 import math
+from dataclasses import replace
 
 import pytest
-from recordings import BASELINES, records_of
+from recordings import BASELINES, record, records_of
 
 from tokenloom.reporting.matplotlib_plots import plot_losses
 
@@ -16,12 +17,12 @@ from tokenloom.reporting.matplotlib_plots import plot_losses
         records_of(1)[:1] * 3,
         records_of(30, validation=False),
         records_of(90),
-        [{**record, "train/loss": math.nan} for record in records_of(9)],
-        [{"step": 0, "tokens": 0, "epoch": 0.0, "seconds": 0.0, "val/loss": 10.9}],
+        [replace(record, train_loss=math.nan) for record in records_of(9)],
+        [record(0, val_loss=10.9)],
     ],
     ids=["none", "one", "repeated", "no validation", "many", "nan", "before the first step"],
 )
-def test_a_plot_is_drawn_whatever_there_is_to_draw(tmp_path, records):
+def test_a_plot_is_drawn_for_any_records(tmp_path, records):
     plot_losses(
         records, [tmp_path / "loss.png", tmp_path / "loss.pdf"], baselines=BASELINES, title="a $run ⟨語⟩ \ud800"
     )
@@ -38,7 +39,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
     assert b"CreationDate" not in (tmp_path / "first.pdf").read_bytes()
 
 
-def test_plotting_leaves_the_readers_matplotlib_settings_alone(tmp_path):
+def test_plotting_neither_uses_nor_changes_the_users_matplotlib_settings(tmp_path):
     import matplotlib
 
     with matplotlib.rc_context({"font.size": 23, "figure.facecolor": "black"}):

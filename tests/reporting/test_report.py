@@ -1,33 +1,36 @@
-"""The report: one page that stands alone, whatever the run holds."""
+"""The report: one self-contained page, whatever the run contains."""
 
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from recordings import make_run, sample
+from recordings import make_run, record, sample
 
+from tokenloom.config import Config
 from tokenloom.errors import CheckpointError
-from tokenloom.reporting.report import SAMPLES_SHOWN, write_report
+from tokenloom.reporting.report import write_report
+from tokenloom.reporting.report_page import SAMPLES_SHOWN
+from tokenloom.run_records import Baselines, RunSummary
 
-SUMMARY = {
-    "run": "runs/the book",
-    "steps": 86,
-    "tokens": 44032,
-    "seconds": 90.0,
-    "val_loss": 6.452,
-    "val_bits_per_byte": 2.43,
-    "best_step": 56,
-    "best_val_loss": 6.134,
-    "peak_memory_mb": None,
-    "command": 'tokenloom train book.txt --prompt "<Every> effort"',
-}
-BASELINES = {"unigram_bits_per_byte": 4.4, "xz_bits_per_byte": 2.6, "zstd_bits_per_byte": None}
+SUMMARY = RunSummary(
+    run="runs/the book",
+    steps=86,
+    tokens=44032,
+    seconds=90.0,
+    val_loss=6.452,
+    val_bits_per_byte=2.43,
+    best_step=56,
+    best_val_loss=6.134,
+    command='tokenloom train book.txt --prompt "<Every> effort"',
+)
+BASELINES = Baselines(unigram_bits_per_byte=4.4, xz_bits_per_byte=2.6)
 
 
 class Page(HTMLParser):
-    """What a browser would find: the tags, what they load, and the text that is shown."""
+    """The page as a browser reads it: tags, loaded resources, and visible text."""
 
     def __init__(self, html):
         super().__init__()
@@ -51,7 +54,7 @@ def page_of(run):
     return Page(write_report(run).read_text(encoding="utf-8"))
 
 
-def test_a_finished_run_is_told_in_full(tmp_path):
+def test_a_finished_run_is_reported_in_full(tmp_path):
     samples = [sample(1, " moves you,,,"), sample(86, " moves you know")]
     run = make_run(tmp_path / "book", samples=samples, summary=SUMMARY, baselines=BASELINES)
     page = page_of(run)
@@ -59,7 +62,7 @@ def test_a_finished_run_is_told_in_full(tmp_path):
         "finished",
         "python-docs",
         "xz needs 2.60 given the same training text",
-        "It overfits: the validation loss was lowest at step 56 (6.134)",
+        "Overfitting: the validation loss was lowest at step 56 (6.134)",
         "step 86 · 44k tokens seen · validation loss 6.452",
         "Every effort moves you know",
         "learning_rate",
@@ -78,7 +81,7 @@ def test_the_page_loads_nothing(tmp_path):
     assert "://" not in (tmp_path / "run" / "report.html").read_text().replace("http://www.w3.org/2000/svg", "")
 
 
-def test_the_policy_allows_the_one_script_that_the_page_has(tmp_path):
+def test_the_policy_allows_only_the_script_of_the_page(tmp_path):
     html = write_report(make_run(tmp_path / "run")).read_text(encoding="utf-8")
     (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -86,28 +89,28 @@ def test_the_policy_allows_the_one_script_that_the_page_has(tmp_path):
     assert ".querySelector" in script
 
 
-def test_what_a_sample_holds_is_shown_and_never_acts(tmp_path):
+def test_the_content_of_a_sample_is_shown_and_never_interpreted(tmp_path):
     hostile = "</pre></script><script>alert(1)</script><img src=x onerror=alert(1)> & \x00 \x1b[31m \ud800 \x9b end"
     samples = [sample(step, hostile, prompt="<b>bold</b>") for step in (1, 56)]
-    page = page_of(make_run(tmp_path / "run", samples=samples, summary={**SUMMARY, "device": "<img>"}))
+    page = page_of(make_run(tmp_path / "run", samples=samples, summary=replace(SUMMARY, device="<img>")))
     assert page.tags.count("script") == 1
     assert "img" not in page.tags
     assert "<script>alert(1)</script><img src=x onerror=alert(1)> & ␀ ␛[31m \ufffd \ufffd end" in page.shown
     assert page.shown.count("<b>bold</b>") >= 2
 
 
-def test_an_unfinished_run_tells_how_far_it_is(tmp_path):
+def test_an_unfinished_run_shows_its_position(tmp_path):
     page = page_of(make_run(tmp_path / "run", tail='{"st'))
     assert "not finished: step 86 of 1,000" in page.shown
     assert "6.452" in page.shown
     assert "--train.max-steps" not in page.shown
 
 
-def test_a_folder_that_holds_nothing_yet_gets_a_page(tmp_path):
+def test_an_empty_folder_gets_a_page(tmp_path):
     assert "Nothing has been measured yet" in page_of(tmp_path).shown
 
 
-def test_a_run_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_run_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="is not a folder"):
         write_report(tmp_path / "nowhere")
 
@@ -133,7 +136,35 @@ def test_of_very_many_samples_the_first_and_last_are_kept(tmp_path):
     assert page.shown.count("text-") == SAMPLES_SHOWN
 
 
-def test_two_seeds_of_one_prompt_are_two_stories(tmp_path):
-    samples = [{**sample(step, f"seed-{seed}"), "seed": seed} for step in (1, 56) for seed in (1, 2)]
+def test_two_seeds_of_one_prompt_are_shown_separately(tmp_path):
+    samples = [sample(step, f"seed-{seed}", seed=seed) for step in (1, 56) for seed in (1, 2)]
     page = page_of(make_run(tmp_path / "run", samples=samples))
     assert page.tags.count("h3") == 2
+
+
+def test_validation_figures_are_labeled_with_the_text_they_are_measured_on(tmp_path):
+    finished = page_of(make_run(tmp_path / "finished", summary=SUMMARY)).shown
+    for label in (
+        "nats per token, whole validation text",
+        "Final evaluation: whole validation text",
+        "Evaluations during training: at most 8 batches of the validation text",
+    ):
+        assert label in finished
+    unfinished = page_of(make_run(tmp_path / "unfinished")).shown
+    assert "nats per token, last evaluation, at most 8 batches of the validation text" in unfinished
+    assert "Last evaluation: at most 8 batches of the validation text" in unfinished
+    every = Config.of({"train": {"eval_batches": None}})
+    assert "at most" not in page_of(make_run(tmp_path / "whole", config=every, summary=SUMMARY)).shown
+
+
+def test_every_recorded_metric_is_in_the_results(tmp_path):
+    page = page_of(make_run(tmp_path / "run", records=[record(1, muon_lr=0.02, mfu=0.305)]))
+    assert re.search(r"Model FLOPs utilization\s*30\.5%\s*of peak FLOP/s", page.shown)
+    assert re.search(r"Learning rate of Muon\s*0\.02", page.shown)
+
+
+def test_a_model_that_was_initialized_from_another_is_not_called_trained_from_scratch(tmp_path):
+    config = Config.of({"train": {"init_from": "gpt2"}})
+    page = page_of(make_run(tmp_path / "run", config=config))
+    assert "initialized from gpt2 and trained on python-docs" in page.shown
+    assert "from scratch" not in page.shown

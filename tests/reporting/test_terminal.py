@@ -1,4 +1,4 @@
-"""The stream that people read."""
+"""The terminal: which consoles can be drawn on, and which characters they can encode."""
 
 import pytest
 from screens import plain, terminal
@@ -14,11 +14,11 @@ def test_only_a_terminal_that_can_move_its_cursor_is_drawn_on(monkeypatch):
 
 
 @pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
-def test_a_log_is_no_terminal_whatever_the_environment_says(monkeypatch, variable):
+def test_a_log_is_not_a_terminal_whatever_the_environment(monkeypatch, variable):
     monkeypatch.setenv(variable, "1")
     assert not can_draw(stderr_console())
 
 
-def test_what_a_stream_cannot_carry_becomes_a_question_mark():
+def test_a_character_that_cannot_be_encoded_becomes_a_question_mark():
     assert encodable("aé語", "latin-1") == "aé?"
     assert encodable("aé語", "utf-8") == "aé語"

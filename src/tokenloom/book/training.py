@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tokenloom.book.data import BatchLoader, BookTokenizer
 from tokenloom.book.generation import generate_and_print_sample
 from tokenloom.evaluation.loss import loss_over_batches
+from tokenloom.metrics import MetricsRecord
 from tokenloom.model.gpt2 import GPT2
 
 
@@ -110,7 +111,7 @@ def plot_losses(
 
     points = zip(epochs_seen, tokens_seen, train_losses, val_losses, strict=True)
     records = [
-        {"step": i, "epoch": float(epoch), "tokens": tokens, "train/loss": train, "val/loss": val}
+        MetricsRecord(step=i, tokens=tokens, epoch=float(epoch), seconds=0.0, train_loss=train, val_loss=val)
         for i, (epoch, tokens, train, val) in enumerate(points)
     ]
     plot(records, [Path(path)])

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from tokenloom.cli.models import load_model
 from tokenloom.cli.stdin import text_of
-from tokenloom.reporting.messages import quoted
+from tokenloom.reporting.formatting import quoted
 
 if TYPE_CHECKING:
     from tokenloom.evaluation.comparison import ComparedNats, Comparison, TokenPart, WordPart, WordTotal

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from tokenloom.cli.models import load_model
 from tokenloom.cli.stdin import text_of
-from tokenloom.reporting.messages import quoted
+from tokenloom.reporting.formatting import quoted
 
 if TYPE_CHECKING:
     from tokenloom.evaluation.inspection import Inspection

@@ -22,9 +22,9 @@ def load_model(reference: str, *, trust: bool = False) -> LoadedModel:
 
 def fetch_if_named(reference: str) -> None:
     """Fetch a model that is known by name, such as gpt2, with a bar that shows how far it is."""
-    from tokenloom.reporting.progress import progress_bar
+    from tokenloom.reporting.progress import byte_progress
     from tokenloom.weights.download import fetch, is_name
 
     if is_name(reference):
-        with progress_bar() as progress:
+        with byte_progress() as progress:
             fetch(reference, progress=progress)

@@ -1,1 +1,1 @@
-"""What a run shows to people: on the terminal while it trains, as pictures, and as one page to keep."""
+"""Terminal output, charts, and the report of a run."""

@@ -1,41 +1,30 @@
-"""What a person sees on the terminal while a model trains, and when it is done."""
+"""Training on the terminal: the plan, a live progress panel or plain lines, samples, and the summary."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from tokenloom.metrics import MetricsRecord
-from tokenloom.reporting.messages import (
-    BITS_BASELINES,
-    PLAIN_WIDTH,
-    clock_time,
-    compact,
-    duration,
-    sparkline,
-    summary_lines,
-    visible,
-)
-from tokenloom.reporting.progress import progress_bar, progress_counter
+from tokenloom.metrics import METRICS, Metric, MetricsRecord
+from tokenloom.reporting.formatting import clock_time, compact, duration, sparkline, visible
+from tokenloom.reporting.messages import LINE_WIDTH, bits_per_byte_levels, summary_lines
 from tokenloom.reporting.terminal import can_draw, encodable, stderr_console
-from tokenloom.run_records import RunPlan, RunSummary, SampleRecord
+from tokenloom.run_records import Baselines, RunPlan, RunSummary, SampleRecord
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
     from rich.text import Text
 
-# Everything that a command shows on the terminal is found here, wherever it is made.
-__all__ = ["Display", "QuietDisplay", "TrainingDisplay", "progress_bar", "progress_counter"]
-
 SAMPLE_LINES = 6
+THROUGHPUT = METRICS["tokens_per_sec"]
 
 
 class Display(Protocol):
-    """Whatever is told how training goes; as it stands, it does nothing with what it is told."""
+    """Receives the events of training; by default it ignores them."""
 
     def __enter__(self) -> Self:
         return self
@@ -52,19 +41,19 @@ class Display(Protocol):
         return
 
     def recorded(self, record: Mapping[str, Any] | MetricsRecord) -> None:
-        """A record was written to metrics.jsonl."""
+        """A record was written to the metrics file."""
         return
 
     def sampled(self, sample: Mapping[str, Any] | SampleRecord) -> None:
-        """A sample was written to samples.jsonl."""
+        """A sample was written to the samples file."""
         return
 
     def notice(self, text: str) -> None:
-        """Something that a person should know."""
+        """Something that the user should know."""
         return
 
     def replanned(self, max_steps: int) -> None:
-        """There will be another number of steps than was planned."""
+        """The number of steps has changed."""
         return
 
     def finished(self, summary: Mapping[str, Any] | RunSummary) -> None:
@@ -72,7 +61,7 @@ class Display(Protocol):
         return
 
     def close(self) -> None:
-        """Nothing more will come; may be called twice."""
+        """No more events follow; may be called twice."""
         return
 
 
@@ -81,10 +70,10 @@ class QuietDisplay(Display):
 
 
 class TrainingDisplay(Display):
-    """Training as a live line on a terminal or in a notebook, and as plain lines, one a record, anywhere else.
+    """Training as a live panel on a terminal or in a notebook, and as plain lines, one per record, elsewhere.
 
-    `started` prints what will be done, `recorded` and `sampled` what came out on the way, `finished` the closing words
-    of `summary_lines`. `stepped` only remembers, so that it may be called at every step.
+    `started` prints the plan, `recorded` and `sampled` the results on the way, `finished` the summary. `stepped` only
+    stores its arguments, so it may be called at every step.
     """
 
     def __init__(self, console: Console | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -92,24 +81,25 @@ class TrainingDisplay(Display):
         self._clock = clock
         self._is_live = can_draw(self.console)
         self._live: Live | None = None
-        self._plan: Mapping[str, Any] = {}
+        self._plan: RunPlan | None = None
         self._step = 0
         self._rate: float | None = None
-        self._anchor: tuple[float, int] | None = None  # when the first step was done, and which it was
+        self._first_step: tuple[float, int] | None = None
+        """When the first step of this session finished, and its number."""
         self._losses = _LossHistory()
-        self._last: dict[str, float] = {}
+        self._latest: MetricsRecord | None = None
         self._best_val_loss = math.inf
 
     def started(self, plan: Mapping[str, Any] | RunPlan) -> None:
-        plan = asdict(plan) if isinstance(plan, RunPlan) else plan
+        plan = plan if isinstance(plan, RunPlan) else _plan_of(plan)
         self._plan = plan
-        self._step = plan.get("first_step") or 0
+        self._step = plan.first_step
         for name, text in _plan_lines(plan):
-            self._say(f"{name:<8} {text}", style="bold" if name == "run" else "")
+            self._print_line(f"{name:<9} {text}", style="bold" if name == "run" else "")
         if self._is_live:
             from rich.live import Live
 
-            # stdout stays untouched: with --json it carries the result.
+            # stdout is left alone: with --json it carries the result.
             self._live = Live(
                 get_renderable=self._panel,
                 console=self.console,
@@ -117,91 +107,86 @@ class TrainingDisplay(Display):
                 transient=True,
                 redirect_stdout=False,
             )
-            self._say("")
+            self._print_line("")
             self._live.start()
 
     def stepped(self, step: int, loss: float, tokens_per_sec: float) -> None:
         self._step = step
         self._rate = tokens_per_sec
-        self._anchor = self._anchor or (self._clock(), step)
+        self._first_step = self._first_step or (self._clock(), step)
         self._losses.add(loss)
 
     def replanned(self, max_steps: int) -> None:
-        self._plan = {**self._plan, "max_steps": max_steps}
+        if self._plan is not None:
+            self._plan = replace(self._plan, max_steps=max_steps)
 
     def recorded(self, record: Mapping[str, Any] | MetricsRecord) -> None:
-        record = record.to_json() if isinstance(record, MetricsRecord) else record
-        self._last |= {key: value for key, value in record.items() if isinstance(value, int | float)}
-        val_loss = record.get("val/loss")
+        record = record if isinstance(record, MetricsRecord) else MetricsRecord.from_json(record)
+        self._latest = self._latest.updated(record) if self._latest else record
+        val_loss = record.val_loss
         is_best = val_loss is not None and val_loss < self._best_val_loss < math.inf
         self._best_val_loss = min(self._best_val_loss, val_loss if val_loss is not None else math.inf)
         if not self._is_live:
-            self._say(self._record_line(record, is_best))
+            pace = [_figure(THROUGHPUT, record.tokens_per_sec)] if record.tokens_per_sec else []
+            self._print_line(self._record_line(record, is_best, [*pace, *self._time_left()]))
         elif val_loss is not None:
-            # The panel below tells rate and time left.
-            self._say(self._record_line({**self._last, "tokens_per_sec": None}, is_best, hurry=False))
+            # The panel shows throughput and time left.
+            self._print_line(self._record_line(self._latest, is_best, []))
 
     def sampled(self, sample: Mapping[str, Any] | SampleRecord) -> None:
-        sample = asdict(sample) if isinstance(sample, SampleRecord) else sample
-        prompt, completion = visible(str(sample.get("prompt", ""))), visible(str(sample.get("text", "")))
+        sample = sample if isinstance(sample, SampleRecord) else SampleRecord(**sample)
+        prompt, completion = visible(sample.prompt), visible(sample.text)
         if self._is_live:
             self._print(_sample_block(prompt, completion, self.console))
         else:
-            self._say("  writes  " + " ".join((prompt + completion).split()))
+            self._print_line("  sample  " + " ".join((prompt + completion).split()))
 
     def notice(self, text: str) -> None:
-        self._say(text, style="yellow", whole=True)
+        self._print_line(text, style="yellow", truncate=False)
 
     def finished(self, summary: Mapping[str, Any] | RunSummary) -> None:
-        summary = asdict(summary) if isinstance(summary, RunSummary) else summary
+        summary = summary if isinstance(summary, RunSummary) else RunSummary(**summary)
         self.close()
-        for line in summary_lines(summary, self._plan.get("baselines")):
-            self._say(line, whole=True)
+        for line in summary_lines(summary, self._plan.baselines if self._plan else None):
+            self._print_line(line, truncate=False)
 
     def close(self) -> None:
         live, self._live = self._live, None
         if live is not None:
             live.stop()
 
-    def _say(self, line: str, style: str = "", *, whole: bool = False) -> None:
-        """Print a line; off a terminal it is cut to the width of a page unless it must stay `whole`."""
+    def _print_line(self, line: str, style: str = "", *, truncate: bool = True) -> None:
+        """Print a line; unless on a terminal, it is truncated to `LINE_WIDTH` if `truncate`."""
         from rich.text import Text
 
         text = Text(visible(line), style=style if self._is_live else "")
-        if not self._is_live and not whole:
-            text.truncate(PLAIN_WIDTH, overflow="ellipsis")
+        if truncate and not self._is_live:
+            text.truncate(LINE_WIDTH, overflow="ellipsis")
         self._print(text)
 
     def _print(self, text: Text) -> None:
         text.plain = encodable(text.plain, self.console.encoding)
         self.console.print(text, soft_wrap=not self._is_live, highlight=False)
 
-    def _record_line(self, record: Mapping[str, Any], is_best: bool, *, hurry: bool = True) -> str:
-        """The figures of a record, the most telling first, as many as fit a line."""
-        total = self._plan.get("max_steps")
-        step = f"{record.get('step', self._step):,}"
-        of_total = f"/{total:,}" if total else ""
-        parts = [f"step {step:>{len(f'{total or 0:,}')}}{of_total}"]
-        parts += _figures(record)
-        parts += ["best"] if is_best else []
-        if record.get("tokens_per_sec"):
-            parts.append(f"{compact(record['tokens_per_sec'])} tok/s")
-        left = self._seconds_left()
-        if hurry and left is not None:
-            parts.append(f"{clock_time(left)} left")
+    def _record_line(self, record: MetricsRecord, is_best: bool, pace: list[str]) -> str:
+        """The figures of a record, the most important first, as many as fit a line."""
+        total = f"{self._plan.max_steps:,}" if self._plan else ""
+        step = f"{record.step:>{len(total)},}"
+        parts = [f"step {step}/{total}" if total else f"step {step}", *_figures(record)]
+        parts += [*(["best"] if is_best else []), *pace]
         line = ""
         for part in parts:
             extended = f"{line}  {part}" if line else part
-            line = extended if len(extended) <= PLAIN_WIDTH else line
+            line = extended if len(extended) <= LINE_WIDTH else line
         return line
 
-    def _seconds_left(self) -> float | None:
-        """Time for the steps to come at the pace of those done, evaluations included."""
-        total = self._plan.get("max_steps")
-        if self._anchor is None or not total or self._step <= self._anchor[1]:
-            return None
-        began, first = self._anchor
-        return (self._clock() - began) / (self._step - first) * max(0, total - self._step)
+    def _time_left(self) -> list[str]:
+        """Time for the remaining steps at the pace of this session, evaluations included."""
+        if self._plan is None or self._first_step is None or self._step <= self._first_step[1]:
+            return []
+        start, step = self._first_step
+        seconds = (self._clock() - start) / (self._step - step) * max(0, self._plan.max_steps - self._step)
+        return [f"{clock_time(seconds)} left"]
 
     def _panel(self) -> RenderableType:
         from rich.console import Group
@@ -209,30 +194,31 @@ class TrainingDisplay(Display):
         from rich.table import Table
         from rich.text import Text
 
-        total = self._plan.get("max_steps") or max(1, self._step)
-        left = self._seconds_left()
-        progress = [
-            f"{self._step / total:.0%}",
-            f"step {self._step:,}/{total:,}",
-            f"{compact(self._rate)} tok/s" if self._rate else "warming up",
-            f"{clock_time(left)} left" if left is not None else "",
-        ]
-        first = Table.grid(expand=True)
-        first.add_column(ratio=1)
-        first.add_column(no_wrap=True, overflow="ellipsis")
-        first.add_row(ProgressBar(total=total, completed=self._step), Text("  " + "  ".join(filter(None, progress))))
-        figures = Text("  " + "  ".join(_figures({**self._last, "train/loss": self._losses.latest})))
-        second = Table.grid(expand=True)
-        second.add_column(ratio=1, no_wrap=True, overflow="crop")
-        second.add_column(no_wrap=True, overflow="ellipsis")
+        total = self._plan.max_steps if self._plan else max(1, self._step)
+        rate = _figure(THROUGHPUT, self._rate) if self._rate else "warming up"
+        progress = [f"{self._step / total:.0%}", f"step {self._step:,}/{total:,}", rate, *self._time_left()]
+        bar = Table.grid(expand=True)
+        bar.add_column(ratio=1)
+        bar.add_column(no_wrap=True, overflow="ellipsis")
+        bar.add_row(ProgressBar(total=total, completed=self._step), Text("  " + "  ".join(progress)))
+        figures = Text("  " + "  ".join(_figures(self._latest, train_loss=self._losses.latest)))
+        losses = Table.grid(expand=True)
+        losses.add_column(ratio=1, no_wrap=True, overflow="crop")
+        losses.add_column(no_wrap=True, overflow="ellipsis")
         width = max(1, self.console.width - figures.cell_len)
         marks = " .:-=+*#" if self.console.options.ascii_only else "▁▂▃▄▅▆▇█"
-        second.add_row(Text(sparkline(self._losses.values(), width, marks), style="cyan"), figures)
-        return Group(first, second)
+        losses.add_row(Text(sparkline(self._losses.values(), width, marks), style="cyan"), figures)
+        return Group(bar, losses)
+
+
+def _plan_of(values: Mapping[str, Any]) -> RunPlan:
+    baselines: Any = values["baselines"] and Baselines(**values["baselines"])
+    fields: dict[str, Any] = {**values, "baselines": baselines}
+    return RunPlan(**fields)
 
 
 class _LossHistory:
-    """The losses of a whole run in bounded memory: neighbours are averaged as it grows."""
+    """The losses of a whole run in bounded memory: neighboring values are averaged as it grows."""
 
     limit = 256
 
@@ -257,68 +243,65 @@ class _LossHistory:
         return list(self._means)
 
 
-def _plan_lines(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What will be done, as (name, text)."""
-    train, val = plan.get("train_tokens"), plan.get("val_tokens")
-    counts = [f"{compact(train)} tokens to train on"] if train else []
-    counts += [f"{compact(val)} to validate"] if val else []
-    flops = plan.get("flops_per_token")
-    model = [f"{compact(plan['parameters'])} parameters"] if plan.get("parameters") else []
-    model += [f"{compact(flops)} FLOPs a token"] if flops else []
-    machine = [str(plan[key]) for key in ("device", "precision") if plan.get(key)]
-    machine += [f"{plan['threads']} threads"] if plan.get("threads") else []
-    known = {name: (plan.get("baselines") or {}).get(key) for key, name in BITS_BASELINES.items()}
-    to_beat = ", ".join(f"{name} {value:.2f}" for name, value in known.items() if value is not None)
+def _plan_lines(plan: RunPlan) -> list[tuple[str, str]]:
+    """The plan as (name, text), without empty lines."""
+    levels = bits_per_byte_levels(plan.baselines)
+    baselines = ", ".join(f"{name} {value:.2f}" for name, value in levels.items())
+    validation = f", {compact(plan.val_tokens)} for validation" if plan.val_tokens else ""
     lines = {
-        "run": str(plan.get("run") or ""),
-        "data": ": ".join(filter(None, [str(plan.get("data") or ""), ", ".join(counts)])),
-        "windows": _windows(plan),
-        "model": ", ".join(model),
-        "machine": ", ".join(machine),
+        "run": plan.run,
+        "data": f"{plan.data}: {compact(plan.train_tokens)} tokens for training{validation}",
+        "windows": _windows_line(plan),
+        "model": f"{compact(plan.parameters)} parameters, {compact(plan.flops_per_token)} FLOPs per token",
+        "machine": f"{plan.device}, {plan.precision}, {plan.threads} threads",
         "plan": _schedule_line(plan),
-        "needs": ", ".join(_needs(plan)),
-        "to beat": f"{to_beat} bits/byte" if to_beat else "",
+        "needs": _needs_line(plan),
+        "baselines": f"{baselines} bits/byte" if baselines else "",
     }
     return [(name, text) for name, text in lines.items() if text]
 
 
-def _windows(plan: Mapping[str, Any]) -> str:
-    if not plan.get("windows"):
-        return ""
-    train, batch, val = (plan[key] for key in ("windows", "batch_size", "validation_windows"))
-    return f"{train:,} to train on, {batch:,} in a batch, {val:,} to validate"
+def _windows_line(plan: RunPlan) -> str:
+    validation = f", {plan.validation_windows:,} for validation" if plan.validation_windows else ""
+    return f"{plan.windows:,} for training, {plan.batch_size:,} per batch{validation}"
 
 
-def _needs(plan: Mapping[str, Any]) -> list[str]:
-    """Memory and time, as far as they can be known beforehand."""
-    memory, seconds = plan.get("memory_bytes"), plan.get("estimated_seconds")
-    known = [f"about {memory / 1e9:.1f} GB of memory"] if memory else []
-    return [*known, f"about {duration(seconds)}"] if seconds and not plan.get("budget_seconds") else known
+def _schedule_line(plan: RunPlan) -> str:
+    parts = [f"{plan.max_steps:,} steps of {plan.tokens_per_step:,} tokens"]
+    parts.append(f"{compact(plan.max_steps * plan.tokens_per_step / plan.train_tokens)} epochs")
+    if plan.budget_seconds:
+        parts.append(f"within {duration(plan.budget_seconds)}")
+    if plan.first_step:
+        parts.append(f"resumed after step {plan.first_step:,}")
+    return ", ".join(parts)
 
 
-def _schedule_line(plan: Mapping[str, Any]) -> str:
-    steps, each, train = plan.get("max_steps"), plan.get("tokens_per_step"), plan.get("train_tokens")
-    parts = [f"{steps:,} steps of {each:,} tokens" if steps and each else f"{steps:,} steps" if steps else ""]
-    if steps and each and train:
-        parts.append(f"{compact(steps * each / train)} epochs")
-    if plan.get("budget_seconds"):
-        parts.append(f"within {duration(plan['budget_seconds'])}")
-    if plan.get("first_step"):
-        parts.append(f"going on after step {plan['first_step']:,}")
-    return ", ".join(filter(None, parts))
+def _needs_line(plan: RunPlan) -> str:
+    """Estimated memory, and estimated time unless a budget determines it."""
+    memory = f"about {plan.memory_bytes / 1e9:.1f} GB of memory"
+    return memory if plan.budget_seconds else f"{memory}, about {duration(plan.estimated_seconds)}"
 
 
-def _figures(record: Mapping[str, Any]) -> list[str]:
-    formats = {"train/loss": "train {:.3f}", "val/loss": "val {:.3f}", "val/bits_per_byte": "{:.2f} bits/byte"}
-    return [text.format(record[key]) for key, text in formats.items() if record.get(key) is not None]
+def _figures(record: MetricsRecord | None, *, train_loss: float | None = None) -> list[str]:
+    """The metrics of a progress line, except throughput; `train_loss` overrides that of the record."""
+    values = {
+        metric: metric.value(record) for metric in METRICS.values() if metric.progress and metric is not THROUGHPUT
+    }
+    if train_loss is not None:
+        values[METRICS["train_loss"]] = train_loss
+    return [_figure(metric, value) for metric, value in values.items() if value is not None]
+
+
+def _figure(metric: Metric, value: float) -> str:
+    return metric.progress.format(value=value, compact=compact(value))
 
 
 def _sample_block(prompt: str, completion: str, console: Console) -> Text:
-    """The first lines of a sample behind a bar, its prompt in bold."""
+    """The first lines of a sample next to a vertical bar, the prompt in bold."""
     from rich.text import Text
 
-    whole = Text.assemble((prompt, "bold"), (completion, "dim"))
-    whole.expand_tabs(4)
-    lines = list(whole.wrap(console, max(8, min(console.width, 100) - 4)))
-    shown = lines[:SAMPLE_LINES] + ([Text("…", style="dim")] if len(lines) > SAMPLE_LINES else [])
-    return Text("\n").join(Text.assemble(("  │ ", "cyan"), line) for line in shown)
+    sample = Text.assemble((prompt, "bold"), (completion, "dim"))
+    sample.expand_tabs(4)
+    lines = list(sample.wrap(console, max(8, min(console.width, 100) - 4)))
+    first = lines[:SAMPLE_LINES] + ([Text("…", style="dim")] if len(lines) > SAMPLE_LINES else [])
+    return Text("\n").join(Text.assemble(("  │ ", "cyan"), line) for line in first)

@@ -1,96 +1,70 @@
-"""What a run folder tells about its run, finished or not."""
+"""The history of a run: everything recorded in its folder, finished or not."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from pathlib import Path
-from typing import Any
 
+from tokenloom.config import Config
 from tokenloom.errors import CheckpointError
-from tokenloom.reporting.series import best, curve
+from tokenloom.metrics import METRICS, MetricsRecord
+from tokenloom.reporting.series import lowest, read_series
+from tokenloom.run_folder import RunFolder
+from tokenloom.run_records import Baselines, RunSummary, SampleRecord
 
 
 @dataclass(frozen=True)
 class RunHistory:
-    """What a run folder tells; what it does not hold (yet) is empty."""
+    """The records of a run; None or empty for what it does not have (yet)."""
 
-    run: Path
-    config: dict[str, dict[str, Any]]
-    records: list[dict[str, Any]]
-    samples: list[dict[str, Any]]
-    baselines: dict[str, Any]
-    summary: dict[str, Any]
+    run: RunFolder
+    config: Config | None
+    metrics: list[MetricsRecord]
+    samples: list[SampleRecord]
+    baselines: Baselines | None
+    summary: RunSummary | None
+    """None for an unfinished run."""
+
+    @property
+    def latest(self) -> MetricsRecord | None:
+        """The latest value of each metric."""
+        return reduce(MetricsRecord.updated, self.metrics) if self.metrics else None
 
 
-def read_history(run: Path) -> RunHistory:
-    """Read a run folder, finished or not; raises `CheckpointError` where there is none or a file is damaged."""
-    if not run.is_dir():
-        raise CheckpointError(f"run {run} is not a folder. Name the folder of a run.")
-    from tokenloom.config_files import read_toml
-
-    config = run / "config.toml"
+def read_history(path: Path) -> RunHistory:
+    """Read a run folder; raises `CheckpointError` if it does not exist or a file in it is corrupt."""
+    if not path.is_dir():
+        raise CheckpointError(f"run {path} is not a folder. Pass the folder of a run.")
+    run = RunFolder(path)
     return RunHistory(
         run=run,
-        config=read_toml(config) if config.exists() else {},
-        records=_read_lines(run / "metrics.jsonl"),
-        samples=_read_lines(run / "samples.jsonl"),
-        baselines=_read_object(run / "baselines.json"),
-        summary=_read_object(run / "summary.json"),
+        config=run.config() if run.config_file.exists() else None,
+        metrics=run.metrics(),
+        samples=run.samples(),
+        baselines=run.baselines(),
+        summary=run.summary(),
     )
 
 
-def headline_figures(history: RunHistory) -> dict[str, Any]:
-    """The headline figures: of the summary, or for an unfinished run as far as its records tell."""
-    known: dict[str, Any] = {}
-    names = {
-        "step": "steps",
-        "tokens": "tokens",
-        "epoch": "epoch",
-        "seconds": "seconds",
-        "train/loss": "train_loss",
-        "val/loss": "val_loss",
-        "val/perplexity": "val_perplexity",
-        "val/bits_per_byte": "val_bits_per_byte",
-        "tokens_per_sec": "tokens_per_sec",
-    }
-    for record in history.records:
-        known |= {ours: record[key] for key, ours in names.items() if record.get(key) is not None}
-    lowest = best(curve(history.records, "val/loss"))
-    if lowest:
-        known |= {"best_step": lowest.step, "best_val_loss": lowest.value}
-    return known | {key: value for key, value in history.summary.items() if value is not None}
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file; a last line that a crash cut off is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")
-    objects = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            objects.append(_object(line))
-        except ValueError:
-            if number == len(lines):
-                break
-            raise CheckpointError(f"{path}, line {number}, is not a JSON object. Remove that line.") from None
-    return objects
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        return _object(path.read_bytes())
-    except ValueError:
-        raise CheckpointError(f"{path} is not a JSON object. Remove the file.") from None
-
-
-def _object(text: bytes) -> dict[str, Any]:
-    value = json.loads(text)
-    if not isinstance(value, dict):
-        raise ValueError("not an object")
-    return value
+def headline_figures(history: RunHistory) -> RunSummary:
+    """The summary of a finished run; for an unfinished one, the same figures as far as they are recorded."""
+    figures = RunSummary(run=str(history.run.path))
+    if latest := history.latest:
+        figures = replace(
+            figures,
+            steps=latest.step,
+            tokens=latest.tokens,
+            epoch=latest.epoch,
+            seconds=latest.seconds,
+            train_loss=latest.train_loss,
+            val_loss=latest.val_loss,
+            val_perplexity=latest.val_perplexity,
+            val_bits_per_byte=latest.val_bits_per_byte,
+            tokens_per_sec=latest.tokens_per_sec,
+        )
+    if best := lowest(read_series(history.metrics, METRICS["val_loss"])):
+        figures = replace(figures, best_step=best.step, best_val_loss=best.value)
+    if history.summary is None:
+        return figures
+    return replace(figures, **{name: value for name, value in asdict(history.summary).items() if value is not None})

@@ -1,28 +1,30 @@
-"""The plots of chapter 5 as PNG and PDF: losses, and what the temperature does."""
+"""The plots of chapter 5 as PNG and PDF files: losses, and the effect of the temperature."""
+# matplotlib leaves **kwargs and the type of rc_context unannotated.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenloom.reporting.files import write_whole
-from tokenloom.reporting.messages import compact
+from tokenloom.metrics import METRICS, MetricsRecord
+from tokenloom.reporting.formatting import compact
 from tokenloom.reporting.series import (
     BASELINE,
     TRAIN,
     VALIDATION,
     Point,
-    Record,
-    best,
-    curve,
-    known_levels,
-    thin,
+    downsample,
+    lowest,
+    read_series,
     tokens_per_epoch,
 )
+from tokenloom.run_records import Baselines
+from tokenloom.storage import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,35 +46,43 @@ _STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
 }
 _BARS = (TRAIN, "#9aa5b1", VALIDATION)
-# Every metadata field that tells the time or the maker is left out: the same run gives the same bytes.
+# Without the metadata that depend on time and version, the same records give the same bytes.
 _METADATA = {".png": {"Software": None}, ".pdf": {"CreationDate": None}}
 
 
 def plot_losses(
-    records: Iterable[Record],
+    records: Sequence[MetricsRecord],
     paths: Iterable[Path],
     *,
-    baselines: Mapping[str, float | None] | None = None,
+    baselines: Baselines | None = None,
     title: str | None = None,
 ) -> None:
-    """Draw training and validation loss over epochs (below) and tokens seen (above) (section 5.2).
+    """Plot training and validation loss over epochs (bottom axis) and tokens seen (top axis) (section 5.2).
 
-    Each of `paths` ends in .png or .pdf and is replaced in one move; the same records give the same bytes.
+    `paths` end in .png or .pdf and are replaced atomically; the same records give the same bytes.
     """
     with _style():
-        figure = _losses_figure(list(records), baselines or {}, title)
+        figure = _losses_figure(records, baselines, title)
         for path in paths:
             _save(figure, Path(path))
 
 
-def plot_temperatures(words: Sequence[str], chances: Mapping[float, Sequence[float]], paths: Iterable[Path]) -> None:
-    """Draw the probability of each word at each temperature, side by side (section 5.3.1); paths as above."""
+def plot_temperatures(
+    words: Sequence[str], probabilities: Mapping[float, Sequence[float]], paths: Iterable[Path]
+) -> None:
+    """Plot the probability of each word at each temperature as grouped bars (section 5.3.1)."""
     with _style():
         figure, axes = _figure()
-        width = 0.8 / len(chances)
-        for i, (temperature, heights) in enumerate(chances.items()):
-            places = [place + (i - (len(chances) - 1) / 2) * width for place in range(len(words))]
-            axes.bar(places, heights, width, label=f"temperature {temperature:g}", color=_BARS[i % len(_BARS)])
+        width = 0.8 / len(probabilities)
+        for i, (temperature, heights) in enumerate(probabilities.items()):
+            offset = (i - (len(probabilities) - 1) / 2) * width
+            axes.bar(
+                [word + offset for word in range(len(words))],
+                heights,
+                width,
+                label=f"temperature {temperature:g}",
+                color=_BARS[i % len(_BARS)],
+            )
         axes.set_xticks(range(len(words)), words, rotation=45, ha="right")
         axes.set_ylabel("probability")
         axes.spines[["right", "top"]].set_visible(False)
@@ -83,13 +93,13 @@ def plot_temperatures(words: Sequence[str], chances: Mapping[float, Sequence[flo
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def _style() -> Generator[None]:
     from matplotlib import rc_context, rcdefaults, rcParams
 
     with rc_context(), warnings.catch_warnings():
-        rcdefaults()  # Somebody's matplotlibrc must not change what the same records give.
+        rcdefaults()  # The output must not depend on the user's matplotlibrc.
         rcParams.update(_STYLE)
-        # A title in a script that the font lacks is drawn with boxes, which is no reason to bother anyone.
+        # A title may have characters that the font lacks; they are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         yield
 
@@ -105,12 +115,13 @@ def _figure() -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _losses_figure(records: list[Record], baselines: Mapping[str, float | None], title: str | None) -> Figure:
+def _losses_figure(records: Sequence[MetricsRecord], baselines: Baselines | None, title: str | None) -> Figure:
     figure, axes = _figure()
-    train, val = curve(records, "train/loss"), curve(records, "val/loss")
+    train, val = (read_series(records, METRICS[field]) for field in ("train_loss", "val_loss"))
     _draw_losses(axes, train, val)
-    for name, value in known_levels(baselines, {"unigram_nats_per_token": "unigram entropy"}).items():
-        axes.axhline(value, color=BASELINE, linestyle=":", linewidth=1.6, label=f"{name} {value:.2f}")
+    unigram = baselines.unigram_nats_per_token if baselines else None
+    if unigram is not None:
+        axes.axhline(unigram, color=BASELINE, linestyle=":", linewidth=1.6, label=f"unigram entropy {unigram:.2f}")
     axes.set_ylabel("loss (nats per token)")
     axes.spines[["right"]].set_visible(False)
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
@@ -120,30 +131,50 @@ def _losses_figure(records: list[Record], baselines: Mapping[str, float | None],
     else:
         axes.text(0.5, 0.5, "no loss recorded yet", transform=axes.transAxes, ha="center", va="center")
     if title:
-        shown = " ".join(title.encode("utf-8", "replace").decode("utf-8").split())
-        shown = shown if len(shown) <= 64 else f"{shown[:63]}…"
-        axes.set_title(shown, loc="left", fontsize=12, fontweight="bold", pad=10)
+        line = " ".join(title.encode("utf-8", "replace").decode("utf-8").split())
+        line = line if len(line) <= 64 else f"{line[:63]}…"
+        axes.set_title(line, loc="left", fontsize=12, fontweight="bold", pad=10)
     return figure
 
 
 def _draw_losses(axes: Axes, train: list[Point], val: list[Point]) -> None:
-    trained, evaluated, lowest = thin(train, 300), thin(val, 300), best(val)
+    train_buckets, val_buckets, best = downsample(train, 300), downsample(val, 300), lowest(val)
     if train:
-        epochs = [bucket.epoch for bucket in trained]
-        axes.fill_between(epochs, [b.low for b in trained], [b.high for b in trained], color=TRAIN, alpha=0.15, lw=0)
-        only = {"marker": "o", "markersize": 5} if len(trained) == 1 else {}
-        axes.plot(epochs, [b.value for b in trained], color=TRAIN, linewidth=1.9, label="training", **only)
-    if lowest:
-        few = {"marker": "o", "markersize": 3.5} if len(evaluated) <= 40 else {}
-        xs, ys = [bucket.epoch for bucket in evaluated], [bucket.value for bucket in evaluated]
-        axes.plot(xs, ys, color=VALIDATION, linewidth=2.1, linestyle="-.", label="validation", **few)
-        ring = {"markersize": 10, "markerfacecolor": "none", "markeredgewidth": 1.8, "markeredgecolor": "#222222"}
-        label = f"best validation, {lowest.value:.3f} at step {lowest.step:,}"
-        axes.plot([lowest.epoch], [lowest.value], marker="o", linestyle="none", label=label, zorder=5, **ring)
+        epochs = [bucket.epoch for bucket in train_buckets]
+        low, high = [bucket.low for bucket in train_buckets], [bucket.high for bucket in train_buckets]
+        axes.fill_between(epochs, low, high, color=TRAIN, alpha=0.15, lw=0)
+        marker = "o" if len(train_buckets) == 1 else None  # a line through one point is invisible
+        values = [bucket.value for bucket in train_buckets]
+        axes.plot(epochs, values, color=TRAIN, linewidth=1.9, label="training", marker=marker, markersize=5)
+    if best:
+        marker = "o" if len(val_buckets) <= 40 else None
+        epochs, values = [bucket.epoch for bucket in val_buckets], [bucket.value for bucket in val_buckets]
+        axes.plot(
+            epochs,
+            values,
+            color=VALIDATION,
+            linewidth=2.1,
+            linestyle="-.",
+            label="validation",
+            marker=marker,
+            markersize=3.5,
+        )
+        axes.plot(
+            [best.epoch],
+            [best.value],
+            marker="o",
+            linestyle="none",
+            label=f"best validation, {best.value:.3f} at step {best.step:,}",
+            zorder=5,
+            markersize=10,
+            markerfacecolor="none",
+            markeredgewidth=1.8,
+            markeredgecolor="#222222",
+        )
 
 
 def _scale_epochs(axes: Axes, points: list[Point]) -> None:
-    """Epochs below, whole numbers where there are several; the tokens that they stand for above."""
+    """Epochs on the bottom axis, with whole numbers if there are several; tokens seen on the top axis."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axes.set_xlabel("epochs")
@@ -155,17 +186,29 @@ def _scale_epochs(axes: Axes, points: list[Point]) -> None:
     if per_epoch is None:
         axes.spines["top"].set_visible(False)
         return
-    above = axes.secondary_xaxis("top", functions=_scaling_by(per_epoch))
-    above.set_xlabel("tokens seen", labelpad=6)
-    above.xaxis.set_major_locator(MaxNLocator(nbins=7))
-    above.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+    top = axes.secondary_xaxis("top", functions=_scaling_by(per_epoch))
+    top.set_xlabel("tokens seen", labelpad=6)
+    top.xaxis.set_major_locator(MaxNLocator(nbins=7))
+    top.xaxis.set_major_formatter(FuncFormatter(_compact_tick))
 
 
-def _scaling_by(factor: float) -> tuple[Any, Any]:
-    return (lambda value: value * factor), (lambda value: value / factor)
+def _compact_tick(value: float, _: int | None) -> str:
+    return compact(value)
+
+
+def _scaling_by(factor: float) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """Multiplication of an array by a factor, and its inverse."""
+
+    def multiply(values: Any) -> Any:
+        return values * factor
+
+    def divide(values: Any) -> Any:
+        return values / factor
+
+    return multiply, divide
 
 
 def _save(figure: Figure, path: Path) -> None:
-    drawn = BytesIO()
-    figure.savefig(drawn, format=path.suffix[1:], metadata=_METADATA.get(path.suffix, {}))
-    write_whole(path, drawn.getvalue())
+    content = BytesIO()
+    figure.savefig(content, format=path.suffix[1:], metadata=_METADATA.get(path.suffix, {}))
+    write_bytes(path, content.getvalue())

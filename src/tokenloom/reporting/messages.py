@@ -1,171 +1,118 @@
-"""What is told about a run in the same words on the terminal and in its report: verdicts, commands, numbers, times."""
+"""Messages about a run that the terminal and the report share: summary, overfitting, next commands."""
 
 from __future__ import annotations
 
-import json
-import math
-import re
 import shlex
 import textwrap
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-PLAIN_WIDTH = 79
-HARDLY = 0.01  # of the loss: a smaller rise says nothing
-BITS_BASELINES = {
-    "xz_bits_per_byte": "xz",
-    "zstd_bits_per_byte": "zstd",
-    "unigram_bits_per_byte": "unigram",
-}
+from tokenloom.metrics import METRICS
+from tokenloom.reporting.formatting import compact, duration, visible
+from tokenloom.run_records import Baselines, RunSummary
 
-_CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
-_UNPRINTABLE = re.compile("[\ud800-\udfff\x80-\x9f]")
+LINE_WIDTH = 79
+SMALLEST_RISE = 0.01  # of the loss; a smaller one is within the noise of an evaluation
 
 
-def summary_lines(summary: Mapping[str, Any], baselines: Mapping[str, Any] | None) -> list[str]:
-    """The closing words after training: what came out, how good it is, where it lies, and what to type next."""
-    run = str(summary.get("run") or "RUN")
+def summary_lines(summary: RunSummary, baselines: Baselines | None) -> list[str]:
+    """The lines printed after training: results, comparison with baselines, files, and the next commands."""
+    from tokenloom.run_folder import RunFolder
+
     figures = [_done_line(summary), _losses_line(summary), bits_per_byte_note(summary, baselines)]
-    note = overfitting_note(
-        summary.get("best_step"), summary.get("best_val_loss"), summary.get("steps"), summary.get("val_loss")
-    )
-    places = [f"checkpoint  {summary['checkpoint']}"] if summary.get("checkpoint") else []
-    places += [f"report      {Path(run) / 'report.html'}"]
-    commands = [f"  {command}" for command, _ in next_commands(run, summary, finished_steps=summary.get("steps"))]
-    return ["", *filter(None, figures), *textwrap.wrap(note, PLAIN_WIDTH), *places, "", "Next:", *commands]
+    files = [f"checkpoint  {summary.checkpoint}"] if summary.checkpoint else []
+    files += [f"report      {RunFolder(Path(summary.run)).report_file}"]
+    commands = [f"  {command}" for command, _ in next_commands(summary.run, summary, finished_steps=summary.steps)]
+    note = textwrap.wrap(overfitting_note(summary), LINE_WIDTH)
+    return ["", *filter(None, figures), *note, *files, "", "Next steps:", *commands]
 
 
-def bits_per_byte_note(figures: Mapping[str, Any], baselines: Mapping[str, Any] | None) -> str:
-    """Bits per byte beside what compressors need, as a sentence; empty if it was not measured."""
-    bits = figures.get("val_bits_per_byte")
+def bits_per_byte_note(summary: RunSummary, baselines: Baselines | None) -> str:
+    """Bits per byte of the model and of compressors, as a sentence; empty if not measured."""
+    bits = summary.val_bits_per_byte
     if bits is None:
         return ""
-    known = [
-        f"{BITS_BASELINES[key]} needs {value:.2f}"
-        for key in ("xz_bits_per_byte", "zstd_bits_per_byte")
-        if (value := (baselines or {}).get(key)) is not None
-    ]
-    beside = f"; {' and '.join(known)} given the same training text" if known else ""
-    return f"{bits:.2f} bits/byte{beside}"
+    comparison = compressors_note(baselines)
+    return f"{bits:.2f} bits/byte; {comparison}" if comparison else f"{bits:.2f} bits/byte"
 
 
-def overfitting_note(
-    best_step: int | None, best_loss: float | None, last_step: int | None, last_loss: float | None
-) -> str:
-    """Whether the model learns its text by heart, in words for a learner; losses in nats per token."""
+def compressors_note(baselines: Baselines | None) -> str:
+    """Bits per byte that compressors need for the validation text; empty if not measured."""
+    levels = bits_per_byte_levels(baselines)
+    needs = [f"{name} needs {levels[name]:.2f}" for name in ("xz", "zstd") if name in levels]
+    return f"{' and '.join(needs)} given the same training text" if needs else ""
+
+
+def bits_per_byte_levels(baselines: Baselines | None) -> dict[str, float]:
+    """The measured baselines in bits per byte, by name."""
+    if baselines is None:
+        return {}
+    levels = {
+        "xz": baselines.xz_bits_per_byte,
+        "zstd": baselines.zstd_bits_per_byte,
+        "unigram": baselines.unigram_bits_per_byte,
+    }
+    return {name: value for name, value in levels.items() if value is not None}
+
+
+def overfitting_note(summary: RunSummary) -> str:
+    """Whether the model overfits, judged by how much the validation loss has risen since its lowest value."""
+    best_step, best_loss, last_loss = summary.best_step, summary.best_val_loss, summary.val_loss
     if best_step is None or best_loss is None or last_loss is None:
-        return "No validation loss was measured, so whether the model overfits is not known."
+        return "No validation loss was measured, so overfitting cannot be assessed."
     rise = _rise(best_loss, last_loss)
-    if best_step == last_step or rise <= 0:
+    if best_step == summary.steps or rise <= 0:
         return (
             f"No sign of overfitting: the latest validation loss is the lowest so far ({best_loss:.3f}, step "
             f"{best_step:,}). More steps would likely lower it further."
         )
-    if rise <= HARDLY:
+    if rise <= SMALLEST_RISE:
         return (
-            f"The validation loss has hardly moved since its lowest ({best_loss:.3f}, step {best_step:,}; now "
-            f"{last_loss:.3f}). More steps alone will hardly help; more text or a larger model may."
+            f"The validation loss has hardly changed since its lowest value ({best_loss:.3f}, step {best_step:,}; now "
+            f"{last_loss:.3f}). More steps alone are unlikely to help; more text or a larger model may."
         )
     return (
-        f"It overfits: the validation loss was lowest at step {best_step:,} ({best_loss:.3f}) and is now "
-        f"{last_loss:.3f}, {rise:.0%} higher. Since then the model has been learning its training text by heart. "
-        "The best checkpoint is kept: add @best to the run's name. More text helps most, then a smaller model."
+        f"Overfitting: the validation loss was lowest at step {best_step:,} ({best_loss:.3f}) and is now "
+        f"{last_loss:.3f}, {rise:.0%} higher. Since then the model has been memorizing its training text. "
+        "The best checkpoint is kept: append @best to the run's name. More text helps most, then a smaller model."
     )
 
 
-def next_commands(run: str, figures: Mapping[str, Any], *, finished_steps: int | None = None) -> list[tuple[str, str]]:
-    """What to type after training, each with what it is for.
+def next_commands(run: str, summary: RunSummary, *, finished_steps: int | None = None) -> list[tuple[str, str]]:
+    """Commands to run after training, each with its purpose.
 
-    `figures` are those of a summary: where they show overfitting, the best checkpoint is the one to use. A run that is
-    finished, after `finished_steps`, goes on only if it is given more steps.
+    If `summary` shows overfitting, they use the best checkpoint. A run that finished after `finished_steps` can only
+    be resumed with more steps.
     """
     run = visible(run)
-    name, model = shlex.quote(run), shlex.quote(f"{run}@best" if _overfits(figures) else run)
-    going_on = (f"tokenloom train --resume {name}", "go on from the newest checkpoint")
-    longer = (f"{going_on[0]} --train.max-steps {2 * (finished_steps or 0)}", "go on for as many steps again")
+    name, model = shlex.quote(run), shlex.quote(f"{run}@best" if _overfits(summary) else run)
+    resume = (f"tokenloom train --resume {name}", "resume from the newest checkpoint")
+    extend = (f"{resume[0]} --train.max-steps {2 * (finished_steps or 0)}", "train for as many steps again")
     return [
-        (f'tokenloom generate {model} --prompt "Once upon a time"', "let it write"),
-        (f"tokenloom evaluate {model}", "measure it on its validation text, or on a text named after it"),
-        longer if finished_steps else going_on,
+        (f'tokenloom generate {model} --prompt "Once upon a time"', "generate text"),
+        (f"tokenloom evaluate {model}", "evaluate on the validation text, or on a text given after the model"),
+        extend if finished_steps else resume,
     ]
 
 
-def visible(text: str) -> str:
-    """Text in which every control character but tab and newline can be seen and none acts on a terminal or page."""
-    return _UNPRINTABLE.sub("\ufffd", text.translate(_CONTROLS))
-
-
-def quoted(text: str, width: int) -> str:
-    """Text between quotation marks, line ends and the like written out, shortened to `width` characters."""
-    shown = json.dumps(text, ensure_ascii=False)
-    return shown if len(shown) <= width else f"{shown[: width - 1]}…"
-
-
-def compact(number: float) -> str:
-    """A count in at most four digits: 950, 20.3k, 162M."""
-    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size * 0.9995:
-            scaled = number / size
-            digits = 0 if abs(scaled) >= 99.95 else 1
-            return f"{scaled:.{digits}f}".removesuffix(".0") + letter
-    return f"{number:.0f}" if number == round(number) or abs(number) >= 100 else f"{number:.3g}"
-
-
-def clock_time(seconds: float) -> str:
-    """Seconds as 0:07, 12:34 or 1:02:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 7.3 s, 1 min 54 s, 2 h 5 min."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    words = [f"{hours} h", f"{minutes} min"] if hours else [f"{minutes} min", f"{rest} s"]
-    return " ".join(word for word in words if not word.startswith("0 "))
-
-
-def sparkline(values: Sequence[float], width: int, marks: str = "▁▂▃▄▅▆▇█") -> str:
-    """Values as a row of at most `width` bars between the least and the greatest of them."""
-    finite = [value for value in values if math.isfinite(value)]
-    count = min(width, len(finite))
-    edges = [index * len(finite) // count for index in range(count + 1)] if count else []
-    means = [sum(finite[a:b]) / (b - a) for a, b in pairwise(edges)]
-    low, span = min(means, default=0.0), (max(means, default=0.0) - min(means, default=0.0)) or 1.0
-    return "".join(marks[round((mean - low) / span * (len(marks) - 1))] for mean in means)
-
-
-def _done_line(summary: Mapping[str, Any]) -> str:
-    parts = [f"{summary['steps']:,} steps" if summary.get("steps") is not None else "Training"]
-    parts += [f"{compact(summary['tokens'])} tokens"] if summary.get("tokens") is not None else []
-    parts += [duration(summary["seconds"])] if summary.get("seconds") is not None else []
-    parts += [f"{compact(summary['tokens_per_sec'])} tokens/s"] if summary.get("tokens_per_sec") is not None else []
+def _done_line(summary: RunSummary) -> str:
+    parts = [f"{summary.steps:,} steps" if summary.steps is not None else "Training"]
+    parts += [f"{compact(summary.tokens)} tokens"] if summary.tokens is not None else []
+    parts += [duration(summary.seconds)] if summary.seconds is not None else []
+    parts += [f"{compact(summary.tokens_per_sec)} tokens/s"] if summary.tokens_per_sec is not None else []
     return f"Done: {', '.join(parts)}"
 
 
-def _losses_line(summary: Mapping[str, Any]) -> str:
-    parts = [
-        f"{name} {summary[key]:{form}}"
-        for key, name, form in (
-            ("train_loss", "train loss", ".3f"),
-            ("val_loss", "validation loss", ".3f"),
-            ("val_perplexity", "perplexity", ",.1f"),
-        )
-        if summary.get(key) is not None
-    ]
-    return ", ".join(parts)
+def _losses_line(summary: RunSummary) -> str:
+    metrics = [METRICS[field] for field in ("train_loss", "val_loss", "val_perplexity")]
+    values = [(metric, metric.value(summary)) for metric in metrics]
+    return ", ".join(f"{metric.label} {metric.text(value)}" for metric, value in values if value is not None)
 
 
-def _overfits(figures: Mapping[str, Any]) -> bool:
-    best_loss, last_loss = figures.get("best_val_loss"), figures.get("val_loss")
-    if best_loss is None or last_loss is None or figures.get("best_step") in (None, figures.get("steps")):
+def _overfits(summary: RunSummary) -> bool:
+    best_loss, last_loss = summary.best_val_loss, summary.val_loss
+    if best_loss is None or last_loss is None or summary.best_step in (None, summary.steps):
         return False
-    return _rise(best_loss, last_loss) > HARDLY
+    return _rise(best_loss, last_loss) > SMALLEST_RISE
 
 
 def _rise(best_loss: float, last_loss: float) -> float:

@@ -1,160 +1,156 @@
-"""How far work has come: bytes of a text that is prepared, windows of one that is measured."""
+"""Progress of long-running work on the terminal: bytes of text prepared or downloaded, windows evaluated."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Self
 
-from tokenloom.reporting.messages import clock_time, compact, visible
+from tokenloom.reporting.formatting import clock_time, compact, visible
 from tokenloom.reporting.terminal import can_draw, encodable, stderr_console
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, ProgressColumn
+    from rich.progress import ProgressColumn, Task, TaskID
 
-SECONDS_BETWEEN_PLAIN_LINES = 5.0
-SECONDS_BEFORE_A_BAR = 1.0  # whatever takes less needs none
-
-
-def progress_bar(console: Console | None = None) -> PreparationProgress:
-    """Progress for preparing data: `with progress_bar() as progress: progress("book.txt", done, total)`, in bytes."""
-    return PreparationProgress(console)
+LINE_INTERVAL = 5.0  # seconds between plain lines
+WINDOW_DELAY = 1.0  # seconds; a shorter evaluation shows no progress
 
 
-def progress_counter(what: str, quiet: bool) -> AbstractContextManager[Callable[[int, int], None]]:
-    """Progress for measuring: `with progress_counter("evaluating", quiet) as progress: progress(done, total)`.
+@contextmanager
+def byte_progress(console: Console | None = None) -> Generator[Callable[[str, int, int | None], None]]:
+    """Progress in bytes: `with byte_progress() as progress: progress("book.txt", done, total)`.
 
-    In windows; silent if `quiet`, and where the work takes less than a second.
+    `total` is None if it is unknown.
     """
-    return nullcontext(_say_nothing) if quiet else WindowProgress(what)
+    with ProgressDisplay(BYTES, console) as display:
+        yield display
 
 
-class PreparationProgress:
-    """Progress through bytes of text, called as `progress(what, done, total)`; `total` None where it is unknown.
+@contextmanager
+def window_progress(description: str, *, quiet: bool = False) -> Generator[Callable[[int, int], None]]:
+    """Progress in windows: `with window_progress("evaluating") as progress: progress(done, total)`.
 
-    A bar with rate and time left in MB on a terminal; elsewhere a plain line every few seconds.
+    Silent if `quiet`, or if the work takes less than a second.
     """
-
-    def __init__(self, console: Console | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.console = console or stderr_console()
-        self._clock = clock
-        self._bars: Progress | None = None
-        self._tasks: dict[str, Any] = {}
-        self._began: dict[str, tuple[float, int]] = {}
-        self._last_line = clock()
-
-    def __enter__(self) -> Self:
-        if can_draw(self.console):
-            self._bars = _byte_bars(self.console)
-            self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        bars, self._bars = self._bars, None
-        if bars is not None:
-            bars.stop()
-
-    def __call__(self, what: str, done: int, total: int | None) -> None:
-        if self._bars is not None:
-            if what not in self._tasks:
-                self._tasks[what] = self._bars.add_task(visible(what), total=total)
-            self._bars.update(self._tasks[what], completed=done, total=total)
-            return
-        now = self._clock()
-        self._began.setdefault(what, (now, done))
-        if now - self._last_line >= SECONDS_BETWEEN_PLAIN_LINES:
-            self._last_line = now
-            self.console.print(self._line(what, done, total, now), soft_wrap=True, highlight=False, markup=False)
-
-    def _line(self, what: str, done: int, total: int | None, now: float) -> str:
-        began, first = self._began[what]
-        rate = (done - first) / (now - began) if now > began else 0.0
-        parts = [f"{done / 1e6:,.1f} of {total / 1e6:,.1f} MB" if total else f"{done / 1e6:,.1f} MB"]
-        if rate > 0:
-            parts.append(f"{rate / 1e6:,.1f} MB/s")
-            parts += [f"{clock_time(max(0, total - done) / rate)} left"] if total else []
-        return encodable(visible(f"{what}: {', '.join(parts)}"), self.console.encoding)
+    if quiet:
+        yield _ignore
+        return
+    with ProgressDisplay(WINDOWS) as display:
+        yield partial(display, description)
 
 
-class WindowProgress:
-    """Progress through windows of tokens, called as `progress(done, total)`, with their rate and the time left.
+@dataclass(frozen=True)
+class ProgressUnit:
+    """What is counted, and how it is shown."""
 
-    A bar on a terminal if the work takes longer than a second; elsewhere a plain line every few seconds.
+    figures: Callable[[Task], str]
+    """A task's amounts, rate and time left."""
+    columns: Callable[[], list[ProgressColumn]]
+    """The columns of a bar after its description."""
+    delay: float = 0.0
+    """Seconds before a bar appears."""
+
+
+class ProgressDisplay:
+    """The progress of one or more tasks, called as `progress(description, done, total)`.
+
+    A bar for each task on a terminal, which disappears at the end; elsewhere a plain line every few seconds.
     """
 
     def __init__(
-        self, what: str, console: Console | None = None, *, clock: Callable[[], float] = time.monotonic
+        self, unit: ProgressUnit, console: Console | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        from rich.progress import Progress, TextColumn
+
         self.console = console or stderr_console()
-        self._what = visible(what)
+        self._unit = unit
         self._clock = clock
-        self._bar: Progress | None = None
-        self._began = self._last_line = clock()
+        self._can_draw = can_draw(self.console)
+        # Also keeps the rate and the time left of each task, for plain lines as for bars.
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            *unit.columns(),
+            console=self.console,
+            transient=True,
+            expand=True,
+            redirect_stdout=False,  # with --json stdout carries the result
+            get_time=clock,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._is_started = False
+        self._start = self._last_line = clock()
 
     def __enter__(self) -> Self:
-        self._began = self._last_line = self._clock()
+        self._start = self._last_line = self._clock()
         return self
 
     def __exit__(self, *_: object) -> None:
-        bar, self._bar = self._bar, None
-        if bar is not None:
-            bar.stop()
+        if self._is_started:
+            self._progress.stop()
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, description: str, done: int, total: int | None) -> None:
+        if description not in self._tasks:
+            self._tasks[description] = self._progress.add_task(visible(description), total=total)
+        task = self._tasks[description]
+        self._progress.update(task, completed=done, total=total)
         now = self._clock()
-        figures = _window_figures(done, total, now - self._began)
-        if can_draw(self.console):
-            # The bar goes with the last window, so that one needs no drawing.
-            if done < total and now - self._began >= SECONDS_BEFORE_A_BAR:
-                self._draw(done, total, figures)
-        elif now - self._last_line >= SECONDS_BETWEEN_PLAIN_LINES:
+        if self._can_draw:
+            if not self._is_started and now - self._start >= self._unit.delay and done != total:
+                self._progress.start()
+                self._is_started = True
+        elif now - self._last_line >= LINE_INTERVAL:
             self._last_line = now
-            line = encodable(f"{self._what}: {figures}", self.console.encoding)
+            figures = self._unit.figures(self._progress.tasks[task])
+            line = encodable(visible(f"{description}: {figures}"), self.console.encoding)
             self.console.print(line, soft_wrap=True, highlight=False, markup=False)
 
-    def _draw(self, done: int, total: int, figures: str) -> None:
-        if self._bar is None:
-            self._bar = _window_bar(self.console)
-            self._bar.add_task(self._what, total=total, completed=done, figures=figures)
-            self._bar.start()
-        self._bar.update(self._bar.task_ids[0], completed=done, figures=figures)
+
+def _byte_figures(task: Task) -> str:
+    done = f"{task.completed / 1e6:,.1f}"
+    parts = [f"{done} of {task.total / 1e6:,.1f} MB" if task.total else f"{done} MB"]
+    if task.speed:
+        parts.append(f"{task.speed / 1e6:,.1f} MB/s")
+    return ", ".join(parts + _time_left(task))
 
 
-def _say_nothing(done: int, total: int) -> None:
+def _window_figures(task: Task) -> str:
+    parts = [f"{task.completed:,} of {task.total:,} windows"]
+    if task.speed:
+        parts.append(f"{compact(task.speed)} windows/s")
+    return ", ".join(parts + _time_left(task))
+
+
+def _time_left(task: Task) -> list[str]:
+    return [f"{clock_time(task.time_remaining)} left"] if task.time_remaining is not None else []
+
+
+def _byte_columns() -> list[ProgressColumn]:
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    return [BarColumn(bar_width=None), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
+
+
+def _window_columns() -> list[ProgressColumn]:
+    from rich.progress import BarColumn, ProgressColumn
+    from rich.table import Column
+    from rich.text import Text
+
+    class FiguresColumn(ProgressColumn):
+        """Rich has no column for a rate in units of its own."""
+
+        def render(self, task: Task) -> Text:
+            return Text(_window_figures(task))
+
+    return [BarColumn(bar_width=None), FiguresColumn(table_column=Column(no_wrap=True))]
+
+
+def _ignore(done: int, total: int) -> None:
     return
 
 
-def _window_figures(done: int, total: int, seconds: float) -> str:
-    parts = [f"{done:,} of {total:,} windows"]
-    if done and seconds > 0:
-        rate = done / seconds
-        parts += [f"{compact(rate)} windows/s", f"{clock_time(max(0, total - done) / rate)} left"]
-    return ", ".join(parts)
-
-
-def _window_bar(console: Console) -> Progress:
-    from rich.progress import BarColumn, TextColumn
-
-    return _bars(console, BarColumn(bar_width=None), TextColumn("{task.fields[figures]}", markup=False))
-
-
-def _byte_bars(console: Console) -> Progress:
-    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    return _bars(console, BarColumn(bar_width=None), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-
-
-def _bars(console: Console, *columns: ProgressColumn) -> Progress:
-    """Bars that are gone when the work is done, behind the name of what they count."""
-    from rich.progress import Progress, TextColumn
-
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        *columns,
-        console=console,
-        transient=True,
-        expand=True,
-        redirect_stdout=False,  # with --json stdout carries the result
-    )
+BYTES = ProgressUnit(_byte_figures, _byte_columns)
+WINDOWS = ProgressUnit(_window_figures, _window_columns, delay=WINDOW_DELAY)

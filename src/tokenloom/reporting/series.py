@@ -1,23 +1,23 @@
-"""What a run measured, as curves: the points of one quantity, thinned for drawing, and the levels to compare with.
+"""Recorded metrics as series of points, for charts: sorted, finite, and downsampled.
 
-Training is blue and solid, validation orange and dash-dotted, a baseline grey and dotted: three shades that differ for
-the colour-blind and in print, and three strokes that differ without any colour.
+Training is blue and solid, validation orange and dash-dotted, a baseline gray and dotted: the colors differ for
+color-blind readers and in print, and the line styles differ without color.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-Record = Mapping[str, Any]
+from tokenloom.metrics import Metric, MetricsRecord
 
 TRAIN, VALIDATION, BASELINE = "#1f5aa6", "#e07b1a", "#6f6f6f"
 
 
 class Point(NamedTuple):
-    """One value of a run, and when it was measured."""
+    """One value of a metric and the position at which it was measured."""
 
     step: int
     epoch: float
@@ -26,7 +26,7 @@ class Point(NamedTuple):
 
 
 class Bucket(NamedTuple):
-    """Neighbouring points drawn as one: where they lie on average, and the least and greatest value among them."""
+    """Neighboring points drawn as one: their mean position and value, and the range of their values."""
 
     step: float
     epoch: float
@@ -35,42 +35,32 @@ class Bucket(NamedTuple):
     high: float
 
 
-def curve(records: Iterable[Record], key: str) -> list[Point]:
-    """The finite values of `key`, in order of their steps."""
+def read_series(records: Iterable[MetricsRecord], metric: Metric) -> list[Point]:
+    """The finite values of a metric, in order of their steps."""
     points = [
-        Point(int(record["step"]), float(record["epoch"]), int(record["tokens"]), float(record[key]))
+        Point(record.step, record.epoch, record.tokens, value)
         for record in records
-        if all(_is_finite(record.get(name)) for name in ("step", "epoch", "tokens", key))
+        if (value := metric.value(record)) is not None and math.isfinite(value)
     ]
     return sorted(points, key=lambda point: point.step)
 
 
-def best(points: Iterable[Point]) -> Point | None:
-    """The point with the least value, the earliest if several share it."""
+def lowest(points: Iterable[Point]) -> Point | None:
+    """The point with the lowest value, the earliest of several."""
     return min(points, key=lambda point: point.value, default=None)
 
 
-def thin(points: Sequence[Point], limit: int) -> list[Bucket]:
-    """At most `limit` buckets of neighbours, whose ranges keep every spike in sight."""
+def downsample(points: Sequence[Point], limit: int) -> list[Bucket]:
+    """At most `limit` buckets of neighboring points; their ranges preserve every spike."""
     count = min(len(points), limit)
     edges = [index * len(points) // count for index in range(count + 1)] if count else []
     return [_bucket(points[start:end]) for start, end in pairwise(edges)]
 
 
-def known_levels(values: Mapping[str, float | None] | None, names: Mapping[str, str]) -> dict[str, float]:
-    """The baselines that are known, by the name that readers know them by."""
-    found = {name: (values or {}).get(key) for key, name in names.items()}
-    return {name: float(value) for name, value in found.items() if value is not None and _is_finite(value)}
-
-
 def tokens_per_epoch(points: Iterable[Point]) -> float | None:
-    """How many tokens an epoch has, by the latest point; None before the first step."""
+    """Tokens in an epoch, from the latest point; None before the first step."""
     latest = max(points, key=lambda point: point.epoch, default=None)
     return latest.tokens / latest.epoch if latest and latest.epoch > 0 and latest.tokens > 0 else None
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _bucket(points: Sequence[Point]) -> Bucket:

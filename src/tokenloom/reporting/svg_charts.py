@@ -1,98 +1,98 @@
-"""Curves of a run as SVG elements for a page.
+"""Charts of a run's metrics as SVG elements for a page.
 
-Colours are CSS variables (`--train`, `--val`, `--base`, `--ink`, `--soft`, `--line`), so that a page can follow the
-reader's light or dark theme.
+Colors are CSS variables (`--train`, `--val`, `--base`, `--ink`, `--soft`, `--line`), so that the charts follow the
+light or dark theme of the page.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Literal
 
-from tokenloom.reporting.messages import BITS_BASELINES, compact
+from tokenloom.metrics import METRICS, Metric, MetricsRecord
+from tokenloom.reporting.formatting import compact
+from tokenloom.reporting.messages import bits_per_byte_levels
 from tokenloom.reporting.series import (
     BASELINE,
     TRAIN,
     VALIDATION,
     Bucket,
     Point,
-    Record,
-    best,
-    curve,
-    known_levels,
-    thin,
+    downsample,
+    lowest,
+    read_series,
     tokens_per_epoch,
 )
+from tokenloom.run_records import Baselines
+
+Role = Literal["train", "val", "base"]
+LINE_POINTS = 240
+MARKS = 60
+VISIBLE_MARKS = 40
+LABEL_GAP = 16
+_COLORS: dict[Role, str] = {"train": TRAIN, "val": VALIDATION, "base": BASELINE}
 
 
 def losses_svg(
-    records: Iterable[Record],
-    *,
-    baselines: Mapping[str, float | None] | None = None,
-    width: int = 940,
-    height: int = 360,
+    records: Sequence[MetricsRecord], *, baselines: Baselines | None = None, width: int = 940, height: int = 360
 ) -> str:
-    """The loss plot as an SVG element; empty if no loss was recorded.
-
-    Colours are CSS variables (`--train`, `--val`, `--base`, `--ink`, `--soft`, `--line`), so that a page can follow
-    the reader's light or dark theme.
-    """
-    records = list(records)
-    train, val = curve(records, "train/loss"), curve(records, "val/loss")
-    curves = {"train": train, "val": val}
-    levels = known_levels(baselines, {"unigram_nats_per_token": "unigram"})
+    """Training and validation loss over epochs and tokens seen; empty if no loss was recorded."""
+    train, val = (read_series(records, METRICS[field]) for field in ("train_loss", "val_loss"))
+    unigram = baselines.unigram_nats_per_token if baselines else None
+    levels = {"unigram": unigram} if unigram is not None else {}
     frame = _frame([train, val], levels.values(), "epoch", width, height, top=38)
     if frame is None:
         return ""
     parts = [_grid(frame), _axis_below(frame, "epoch", whole=frame.last > 1), _axis_above(frame, train + val)]
     parts += [_level(frame, value) for value in levels.values()]
     parts += [_band(frame, train), _line(frame, train, "train"), _line(frame, val, "val"), _marks(frame, val, "nats")]
-    ends = [(points[-1].value, f"{name} {points[-1].value:.3f}", name) for name, points in curves.items() if points]
-    parts.append(_end_labels(frame, ends + _level_labels(levels)))
+    series: dict[Role, list[Point]] = {"train": train, "val": val}
+    labels = [
+        _EndLabel(points[-1].value, f"{role} {points[-1].value:.3f}", role) for role, points in series.items() if points
+    ]
+    parts.append(_end_labels(frame, labels + _level_labels(levels)))
     return _svg(frame, "Training and validation loss in nats per token over epochs", parts)
 
 
 def bits_per_byte_svg(
-    records: Iterable[Record],
-    *,
-    baselines: Mapping[str, float | None] | None = None,
-    width: int = 460,
-    height: int = 250,
+    records: Sequence[MetricsRecord], *, baselines: Baselines | None = None, width: int = 460, height: int = 250
 ) -> str:
-    """Bits per byte of the validation text over steps, beside what compressors and letter counts need."""
-    val = curve(records, "val/bits_per_byte")
-    levels = known_levels(baselines, BITS_BASELINES)
+    """Validation bits per byte over steps, with those of the baselines; empty if it was not recorded."""
+    val = read_series(records, METRICS["val_bits_per_byte"])
+    levels = bits_per_byte_levels(baselines)
     frame = _frame([val], levels.values(), "step", width, height)
     if frame is None or not val:
         return ""
     parts = [_grid(frame), _axis_below(frame, "step", whole=True)]
     parts += [_level(frame, value) for value in levels.values()]
     parts += [_line(frame, val, "val"), _marks(frame, val, "bits per byte")]
-    ends = [(val[-1].value, f"model {val[-1].value:.2f}", "val")]
-    parts.append(_end_labels(frame, ends + _level_labels(levels)))
+    labels = [_EndLabel(val[-1].value, f"model {val[-1].value:.2f}", "val")]
+    parts.append(_end_labels(frame, labels + _level_labels(levels)))
     return _svg(frame, "Bits per byte of the validation text over steps", parts)
 
 
-def curve_svg(records: Iterable[Record], key: str, label: str, *, width: int = 460, height: int = 250) -> str:
-    """One recorded quantity (`lr`, `grad_norm`, `tokens_per_sec`) over steps; empty if it was never recorded."""
-    points = curve(records, key)
+def metric_svg(records: Sequence[MetricsRecord], metric: Metric, *, width: int = 460, height: int = 250) -> str:
+    """One metric over steps; empty if it was not recorded."""
+    points = read_series(records, metric)
     frame = _frame([points], [0.0], "step", width, height, right=16)
     if frame is None or not points:
         return ""
     parts = [_grid(frame), _axis_below(frame, "step", whole=True), _band(frame, points), _line(frame, points, "train")]
-    return _svg(frame, f"{label} over steps", parts)
+    return _svg(frame, f"{metric.label} over steps", parts)
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where values lie on a drawing of `width` × `height` pixels."""
+    """The scales of a chart of `width` × `height` pixels."""
 
     width: int
     height: int
-    along: str  # the horizontal quantity: "epoch" or "step"
-    last: float  # the horizontal axis goes from 0 to here
+    x_axis: Literal["epoch", "step"]
+    last: float
+    """The horizontal axis goes from 0 to this value."""
     y_ticks: list[float]
     left: int = 48
     right: int = 110
@@ -106,33 +106,46 @@ class _Frame:
         low, high = self.y_ticks[0], self.y_ticks[-1]
         return self.top + (high - value) / (high - low) * (self.height - self.top - self.bottom)
 
-    def place(self, point: Point | Bucket, value: float) -> str:
-        return f"{self.x(getattr(point, self.along)):.1f},{self.y(value):.1f}"
+    def position(self, point: Point | Bucket) -> float:
+        """The pixel of a point on the horizontal axis."""
+        return self.x(point.epoch if self.x_axis == "epoch" else point.step)
+
+    def coordinates(self, point: Point | Bucket, value: float) -> str:
+        return f"{self.position(point):.1f},{self.y(value):.1f}"
+
+
+@dataclass(frozen=True)
+class _EndLabel:
+    """The label of a line, placed at its right end."""
+
+    value: float
+    text: str
+    role: Role
 
 
 def _frame(
-    curves: list[list[Point]],
+    series: list[list[Point]],
     levels: Iterable[float],
-    along: str,
+    x_axis: Literal["epoch", "step"],
     width: int,
     height: int,
     **margins: int,
 ) -> _Frame | None:
-    """Scales that hold all curves and levels; none if there is nothing to draw."""
-    points = [point for points in curves for point in points]
+    """Scales that fit all series and levels; None without a point."""
+    points = [point for points in series for point in points]
     if not points:
         return None
     values = [point.value for point in points] + list(levels)
-    last = max(float(getattr(point, along)) for point in points) or 1.0
+    last = max(point.epoch if x_axis == "epoch" else point.step for point in points) or 1.0
     low, high = min(values), max(values)
     ticks = _ticks(low, high, 5) if high > low else _ticks(low - 1, low + 1, 4)
     step = ticks[1] - ticks[0]
     ticks = ([ticks[0] - step] if low < ticks[0] else []) + ticks + ([ticks[-1] + step] if high > ticks[-1] else [])
-    return _Frame(width, height, along, last, ticks, **margins)
+    return _Frame(width, height, x_axis, last, ticks, **margins)
 
 
 def _ticks(low: float, high: float, count: int, *, whole: bool = False) -> list[float]:
-    """Round numbers from `low` to `high`, about `count` of them and at least two if the range allows."""
+    """About `count` round numbers between `low` and `high`; whole ones if `whole`."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
@@ -183,84 +196,87 @@ def _tick(x: float, y: float, length: int, value: float) -> str:
     return f'<path d="M{x:.1f} {y}v{length}" style="stroke:var(--soft,#666)"/>{label}'
 
 
-def _line(frame: _Frame, points: list[Point], role: str) -> str:
-    """The curve itself; a single point is a dot."""
-    style = f"stroke:{_colour(role)};stroke-width:2.2;fill:none;stroke-linejoin:round"
+def _line(frame: _Frame, points: list[Point], role: Role) -> str:
+    """The line through a series; a single point is drawn as a dot."""
+    style = f"stroke:{_color(role)};stroke-width:2.2;fill:none;stroke-linejoin:round"
     if role == "val":
         style += ";stroke-dasharray:9 3 2 3"
-    places = [frame.place(bucket, bucket.value) for bucket in thin(points, 240)]
-    if len(places) == 1:
-        x, y = places[0].split(",")
-        return f'<circle cx="{x}" cy="{y}" r="4" style="fill:{_colour(role)}"/>'
-    return f'<polyline points="{" ".join(places)}" style="{style}"/>' if places else ""
+    buckets = downsample(points, LINE_POINTS)
+    if len(buckets) == 1:
+        x, y = frame.position(buckets[0]), frame.y(buckets[0].value)
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" style="fill:{_color(role)}"/>'
+    coordinates = " ".join(frame.coordinates(bucket, bucket.value) for bucket in buckets)
+    return f'<polyline points="{coordinates}" style="{style}"/>' if buckets else ""
 
 
 def _band(frame: _Frame, points: list[Point]) -> str:
-    """From the least to the greatest value of each bucket, where points had to be drawn together."""
-    buckets = thin(points, 240)
+    """The range of values in each bucket, if the series was downsampled."""
+    buckets = downsample(points, LINE_POINTS)
     if len(buckets) == len(points):
         return ""
-    outline = [frame.place(bucket, bucket.high) for bucket in buckets]
-    outline += [frame.place(bucket, bucket.low) for bucket in reversed(buckets)]
-    return f'<polygon points="{" ".join(outline)}" style="fill:{_colour("train")};opacity:.18"/>'
+    outline = [frame.coordinates(bucket, bucket.high) for bucket in buckets]
+    outline += [frame.coordinates(bucket, bucket.low) for bucket in reversed(buckets)]
+    return f'<polygon points="{" ".join(outline)}" style="fill:{_color("train")};opacity:.18"/>'
 
 
 def _marks(frame: _Frame, points: list[Point], unit: str) -> str:
-    """A ring around the best value, and a dot for each evaluation that tells its figures under the pointer."""
-    lowest = best(points)
-    every = max(1, math.ceil(len(points) / 60))
-    shown = _colour("val") if len(points) <= 40 else "transparent"
+    """A ring around the best value, and a dot with a tooltip for each evaluation, at most `MARKS` of them."""
+    best = lowest(points)
+    stride = max(1, math.ceil(len(points) / MARKS))
+    # Many dots would hide the line: then they are transparent, and only carry the tooltips.
+    fill = _color("val") if len(points) <= VISIBLE_MARKS else "transparent"
     dots = [
-        f'<circle cx="{frame.x(getattr(point, frame.along)):.1f}" cy="{frame.y(point.value):.1f}" r="2.6" '
-        f'style="fill:{shown};stroke:transparent;stroke-width:12">'
+        f'<circle cx="{frame.position(point):.1f}" cy="{frame.y(point.value):.1f}" r="2.6" '
+        f'style="fill:{fill};stroke:transparent;stroke-width:12">'
         f"<title>step {point.step:,}: {point.value:.3f} {unit}</title></circle>"
-        for point in points[::every]
+        for point in points[::stride]
     ]
-    if lowest:
+    if best:
         dots.append(
-            f'<circle cx="{frame.x(getattr(lowest, frame.along)):.1f}" cy="{frame.y(lowest.value):.1f}" r="6.5" '
+            f'<circle cx="{frame.position(best):.1f}" cy="{frame.y(best.value):.1f}" r="6.5" '
             'style="fill:none;stroke:var(--ink,#222);stroke-width:1.8">'
-            f"<title>best, step {lowest.step:,}: {lowest.value:.3f} {unit}</title></circle>"
+            f"<title>best, step {best.step:,}: {best.value:.3f} {unit}</title></circle>"
         )
     return "".join(dots)
 
 
 def _level(frame: _Frame, value: float) -> str:
-    style = f"stroke:{_colour('base')};stroke-width:1.6;stroke-dasharray:2 4"
+    style = f"stroke:{_color('base')};stroke-width:1.6;stroke-dasharray:2 4"
     return f'<path d="M{frame.left} {frame.y(value):.1f}H{frame.width - frame.right}" style="{style}"/>'
 
 
-def _level_labels(levels: Mapping[str, float]) -> list[tuple[float, str, str]]:
-    return [(value, f"{name} {value:.2f}", "base") for name, value in levels.items()]
+def _level_labels(levels: Mapping[str, float]) -> list[_EndLabel]:
+    return [_EndLabel(value, f"{name} {value:.2f}", "base") for name, value in levels.items()]
 
 
-def _end_labels(frame: _Frame, ends: list[tuple[float, str, str]]) -> str:
-    """What each line is, at its right end: (value, label, colour), moved apart where labels would touch."""
-    heights = _spread([frame.y(value) for value, _, _ in ends], 16, frame.top + 2, frame.height - frame.bottom - 4)
+def _end_labels(frame: _Frame, labels: list[_EndLabel]) -> str:
+    """Labels at the right end of their lines, moved apart where they would overlap."""
+    heights = [frame.y(label.value) for label in labels]
+    heights = _spread(heights, LABEL_GAP, frame.top + 2, frame.height - frame.bottom - 4)
     x = frame.width - frame.right + 12
     return "".join(
-        f'<text x="{x}" y="{y + 4:.1f}" style="fill:{_colour(role)};font-weight:600">{escape(label)}</text>'
-        for (_, label, role), y in zip(ends, heights, strict=True)
+        f'<text x="{x}" y="{y + 4:.1f}" style="fill:{_color(label.role)};font-weight:600">{escape(label.text)}</text>'
+        for label, y in zip(labels, heights, strict=True)
     )
 
 
-def _spread(wanted: list[float], gap: float, top: float, bottom: float) -> list[float]:
-    """Places as near to the wanted ones as a gap between neighbours allows."""
-    order = sorted(range(len(wanted)), key=wanted.__getitem__)
-    placed = list(wanted)
-    least = top
+def _spread(heights: list[float], gap: float, top: float, bottom: float) -> list[float]:
+    """Heights moved as little as possible so that neighbors are at least `gap` apart."""
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    spread = list(heights)
+    minimum = top
     for index in order:
-        placed[index] = max(placed[index], least)
-        least = placed[index] + gap
-    greatest = bottom
+        spread[index] = max(spread[index], minimum)
+        minimum = spread[index] + gap
+    maximum = bottom
     for index in reversed(order):
-        placed[index] = min(placed[index], greatest)
-        greatest = placed[index] - gap
-    return placed
+        spread[index] = min(spread[index], maximum)
+        maximum = spread[index] - gap
+    return spread
 
 
-def _colour(role: str) -> str:
-    return f"var(--{role},{ {'train': TRAIN, 'val': VALIDATION, 'base': BASELINE}[role] })"
+def _color(role: Role) -> str:
+    return f"var(--{role},{_COLORS[role]})"
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:

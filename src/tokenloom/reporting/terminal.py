@@ -1,4 +1,4 @@
-"""The stream that people read: what it can show, and the console that writes on it."""
+"""The terminal: a console on stderr, and what a console can display."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def stderr_console() -> Console:
-    """A console on stderr: stdout is for results."""
+    """A console on stderr; stdout is reserved for results."""
     from rich.console import Console
 
-    # Only a real terminal gets control characters: FORCE_COLOR in a build's log does not make it one.
+    # Only a real terminal gets control characters; FORCE_COLOR in a CI log does not make it one.
     return Console(stderr=True, force_terminal=sys.stderr.isatty())
 
 
@@ -26,5 +26,5 @@ def can_draw(console: Console) -> bool:
 
 
 def encodable(text: str, encoding: str) -> str:
-    """Text with a question mark for each character that a stream of this encoding cannot carry."""
+    """Text with each character that the encoding lacks replaced by a question mark."""
     return text.encode(encoding, "replace").decode(encoding)

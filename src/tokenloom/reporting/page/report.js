@@ -1,13 +1,13 @@
 for (const prompt of document.querySelectorAll(".prompt")) {
-  const takes = [...prompt.querySelectorAll("details .take"), prompt.querySelector(".stage .take")];
-  if (takes.length < 2) continue;
+  const samples = [...prompt.querySelectorAll("details .sample"), prompt.querySelector(".selected .sample")];
+  if (samples.length < 2) continue;
   const slider = prompt.querySelector("input");
   prompt.querySelector("details").remove();
-  prompt.querySelector(".scrub").hidden = false;
+  prompt.querySelector(".slider").hidden = false;
   const show = () => {
-    const take = takes[slider.value];
-    prompt.querySelector(".stage").replaceChildren(take);
-    slider.setAttribute("aria-valuetext", take.querySelector("p").textContent);
+    const sample = samples[slider.value];
+    prompt.querySelector(".selected").replaceChildren(sample);
+    slider.setAttribute("aria-valuetext", sample.querySelector("p").textContent);
   };
   slider.addEventListener("input", show);
   show();

@@ -1,0 +1,35 @@
+"""Formatting: control characters, counts, times and sparklines."""
+
+import pytest
+
+from tokenloom.reporting.formatting import clock_time, compact, duration, sparkline, visible
+
+
+def test_a_sparkline_goes_from_the_least_to_the_greatest():
+    assert sparkline([3, 2, 1], 10) == "█▅▁"
+    assert sparkline([1.0] * 5 + [float("nan")], 10) == "▁▁▁▁▁"
+    assert sparkline(range(100), 4) == "▁▃▆█"
+    assert sparkline([], 10) == ""
+
+
+def test_control_characters_are_made_visible():
+    assert visible("a\tb\n\x00\x1b\x7f\x9b\ud800é") == "a\tb\n␀␛␡\ufffd\ufffdé"
+
+
+def test_times_have_conventional_forms():
+    assert [clock_time(t) for t in (7, 754, 3723)] == ["0:07", "12:34", "1:02:03"]
+    assert [duration(t) for t in (7.31, 120, 114.2, 7500, 59.97)] == [
+        "7.3 s",
+        "2 min",
+        "1 min 54 s",
+        "2 h 5 min",
+        "1 min",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (7.6812, "7.68"), (950, "950"), (999.9, "1k"), (20_310, "20.3k"), (162_419_712, "162M"), (2e12, "2T")],
+)
+def test_counts_are_short(number, text):
+    assert compact(number) == text
