@@ -27,6 +27,8 @@ def names(folder):
 def test_a_file_is_replaced_and_nothing_else_stays(tmp_path):
     target = tmp_path / "a.txt"
     write_text(target, "old")
+    write_text(target, "neu ✨")
+    assert target.read_text(encoding="utf-8") == "neu ✨"
     write_bytes(target, b"new")
     assert target.read_bytes() == b"new"
     assert names(tmp_path) == ["a.txt"]

@@ -33,9 +33,7 @@ from tokenloom.training.budget import parse_budget
 from tokenloom.training.init_from import configure_init_from
 from tokenloom.training.run import train_run
 from tokenloom.weights.export import export_model
-from tokenloom.weights.gguf import GGUF
 from tokenloom.weights.load import LoadedModel, load
-from tokenloom.weights.torch_files import TORCH_SUFFIXES
 
 DEFAULT_PRESET = "modern-xs"
 DEFAULT_BUDGET = "2m"
@@ -263,9 +261,7 @@ def export(
     `TokenloomError`.
     """
     loaded = _load(model)
-    suffix = Path(out).suffix.lower()
-    default_format = "pth" if suffix in TORCH_SUFFIXES else "gguf" if suffix == GGUF else "hf"
-    return export_model(loaded, Path(out), format or default_format, license=license, quantization=quantization)
+    return export_model(loaded, Path(out), format, license=license, quantization=quantization)
 
 
 def _load(model: ModelReference) -> LoadedModel:

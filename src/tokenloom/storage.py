@@ -53,9 +53,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        fsync(temporary)
-        os.replace(temporary, path)
-        fsync(path.parent)
+        replace_file(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -76,6 +74,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         replace_folder(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Move a finished file to `target` durably, replacing a file there."""
+    fsync(source)
+    os.replace(source, target)
+    fsync(target.parent)
 
 
 def replace_folder(source: Path, target: Path) -> None:

@@ -119,7 +119,7 @@ MISTAKES = [
     (["prepare", "good.txt", "--val-fraction", "2", "--out", "new"], 2, "data.val_fraction"),
     (["evaluate"], 2, "model"),
     (["evaluate", "nowhere"], 1, "nowhere does not exist"),
-    (["evaluate", "good.txt"], 1, "not a folder"),
+    (["evaluate", "good.txt"], 1, "neither a folder nor a file"),
     (["evaluate", "run", "missing.txt"], 1, "missing.txt"),
     (["evaluate", "run", "good.txt", "--stride", "9"], 2, "stride"),
     (["evaluate", "run", "good.txt", "--context", "99"], 2, "context"),
@@ -127,12 +127,12 @@ MISTAKES = [
     (["evaluate", "strange"], 1, "strange"),
     (["evaluate", "whole.pth"], 1, "--trust"),
     (["evaluate", "missing.pth"], 1, "missing.pth does not exist"),
-    (["info", "whole.pth", "--trust"], 1, "is no tensor"),
+    (["info", "whole.pth", "--trust"], 1, "is not a tensor"),
     (["chapter5", "--quick", "--device", "gpu"], 2, 'device "gpu" is not supported'),
     (["chapter5", "--quick", "--out", "good.txt"], 1, "good.txt"),
     (["evaluate", "damaged"], 1, "no valid checkpoint"),
     (["generate", "gone"], 1, "gone"),
-    (["generate", "run@step-7"], 1, "It has: @step-1, @step-2"),
+    (["generate", "run@step-7"], 1, "Available: @step-1, @step-2"),
     (["generate", "nothing"], 1, "config.json"),
     (["generate", "run", "--temperature", "-1"], 2, "temperature"),
     (["generate", "run", "--top-k", "0"], 2, "top_k"),
@@ -141,8 +141,8 @@ MISTAKES = [
     (["generate", "run", "--max-new-tokens", "-1"], 2, "max_new_tokens"),
     (["generate", "run", "--stop", ""], 2, "stop"),
     (["export", "run", "out", "--format", "onnx"], 2, 'no format "onnx"'),
-    (["export", "run", "existing"], 2, "existing exists already"),
-    (["export", "run", "good.txt", "--format", "pth"], 2, "good.txt exists already"),
+    (["export", "run", "existing"], 2, "existing already exists"),
+    (["export", "run", "good.txt", "--format", "pth"], 2, "good.txt already exists"),
     (["export", "run", "out"], 1, "modern family cannot be exported as hf"),
     (["export", "run", "out.pth", "--format", "book"], 1, "modern family cannot be exported as book"),
     (["export", "run", "out", "--format", "pth"], 2, "out.pth"),
@@ -201,4 +201,4 @@ def test_a_damaged_checkpoint_that_is_passed_over_is_named(place, tmp_path, monk
         with pytest.raises(SystemExit) as left:
             main(argv)
         assert left.value.code == 0
-        assert "step-00000002 is damaged (model.safetensors has" in capfd.readouterr().err
+        assert "step-00000002 is corrupt (model.safetensors has" in capfd.readouterr().err

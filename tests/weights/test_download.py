@@ -109,8 +109,8 @@ def server(tmp_path, monkeypatch):
     started = Server(tmp_path / "served")
     monkeypatch.setenv("TOKENLOOM_GPT2_URL", started.url)
     monkeypatch.setitem(download.OPENAI_BYTES, "124M", (folder / DATA).stat().st_size)
-    monkeypatch.setattr(download, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(download, "PIECE", 1024)
+    monkeypatch.setattr(download, "BACKOFF", 0.01)
+    monkeypatch.setattr(download, "CHUNK_BYTES", 1024)
     monkeypatch.setattr(download, "TIMEOUT", (2.0, 0.3))
     yield started
     started.stop()
@@ -118,13 +118,13 @@ def server(tmp_path, monkeypatch):
 
 def test_openais_files_are_fetched_once_and_then_nothing_is_asked(server):
     told = []
-    folder = download.fetch("openai:124M", progress=lambda *figures: told.append(figures))
+    folder = download.download_model("openai:124M", progress=lambda *figures: told.append(figures))
     for name in download.OPENAI_FILES:
         assert (folder / name).read_bytes() == (server.folder / "124M" / name).read_bytes()
     size = download.OPENAI_BYTES["124M"]
-    assert told[-1] == (f"fetching {DATA}", size, size)
+    assert told[-1] == (f"downloading {DATA}", size, size)
     assert len(server.asked) == 7
-    assert download.fetch("openai:124M") == folder
+    assert download.download_model("openai:124M") == folder
     assert len(server.asked) == 7
     assert not list(folder.glob("*.part"))
 
@@ -140,58 +140,58 @@ def test_the_chapters_function_gives_settings_and_nested_weights(server, tmp_pat
 @pytest.mark.parametrize("mishap", ["dropped", "slow"])
 def test_a_broken_connection_goes_on_where_it_was(server, mishap):
     server.mishaps[DATA] = [mishap, mishap]
-    folder = download.fetch("openai:124M")
+    folder = download.download_model("openai:124M")
     assert (folder / DATA).read_bytes() == (server.folder / "124M" / DATA).read_bytes()
     spans = [span for _, name, span in server.asked if name == DATA]
-    half = download.OPENAI_BYTES["124M"] // 2 // download.PIECE * download.PIECE
+    half = download.OPENAI_BYTES["124M"] // 2 // download.CHUNK_BYTES * download.CHUNK_BYTES
     assert spans[:2] == [None, f"bytes={half}-"]
     assert len(spans) == 3
 
 
 def test_a_server_without_ranges_sends_it_all_again(server):
     server.mishaps[DATA] = ["dropped", "no ranges"]
-    folder = download.fetch("openai:124M")
+    folder = download.download_model("openai:124M")
     assert (folder / DATA).read_bytes() == (server.folder / "124M" / DATA).read_bytes()
 
 
 def test_what_an_earlier_call_fetched_is_kept(server):
     server.mishaps[DATA] = ["dropped", 403]
-    with pytest.raises(WeightsError, match=r"cannot fetch model\.ckpt\.data.*answered 403"):
-        download.fetch("openai:124M")
+    with pytest.raises(WeightsError, match=r"cannot download model\.ckpt\.data.*answered 403"):
+        download.download_model("openai:124M")
     before = len(server.asked)
-    download.fetch("openai:124M")
-    half = download.OPENAI_BYTES["124M"] // 2 // download.PIECE * download.PIECE
+    download.download_model("openai:124M")
+    half = download.OPENAI_BYTES["124M"] // 2 // download.CHUNK_BYTES * download.CHUNK_BYTES
     assert server.asked[before:] == [("GET", DATA, f"bytes={half}-")]
 
 
 @pytest.mark.parametrize("name", [DATA, "model.ckpt.index", "vocab.bpe", "encoder.json"])
 def test_wrong_bytes_are_not_kept(server, name):
     server.mishaps[name] = ["wrong bytes"]
-    with pytest.raises(WeightsError, match=f"cannot fetch {name}"):
-        download.fetch("openai:124M")
+    with pytest.raises(WeightsError, match=f"cannot download {name}"):
+        download.download_model("openai:124M")
     folder = download.cache_folder() / "models" / "openai-124M"
     assert not (folder / name).exists()
-    assert download.fetch("openai:124M") == folder
+    assert download.download_model("openai:124M") == folder
 
 
 def test_the_second_server_has_what_the_first_refuses_or_spoils(server, monkeypatch):
     monkeypatch.delenv("TOKENLOOM_GPT2_URL")
     monkeypatch.setattr(download, "OPENAI_SERVERS", (f"{server.url}/nothing", server.url))
-    download.fetch("openai:124M")
+    download.download_model("openai:124M")
     assert [name for _, name, _ in server.asked[:2]] == ["checkpoint", "checkpoint"]
 
 
 def test_a_busy_server_is_asked_again_and_a_dead_one_is_named(server, monkeypatch):
     server.mishaps["hparams.json"] = [503, 503]
-    download.fetch("openai:124M")
+    download.download_model("openai:124M")
     server.stop()
     monkeypatch.setenv("TOKENLOOM_CACHE", str(download.cache_folder()) + "-other")
     with pytest.raises(WeightsError, match="no connection to http://127"):
-        download.fetch("openai:124M")
+        download.download_model("openai:124M")
 
 
 def test_a_damaged_file_of_a_complete_folder_is_noticed_when_it_is_read(server):
-    folder = download.fetch("openai:124M")
+    folder = download.download_model("openai:124M")
     content = bytearray((folder / DATA).read_bytes())
     content[500] ^= 1
     (folder / DATA).write_bytes(content)
@@ -208,8 +208,8 @@ def test_unknown_names_are_told_the_known_ones(name):
 def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gpt2").mkdir()
-    assert not download.is_name("gpt2")
-    assert download.is_name("gpt2-xl")
+    assert not download.is_model_name("gpt2")
+    assert download.is_model_name("gpt2-xl")
 
 
 @pytest.fixture
@@ -227,38 +227,38 @@ def hub(server, tmp_path, model_of, monkeypatch):
 
 
 def test_gpt2_comes_from_the_hub_once(hub, tmp_path):
-    folder = download.fetch("gpt2", cache=tmp_path / "hub")
+    folder = download.download_model("gpt2", cache=tmp_path / "hub")
     assert torch.equal(load(folder).model.wte.weight, hub.model.wte.weight)
     assert load(folder).tokenizer is load_tokenizer("gpt2")
     before = len(hub.asked)
-    assert download.fetch("gpt2", cache=tmp_path / "hub") == folder
+    assert download.download_model("gpt2", cache=tmp_path / "hub") == folder
     assert len(hub.asked) == before
 
 
 def test_a_connection_to_the_hub_that_drops_is_taken_up(hub, tmp_path):
     hub.mishaps["model.safetensors"] = ["dropped"]
-    folder = download.fetch("gpt2", cache=tmp_path / "hub")
+    folder = download.download_model("gpt2", cache=tmp_path / "hub")
     assert (folder / "model.safetensors").read_bytes() == (hub.place / "model.safetensors").read_bytes()
 
 
 def test_wrong_bytes_from_the_hub_are_not_kept(hub, tmp_path):
     hub.mishaps["model.safetensors"] = ["wrong bytes"]
-    with pytest.raises(WeightsError, match="arrived damaged"):
-        download.fetch("gpt2", cache=tmp_path / "hub")
-    folder = download.fetch("gpt2", cache=tmp_path / "hub")
+    with pytest.raises(WeightsError, match="is corrupt: its hash"):
+        download.download_model("gpt2", cache=tmp_path / "hub")
+    folder = download.download_model("gpt2", cache=tmp_path / "hub")
     assert (folder / "model.safetensors").read_bytes() == (hub.place / "model.safetensors").read_bytes()
 
 
 def test_a_hub_without_the_model_and_none_at_all_are_told(hub, tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match="answered 404"):
-        download.fetch("gpt2-xl", cache=tmp_path / "hub")
+        download.download_model("gpt2-xl", cache=tmp_path / "hub")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(WeightsError, match="no connection to the hub"):
-        download.fetch("gpt2", cache=tmp_path / "hub")
+    with pytest.raises(WeightsError, match="no connection to the Hub"):
+        download.download_model("gpt2", cache=tmp_path / "hub")
 
 
 def test_offline_means_offline(hub, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsError, match="HF_HUB_OFFLINE"):
-        download.fetch("gpt2", cache=tmp_path / "hub")
+        download.download_model("gpt2", cache=tmp_path / "hub")
     assert hub.asked == []

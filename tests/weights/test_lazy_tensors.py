@@ -16,7 +16,7 @@ from tokenloom.weights.lazy_tensors import LazyModel, Transposed
 
 def test_pieces_of_any_size_give_the_same_model(tmp_path, model, monkeypatch):
     write_folder(tmp_path, model, eot_id=0)
-    monkeypatch.setattr(lazy_tensors, "PIECE_BYTES", 100)
+    monkeypatch.setattr(lazy_tensors, "SLICE_BYTES", 100)
     again = read_folder(tmp_path).read()
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
     assert all(parameter.requires_grad for parameter in again.parameters())
@@ -67,11 +67,11 @@ def test_a_missing_shard_is_named(tmp_path, model):
         read_folder(tmp_path)
 
 
-def test_an_index_may_not_lead_out_of_its_folder(tmp_path, model):
+def test_an_index_may_not_refer_to_files_outside_its_folder(tmp_path, model):
     places = sharded(tmp_path, model)
     name = next(iter(places))
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {name: "../secret.safetensors"}}))
-    with pytest.raises(WeightsError, match="not a file beside it"):
+    with pytest.raises(WeightsError, match="not in its folder"):
         read_folder(tmp_path)
 
 

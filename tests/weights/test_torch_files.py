@@ -11,7 +11,7 @@ from tokenloom.data.tokenizers import load_tokenizer
 from tokenloom.errors import CheckpointError, WeightsError
 from tokenloom.weights.folder import read_folder, write_folder
 from tokenloom.weights.load import load
-from tokenloom.weights.torch_files import read_torch_file
+from tokenloom.weights.torch_files import read_torch_model
 
 SMALL = {
     "vocab_size": 50257,
@@ -46,15 +46,15 @@ def test_the_number_of_heads_may_stand_beside(tmp_path, settings):
     model = GPTModel({**SMALL, "n_heads": 4}).eval()
     torch.save(model.state_dict(), tmp_path / "model.pth")
     (tmp_path / "config.json").write_text(json.dumps(settings))
-    stored, notices = read_torch_file(tmp_path / "model.pth")
+    stored, notices = read_torch_model(tmp_path / "model.pth")
     assert torch.equal(stored.read()(IDS), model(IDS))
     assert notices == []
 
 
 def test_a_width_that_does_not_tell_the_heads_asks_for_them(tmp_path):
     torch.save(GPTModel({**SMALL, "emb_dim": 48}).state_dict(), tmp_path / "model.pth")
-    with pytest.raises(WeightsError, match="how many heads"):
-        read_torch_file(tmp_path / "model.pth")
+    with pytest.raises(WeightsError, match="number of attention heads"):
+        read_torch_model(tmp_path / "model.pth")
 
 
 def test_weights_of_a_compiled_or_wrapped_nanogpt_are_read(tmp_path, model_of):
@@ -63,7 +63,7 @@ def test_weights_of_a_compiled_or_wrapped_nanogpt_are_read(tmp_path, model_of):
     state["_orig_mod.lm_head.weight"] = state.pop("_orig_mod.transformer.lm_head.weight")
     args = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 16, "vocab_size": 60, "bias": True, "dropout": 0.0}
     torch.save({"model": state, "model_args": args, "iter_num": 7, "best_val_loss": 2.0}, tmp_path / "ckpt.pt")
-    again = read_torch_file(tmp_path / "ckpt.pt")[0].read()
+    again = read_torch_model(tmp_path / "ckpt.pt")[0].read()
     assert torch.equal(again(IDS), model(IDS))
     assert again.lm_head.weight is again.wte.weight
 
@@ -71,7 +71,7 @@ def test_weights_of_a_compiled_or_wrapped_nanogpt_are_read(tmp_path, model_of):
 def test_our_own_families_come_back(tmp_path, model):
     content = {"model_state_dict": model.state_dict(), "tokenloom": model.config.model_dump()}
     torch.save(content, tmp_path / "model.pth")
-    stored, notices = read_torch_file(tmp_path / "model.pth")
+    stored, notices = read_torch_model(tmp_path / "model.pth")
     assert stored.config == model.config
     assert notices == []
     assert torch.equal(stored.read()(IDS), model(IDS))
@@ -116,8 +116,8 @@ def test_what_was_made_elsewhere_is_read_only_if_trusted(tmp_path, model):
     class_of_its_own = {"model_state_dict": model.state_dict(), "tokenloom": model.config.model_dump(), "at": Path_()}
     torch.save(class_of_its_own, tmp_path / "model.pth")
     with pytest.raises(WeightsError, match="--trust"):
-        read_torch_file(tmp_path / "model.pth")
-    stored, _ = read_torch_file(tmp_path / "model.pth", trust=True)
+        read_torch_model(tmp_path / "model.pth")
+    stored, _ = read_torch_model(tmp_path / "model.pth", trust=True)
     assert torch.equal(stored.read()(IDS), model(IDS))
 
 
@@ -128,24 +128,24 @@ class Path_:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ([1, 2], "holds a list"),
+        ([1, 2], "contains a list"),
         ({}, "it is empty"),
-        ({"a": 1}, "'a' is no tensor"),
-        ({"a": torch.ones(2)}, "no wte.weight"),
-        ({"tok_emb.weight": torch.ones(2, 2), "head": torch.ones(2)}, "head is no tensor of the book"),
+        ({"a": 1}, "'a' is not a tensor"),
+        ({"a": torch.ones(2)}, "has no wte.weight"),
+        ({"tok_emb.weight": torch.ones(2, 2), "head": torch.ones(2)}, "head is not a tensor of the book"),
     ],
 )
 def test_what_is_no_model_is_refused_by_name(tmp_path, content, said):
     torch.save(content, tmp_path / "model.pth")
     with pytest.raises(WeightsError, match=said):
-        read_torch_file(tmp_path / "model.pth")
+        read_torch_model(tmp_path / "model.pth")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a pickle", b"PK\x03\x04 and then nothing"])
 def test_a_damaged_file_is_refused(tmp_path, content):
     (tmp_path / "model.pth").write_bytes(content)
     with pytest.raises(WeightsError, match="model.pth"):
-        read_torch_file(tmp_path / "model.pth")
+        read_torch_model(tmp_path / "model.pth")
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

@@ -18,7 +18,7 @@ from tokenloom.config import Config, ModelConfig
 from tokenloom.errors import UsageError, WeightsError
 from tokenloom.model.gpt2 import GPT2
 from tokenloom.weights.book_names import BOOK_SETTINGS, state_from_book, state_to_book
-from tokenloom.weights.download import OPENAI_BYTES, fetch_openai
+from tokenloom.weights.download import OPENAI_BYTES, download_openai
 from tokenloom.weights.lazy_tensors import LazyModel, LazyTensor
 from tokenloom.weights.openai import parameters_as_book
 
@@ -100,7 +100,7 @@ def download_and_load_gpt2(model_size: str, models_dir: str | Path) -> tuple[Map
     """
     if model_size not in OPENAI_BYTES:
         raise WeightsError(f'there is no GPT-2 of size "{model_size}". Choose from {", ".join(OPENAI_BYTES)}.')
-    return parameters_as_book(fetch_openai(model_size, Path(models_dir) / model_size))
+    return parameters_as_book(download_openai(model_size, Path(models_dir) / model_size))
 
 
 def _to_book_names(model: nn.Module, state: dict[str, Tensor], prefix: str, _: object) -> None:

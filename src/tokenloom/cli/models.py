@@ -23,8 +23,8 @@ def load_model(reference: str, *, trust: bool = False) -> LoadedModel:
 def fetch_if_named(reference: str) -> None:
     """Fetch a model that is known by name, such as gpt2, with a bar that shows how far it is."""
     from tokenloom.reporting.progress import byte_progress
-    from tokenloom.weights.download import fetch, is_name
+    from tokenloom.weights.download import download_model, is_model_name
 
-    if is_name(reference):
+    if is_model_name(reference):
         with byte_progress() as progress:
-            fetch(reference, progress=progress)
+            download_model(reference, progress=progress)

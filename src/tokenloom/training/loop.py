@@ -25,12 +25,14 @@ from tokenloom.generation.text import generate_text
 from tokenloom.model import Model
 from tokenloom.model.head import Reduction
 from tokenloom.reporting.console import Display
+from tokenloom.run_folder import CHECKPOINTS
 from tokenloom.sampling_params import SamplingParams
+from tokenloom.storage import write_text
 from tokenloom.training.deadline import WORTH_IT, Deadline
 from tokenloom.training.interrupt import StopRequest
 from tokenloom.training.metrics_log import MetricsLog
 from tokenloom.training.optimizer import Optimizer
-from tokenloom.weights.checkpoint import CHECKPOINTS, rotate_checkpoints, save_checkpoint, write_text
+from tokenloom.weights.checkpoint import rotate_checkpoints, save_checkpoint
 
 CONFIG = "config.toml"
 SMALLEST_LOSS_SCALE = 1.0  # below it, fp16 gradients that overflow are the model's fault and not the scale's

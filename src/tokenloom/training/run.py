@@ -32,6 +32,8 @@ from tokenloom.evaluation.baselines import baselines
 from tokenloom.model import build
 from tokenloom.reporting.console import Display, QuietDisplay
 from tokenloom.reporting.report import write_report
+from tokenloom.run_folder import CHECKPOINTS
+from tokenloom.storage import write_text
 from tokenloom.training.budget import plan_steps
 from tokenloom.training.init_from import build_initial_model, initial_optimizer_state
 from tokenloom.training.interrupt import StopRequest
@@ -39,7 +41,7 @@ from tokenloom.training.loop import CONFIG, Counters, TrainState, estimate_secon
 from tokenloom.training.metrics_log import METRICS, MetricsLog, read_records
 from tokenloom.training.optimizer import Optimizer
 from tokenloom.training.preflight import Estimate, preflight
-from tokenloom.weights.checkpoint import CHECKPOINTS, Checkpoint, list_checkpoints, newest_checkpoint, write_text
+from tokenloom.weights.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint
 
 IDENTITY = "identity.json"
 

@@ -1,6 +1,6 @@
-"""The names that the book's classes give to a GPT-2's tensors (chapter 4), to ours and back.
+"""Parameter names of the book's GPTModel (chapter 4), converted to and from Tokenloom's GPT-2.
 
-The book has three layers for queries, keys and values where we have one, and keeps the causal mask among the weights.
+The book has separate query, key and value layers where Tokenloom has one, and stores the causal mask as a buffer.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from tokenloom.config import ModelConfig
 from tokenloom.errors import WeightsError
-from tokenloom.weights.lazy_tensors import LazyOrTransposed, LazyTensor
+from tokenloom.weights.lazy_tensors import LazyTensor, StoredTensor
 
-# The book's settings (GPT_CONFIG_124M) under our names.
+# The keys of the book's GPT_CONFIG_124M and the fields of `ModelConfig`.
 BOOK_SETTINGS = {
     "context_length": "block_size",
     "emb_dim": "n_embd",
@@ -27,7 +27,7 @@ BOOK_SETTINGS = {
 QKV = ("W_query", "W_key", "W_value")
 MASK = "att.mask"
 
-_OUTSIDE = {
+_OUTSIDE_BLOCKS = {
     "tok_emb.weight": "wte.weight",
     "pos_emb.weight": "wpe.weight",
     "final_norm.scale": "ln_f.weight",
@@ -47,52 +47,66 @@ _IN_BLOCK = {
     "norm2.shift": "ln_2.bias",
 }
 _BLOCK = re.compile(r"trf_blocks\.(\d+)\.(.+)")
+_QKV = re.compile(rf"att\.(?:{'|'.join(QKV)})\.(weight|bias)")
 
 
 def is_book_state(state: Mapping[str, object]) -> bool:
+    """Whether a state dict has the book's names."""
     return "tok_emb.weight" in state
 
 
-def state_from_book(state: Mapping[str, LazyTensor]) -> dict[str, LazyOrTransposed]:
-    """The tensors of the book's GPTModel under our names; raises `WeightsError` for a name that is not the book's."""
-    ours: dict[str, LazyOrTransposed] = {}
+def state_from_book(state: Mapping[str, LazyTensor]) -> dict[str, StoredTensor]:
+    """The tensors of the book's GPTModel by Tokenloom's names; raises `WeightsError` for an unexpected name."""
+    tensors: dict[str, StoredTensor] = {}
     for name, tensor in state.items():
         if name.endswith(MASK):
             continue
         block = _BLOCK.fullmatch(name)
-        place = block[2] if block else name
-        if place.startswith(tuple(f"att.{part}." for part in QKV)):
-            kind = place.rpartition(".")[2]
-            parts = [state.get(f"trf_blocks.{block[1]}.att.{part}.{kind}") for part in QKV]  # type: ignore[index]
-            if None in parts:
-                raise WeightsError(f"the weights have {name}, but not all of {', '.join(QKV)}. Save the whole model.")
-            ours[f"h.{block[1]}.attn.c_attn.{kind}"] = _Stacked(parts)  # type: ignore[index,arg-type]
-        elif block and place in _IN_BLOCK:
-            ours[f"h.{block[1]}.{_IN_BLOCK[place]}"] = tensor
-        elif name in _OUTSIDE:
-            ours[_OUTSIDE[name]] = tensor
+        if block is None:
+            target = _OUTSIDE_BLOCKS.get(name)
+        elif qkv := _QKV.fullmatch(block[2]):
+            target, tensor = f"attn.c_attn.{qkv[1]}", _fused_qkv(state, block[1], qkv[1])
         else:
-            raise WeightsError(f"{name} is no tensor of the book's GPTModel. Save the state dict of the model alone.")
-    return ours
+            target = _IN_BLOCK.get(block[2])
+        if target is None:
+            raise WeightsError(
+                f"{name} is not a tensor of the book's GPTModel. Save the state dict of the model alone."
+            )
+        tensors[f"h.{block[1]}.{target}" if block else target] = tensor
+    return tensors
 
 
 def state_to_book(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A GPT-2's state dict as the book's GPTModel gives it: its names, its order, the head and the masks included."""
-    book = {name: state[_OUTSIDE[name]] for name in ("tok_emb.weight", "pos_emb.weight")}
-    masked = torch.ones(config.block_size, config.block_size).triu(1)
+    """A GPT-2's state dict with the names and the order of the book's GPTModel, head and masks included."""
+    book = {name: state[_OUTSIDE_BLOCKS[name]] for name in ("tok_emb.weight", "pos_emb.weight")}
+    mask = torch.ones(config.block_size, config.block_size).triu(1)
     for i in range(config.n_layer):
-        book[f"trf_blocks.{i}.{MASK}"] = masked.clone()
-        qkv = {kind: state.get(f"h.{i}.attn.c_attn.{kind}") for kind in ("weight", "bias")}
-        split = {kind: tensor.chunk(3) for kind, tensor in qkv.items() if tensor is not None}
-        for row, part in enumerate(QKV):
-            book |= {f"trf_blocks.{i}.att.{part}.{kind}": parts[row] for kind, parts in split.items()}
-        book |= {f"trf_blocks.{i}.{name}": state[f"h.{i}.{ours}"] for name, ours in _IN_BLOCK.items()}
-    return book | {name: state[ours] for name, ours in _OUTSIDE.items() if name not in book}
+        book[f"trf_blocks.{i}.{MASK}"] = mask.clone()
+        fused = {kind: state.get(f"h.{i}.attn.c_attn.{kind}") for kind in ("weight", "bias")}
+        split = {kind: tensor.chunk(3) for kind, tensor in fused.items() if tensor is not None}
+        for part, name in enumerate(QKV):
+            book |= {f"trf_blocks.{i}.att.{name}.{kind}": parts[part] for kind, parts in split.items()}
+        book |= {f"trf_blocks.{i}.{name}": state[f"h.{i}.{source}"] for name, source in _IN_BLOCK.items()}
+    return book | {name: state[source] for name, source in _OUTSIDE_BLOCKS.items() if name not in book}
+
+
+def _fused_qkv(state: Mapping[str, LazyTensor], block: str, kind: str) -> LazyTensor:
+    """The query, key and value tensors of a block as one."""
+    parts: list[LazyTensor] = []
+    for name in QKV:
+        part = state.get(f"trf_blocks.{block}.att.{name}.{kind}")
+        if part is None:
+            raise WeightsError(
+                f"the weights lack trf_blocks.{block}.att.{name}.{kind}, but have others of {', '.join(QKV)}. "
+                "Save the whole model."
+            )
+        parts.append(part)
+    return _Concatenated(parts)
 
 
 @dataclass(frozen=True)
-class _Stacked:
-    """Lazy tensors of one shape, one below the other."""
+class _Concatenated:
+    """Lazy tensors of one shape, concatenated along their rows."""
 
     parts: Sequence[LazyTensor]
 
@@ -102,11 +116,11 @@ class _Stacked:
         return (rows * len(self.parts), *others)
 
     def __getitem__(self, rows: slice, /) -> Tensor:
-        each = self.parts[0].shape[0]
+        part_rows = self.parts[0].shape[0]
         start, stop, _ = rows.indices(self.shape[0])
-        pieces = [
-            part[max(0, start - i * each) : max(0, stop - i * each)]
+        slices = [
+            part[max(0, start - i * part_rows) : max(0, stop - i * part_rows)]
             for i, part in enumerate(self.parts)
-            if start < (i + 1) * each and stop > i * each
+            if start < (i + 1) * part_rows and stop > i * part_rows
         ]
-        return torch.cat(pieces)
+        return torch.cat(slices)

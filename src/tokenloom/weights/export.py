@@ -1,87 +1,122 @@
-"""A model handed on: to Hugging Face, to llama.cpp, to PyTorch, to the book's own code."""
+"""Export to the formats of Hugging Face, llama.cpp, PyTorch and the book's own code."""
 
 from __future__ import annotations
 
 import json
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 
 from tokenloom.data.tokenizers.bpe import gpt2_tokenizer
 from tokenloom.errors import UsageError, WeightsError
 from tokenloom.weights.book_names import state_to_book
-from tokenloom.weights.checkpoint import write_whole_file, write_whole_folder
 from tokenloom.weights.folder import write_folder
 from tokenloom.weights.gguf import GGUF, write_gguf
 from tokenloom.weights.load import LoadedModel
 from tokenloom.weights.model_card import model_card
-
-Format = Literal["hf", "gguf", "pth", "book"]
-FORMATS: tuple[str, ...] = get_args(Format)
+from tokenloom.weights.output import output_file, output_folder
+from tokenloom.weights.torch_files import TORCH_SUFFIXES
 
 
 def export_model(
-    loaded: LoadedModel, out: Path, format: str, *, license: str | None = None, quantization: str | None = None
+    loaded: LoadedModel,
+    out: Path,
+    format: str | None = None,
+    *,
+    license: str | None = None,
+    quantization: str | None = None,
 ) -> list[str]:
-    """Write a model to `out` and give what should be told about it; nothing that is there is overwritten.
+    """Write a model to `out` and return notices for the user; existing files are never overwritten.
 
-    hf: a folder that `AutoModelForCausalLM` and `AutoTokenizer` open, with a model card (the GPT-2 family).
-    gguf: a file for llama.cpp, its matrices in f32, f16 (if None) or q8_0 (the GPT-2 family with byte pairs).
-    pth: a file of `torch.save`, with our names and the configuration, for either family.
-    book: a file of `torch.save` that the book's GPTModel takes in its `load_state_dict`, strictly (the GPT-2 family).
-    Raises `UsageError` and `WeightsError`.
+    hf: a folder for `AutoModelForCausalLM` and `AutoTokenizer`, with a model card (GPT-2 family).
+    gguf: a file for llama.cpp, with matrices in f32, f16 (the default) or q8_0 (GPT-2 family with byte-pair encoding).
+    pth: a file of `torch.save` with Tokenloom's names and the configuration (both families).
+    book: a file of `torch.save` that loads strictly into the book's GPTModel (GPT-2 family).
+    Without a format, the suffix of `out` selects it (.gguf, .pth); the default is hf. Raises `UsageError` for invalid
+    arguments, `WeightsError` for a model that the format does not support, and `CheckpointError` if writing fails.
     """
-    if format not in FORMATS:
-        raise UsageError(f'there is no format "{format}". Choose {", ".join(FORMATS)}.')
-    if out.exists() and not (format == "hf" and out.is_dir() and not any(out.iterdir())):
-        raise UsageError(f"{out} exists already. Choose another OUT.")
-    endings = {"gguf": (GGUF,), "pth": (".pth", ".pt"), "book": (".pth", ".pt")}
-    if format in endings and out.suffix.lower() not in endings[format]:
-        ending = endings[format][0]
-        raise UsageError(
-            f"{format} writes one file, whose name should end in {ending}, got {out}. Name it {out}{ending}."
-        )
-    if quantization is not None and format != "gguf":
-        raise UsageError(f"--quantization is for gguf; {format} keeps every bit. Leave it out, or use --format gguf.")
-    if format == "gguf":
-        write = partial(write_gguf, model=loaded.model, tokenizer=loaded.tokenizer, quantization=quantization or "f16")
-        write_whole_file(out, write)
-        return []
-    if loaded.model.config.family != "gpt2" and format != "pth":
+    name = format or _FORMAT_OF_SUFFIX.get(out.suffix.lower(), "hf")
+    if name not in _FORMATS:
+        raise UsageError(f'there is no format "{name}". Choose from {", ".join(FORMATS)}.')
+    target = _FORMATS[name]
+    if out.exists() and (target.suffixes or not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} already exists. Choose another OUT.")
+    if target.suffixes and out.suffix.lower() not in target.suffixes:
+        suffix = target.suffixes[0]
+        raise UsageError(f"{name} writes a file whose name must end in {suffix}, got {out}. Name it {out}{suffix}.")
+    if quantization is not None and name != "gguf":
+        raise UsageError(f"--quantization applies only to gguf, not to {name}. Leave it out, or use --format gguf.")
+    family = loaded.model.config.family
+    if target.gpt2_only and family != "gpt2":
         raise WeightsError(
-            f"the {loaded.model.config.family} family cannot be exported as {format}: nothing there computes it. "
-            "Use --format pth."
+            f"the {family} family cannot be exported as {name}, which has no such architecture. Use --format pth."
         )
-    if format == "hf":
-        return _to_huggingface(loaded, out, license)
-    content = _book_state(loaded) if format == "book" else _state_and_config(loaded)
-    write_whole_file(out, lambda unfinished: torch.save(content, unfinished))
+    return target.write(loaded, out, _Options(license, quantization))
+
+
+@dataclass(frozen=True)
+class _Options:
+    license: str | None
+    quantization: str | None
+
+
+def _write_hf(loaded: LoadedModel, out: Path, options: _Options) -> list[str]:
+    eot_id = loaded.tokenizer.eot_id
+    settings = {"bos_token_id": eot_id, "eos_token_id": eot_id, "pad_token_id": eot_id}
+    with output_folder(out) as folder:
+        write_folder(folder, loaded.model, eot_id)
+        loaded.tokenizer.save(folder)
+        (folder / "generation_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(model_card(loaded, options.license), encoding="utf-8")
+    return [] if options.license else ["README.md states no license; pass --license before you publish the model"]
+
+
+def _write_gguf(loaded: LoadedModel, out: Path, options: _Options) -> list[str]:
+    with output_file(out) as file:
+        write_gguf(file, loaded.model, loaded.tokenizer, options.quantization or "f16")
+    return []
+
+
+def _write_pth(loaded: LoadedModel, out: Path, options: _Options) -> list[str]:
+    state = {name: tensor.detach() for name, tensor in loaded.model.state_dict().items()}
+    return _save(loaded, out, {"model_state_dict": state, "tokenloom": loaded.model.config.model_dump()})
+
+
+def _write_book(loaded: LoadedModel, out: Path, options: _Options) -> list[str]:
+    state = {name: tensor.detach() for name, tensor in loaded.model.state_dict().items()}
+    book_state = state_to_book(loaded.model.config, state)
+    # Copies: the parts of a fused tensor, and a tied head, would share storage in the file.
+    return _save(loaded, out, {name: tensor.clone() for name, tensor in book_state.items()})
+
+
+def _save(loaded: LoadedModel, out: Path, content: Mapping[str, object]) -> list[str]:
+    # Into an open file: given a path, torch.save stores the temporary name in the archive.
+    with output_file(out) as path, path.open("wb") as file:
+        torch.save(content, file)
     if loaded.tokenizer.fingerprint == gpt2_tokenizer().fingerprint:
         return []
-    return [f"{out.name} holds no tokenizer; this model's is {loaded.tokenizer.kind}, kept in {loaded.path}"]
+    return [
+        f"{out.name} contains no tokenizer; the tokenizer of this model ({loaded.tokenizer.kind}) is in {loaded.path}"
+    ]
 
 
-def _to_huggingface(loaded: LoadedModel, out: Path, license: str | None) -> list[str]:
-    def write(folder: Path) -> None:
-        write_folder(folder, loaded.model, loaded.tokenizer.eot_id)
-        loaded.tokenizer.save(folder)
-        end = loaded.tokenizer.eot_id
-        settings = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
-        (folder / "generation_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        (folder / "README.md").write_text(model_card(loaded, license), encoding="utf-8")
-
-    write_whole_folder(out, write)
-    return [] if license else ["no licence is named in README.md; say --license before you publish it"]
+@dataclass(frozen=True)
+class _Format:
+    write: Callable[[LoadedModel, Path, _Options], list[str]]
+    suffixes: tuple[str, ...] = ()
+    """Accepted suffixes of its one file; none for a folder."""
+    gpt2_only: bool = True
+    """Whether to refuse other families; `write_gguf` has stricter checks of its own."""
 
 
-def _state_and_config(loaded: LoadedModel) -> dict[str, object]:
-    state = {name: tensor.detach() for name, tensor in loaded.model.state_dict().items()}
-    return {"model_state_dict": state, "tokenloom": loaded.model.config.model_dump()}
-
-
-def _book_state(loaded: LoadedModel) -> dict[str, object]:
-    state = {name: tensor.detach() for name, tensor in loaded.model.state_dict().items()}
-    # Copies: the book's parts of a tensor of ours, and a tied head, would share memory in the file.
-    return {name: tensor.clone() for name, tensor in state_to_book(loaded.model.config, state).items()}
+# To add an export format: a function that writes it, and a row here.
+_FORMATS: Mapping[str, _Format] = {
+    "hf": _Format(_write_hf),
+    "gguf": _Format(_write_gguf, (GGUF,), gpt2_only=False),
+    "pth": _Format(_write_pth, (".pth", ".pt"), gpt2_only=False),
+    "book": _Format(_write_book, (".pth", ".pt")),
+}
+FORMATS = tuple(_FORMATS)
+_FORMAT_OF_SUFFIX: Mapping[str, str] = {GGUF: "gguf", **dict.fromkeys(TORCH_SUFFIXES, "pth")}

@@ -1,4 +1,4 @@
-"""Hugging Face's GPT-2: its config.json and tensor names, to ours and back."""
+"""Hugging Face's GPT-2: its config.json and parameter names, converted to and from Tokenloom's."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from torch import Tensor
 
 from tokenloom.config import Config, ModelConfig
 from tokenloom.errors import WeightsError
-from tokenloom.weights.lazy_tensors import LazyOrTransposed, LazyTensor, Transposed
+from tokenloom.weights.lazy_tensors import LazyTensor, StoredTensor, Transposed
 
 PREFIX = "transformer."
-# Hugging Face keeps OpenAI's Conv1D layout, (inputs, outputs); ours is nn.Linear's, (outputs, inputs).
+# Hugging Face keeps the Conv1D layout of OpenAI, (inputs, outputs); Tokenloom uses nn.Linear's, (outputs, inputs).
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
-# Masks that old exports carry as if they were weights.
+# Causal masks, which older exports store as buffers.
 IGNORED = (".attn.bias", ".attn.masked_bias")
-# Settings of Hugging Face's GPT-2 under which it computes what ours does; with others the weights would fit in vain.
-COMPUTED_ALIKE: dict[str, tuple[object, ...]] = {
+# Settings that change what the model computes, with the values that match Tokenloom's GPT-2. With other values the
+# weights would load, but the logits would be wrong.
+SUPPORTED_SETTINGS: Mapping[str, tuple[object, ...]] = {
     "activation_function": ("gelu_new", "gelu_fast", "gelu_pytorch_tanh"),
     "layer_norm_epsilon": (1e-5,),
     "scale_attn_weights": (True,),
@@ -28,15 +29,15 @@ COMPUTED_ALIKE: dict[str, tuple[object, ...]] = {
 
 def to_huggingface(
     config: ModelConfig, state: Mapping[str, Tensor], eot_id: int
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+) -> tuple[dict[str, object], dict[str, Tensor]]:
     """A GPT-2's configuration and tensors as `GPT2LMHeadModel` expects them; a tied head is left out."""
     state = dict(state)
     if config.tie_embeddings:
         state.pop("lm_head.weight", None)
-    if not config.qkv_bias:  # Hugging Face's GPT-2 always has them
-        C = config.n_embd
-        like = state["wte.weight"]
-        state |= {f"h.{i}.attn.c_attn.bias": like.new_zeros(3 * C) for i in range(config.n_layer)}
+    if not config.qkv_bias:  # Hugging Face's GPT-2 always has these biases
+        embedding = state["wte.weight"]
+        zeros = {f"h.{i}.attn.c_attn.bias": embedding.new_zeros(3 * config.n_embd) for i in range(config.n_layer)}
+        state |= zeros
     tensors = {
         name if name.startswith("lm_head") else PREFIX + name: tensor.T if name.endswith(TRANSPOSED) else tensor
         for name, tensor in state.items()
@@ -46,25 +47,23 @@ def to_huggingface(
 
 def from_huggingface(
     config: Mapping[str, Any], tensors: Mapping[str, LazyTensor]
-) -> tuple[ModelConfig, dict[str, LazyOrTransposed]]:
-    """Our configuration and names for a Hugging Face GPT-2; raises `WeightsError` for another architecture."""
-    model = _our_config(config)
-    state: dict[str, LazyOrTransposed] = {}
-    for name, tensor in tensors.items():
-        ours = name.removeprefix(PREFIX)
-        if not ours.endswith(IGNORED):
-            state[ours] = Transposed(tensor) if ours.endswith(TRANSPOSED) else tensor
+) -> tuple[ModelConfig, dict[str, StoredTensor]]:
+    """The configuration and tensors of a Hugging Face GPT-2; raises `WeightsError` for an unsupported architecture."""
+    model = _model_config(config)
+    state: dict[str, StoredTensor] = {}
+    for full_name, tensor in tensors.items():
+        name = full_name.removeprefix(PREFIX)
+        if not name.endswith(IGNORED):
+            state[name] = Transposed(tensor) if name.endswith(TRANSPOSED) else tensor
     if model.tie_embeddings:
         state.pop("lm_head.weight", None)
-    return without_empty_biases(model, state)
+    return drop_zero_biases(model, state)
 
 
-def without_empty_biases(
-    model: ModelConfig, state: dict[str, LazyOrTransposed]
-) -> tuple[ModelConfig, dict[str, LazyOrTransposed]]:
-    """Without the zeros that stand, in formats that always have them, for the biases that a model of ours has not.
+def drop_zero_biases(model: ModelConfig, state: dict[str, StoredTensor]) -> tuple[ModelConfig, dict[str, StoredTensor]]:
+    """Drop the zero query, key and value biases that some formats require of a model that has none.
 
-    Where they are no zeros any more, for somebody has trained them since, the model has them from now on.
+    If they are not zero any more, because the model was trained elsewhere, the configuration gets `qkv_bias`.
     """
     if model.qkv_bias:
         return model, state
@@ -74,7 +73,7 @@ def without_empty_biases(
     return model, {name: tensor for name, tensor in state.items() if name not in biases}
 
 
-def _huggingface_config(config: ModelConfig, eot_id: int) -> dict[str, Any]:
+def _huggingface_config(config: ModelConfig, eot_id: int) -> dict[str, object]:
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
@@ -98,17 +97,18 @@ def _huggingface_config(config: ModelConfig, eot_id: int) -> dict[str, Any]:
     }
 
 
-def _our_config(config: Mapping[str, Any]) -> ModelConfig:
-    for name, alike in COMPUTED_ALIKE.items():
-        if name in config and config[name] not in alike:
+def _model_config(config: Mapping[str, Any]) -> ModelConfig:
+    for name, supported in SUPPORTED_SETTINGS.items():
+        if name in config and config[name] not in supported:
             raise WeightsError(
-                f"this GPT-2 has {name} {config[name]!r}, which is not supported. Supported: {alike[0]!r}."
+                f"this GPT-2 has {name} {config[name]!r}, which is not supported. Supported: {supported[0]!r}."
             )
     if "tokenloom" in config:
         return Config.of({"model": config["tokenloom"]}).model
     if config.get("model_type") != "gpt2":
         raise WeightsError(
-            f'architecture "{config.get("model_type")}" is not supported. Use a GPT-2 or our own families.'
+            f'architecture "{config.get("model_type")}" is not supported. '
+            "Use a GPT-2 or a model trained with Tokenloom."
         )
     try:
         values = {

@@ -1,168 +1,183 @@
-"""Any reference to a model -> the model and its tokenizer."""
+"""Loading by reference: a run, a checkpoint, a file, a folder or a model name -> a model and its tokenizer."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from tokenloom.data.tokenizers import Tokenizer, load_tokenizer
 from tokenloom.errors import CheckpointError, TokenizerError
 from tokenloom.model import Model
+from tokenloom.run_folder import RunFolder
 from tokenloom.weights.book_names import state_from_book
-from tokenloom.weights.checkpoint import (
-    CHECKPOINTS,
-    MANIFEST,
-    OPTIMIZER,
-    list_checkpoints,
-    newest_checkpoint,
-    open_checkpoint,
-)
-from tokenloom.weights.download import fetch, is_name
+from tokenloom.weights.checkpoint import MANIFEST, OPTIMIZER, list_checkpoints, newest_checkpoint, open_checkpoint
+from tokenloom.weights.download import download_model, is_model_name
 from tokenloom.weights.folder import read_folder
 from tokenloom.weights.gguf import GGUF, read_gguf
 from tokenloom.weights.lazy_tensors import LazyModel, Transposed
 from tokenloom.weights.openai import is_openai_folder, openai_tokenizer, read_openai
-from tokenloom.weights.torch_files import TORCH_SUFFIXES, read_torch_file, read_torch_optimizer
+from tokenloom.weights.safetensors_files import load_tensors
+from tokenloom.weights.torch_files import TORCH_SUFFIXES, read_torch_model, read_torch_optimizer
 
 GPT2_VOCABULARY = 50257
-_KNOWN = "a run, a checkpoint, a folder of GPT-2 from Hugging Face or OpenAI, a .gguf, a .pth, or gpt2"
+_SUPPORTED = "a run, a checkpoint, a folder of GPT-2 from Hugging Face or OpenAI, a .gguf, a .pth, or gpt2"
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in evaluation mode on the CPU, its tokenizer, where they came from, and what should be told about it."""
+    """A model in evaluation mode on the CPU, with its tokenizer."""
 
     model: Model
     tokenizer: Tokenizer
     path: Path
-    notices: list[str] = field(default_factory=list)
+    """The file or folder that it was loaded from."""
+    notices: Sequence[str] = ()
+    """What the user should know: assumptions, and corrupt checkpoints that were skipped."""
 
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """What a reference names, its weights not yet read."""
+    """The model that a reference names, with its weights not loaded yet."""
 
     stored: LazyModel
     tokenizer: Tokenizer
     path: Path
-    notices: list[str]
+    notices: Sequence[str] = ()
 
 
 def load(reference: str | Path, *, trust: bool = False, dtype: torch.dtype = torch.float32) -> LoadedModel:
     """The model and tokenizer that `reference` names.
 
-    A run folder means its newest valid checkpoint; `RUN@best` the one with the best validation loss; `RUN@step-1000`
-    that step. Taken as they stand are a checkpoint, a folder of GPT-2 from Hugging Face or OpenAI, a .gguf and a .pth;
-    fetched once are gpt2, gpt2-medium, gpt2-large, gpt2-xl, and openai:124M, :355M, :774M, :1558M. Without `trust`,
-    nothing in a file can run. Loading needs little more memory than the weights in `dtype`. Raises `CheckpointError`
-    and `WeightsError`.
+    A run folder stands for its newest valid checkpoint, `RUN@best` for the one with the best validation loss, and
+    `RUN@step-1000` for that step. Other references are the path of a checkpoint, of a GPT-2 folder from Hugging Face
+    or OpenAI, of a .gguf or a .pth, and the names gpt2, gpt2-medium, gpt2-large, gpt2-xl, and openai:124M, :355M,
+    :774M, :1558M, which are downloaded once. `trust` permits pickles that can execute code. Loading needs little more
+    memory than the weights in `dtype`. Raises `CheckpointError` and `WeightsError`.
     """
-    found = resolve_model(reference, trust=trust)
-    return LoadedModel(found.stored.read(dtype), found.tokenizer, found.path, found.notices)
+    resolved = resolve_model(reference, trust=trust)
+    return LoadedModel(resolved.stored.read(dtype), resolved.tokenizer, resolved.path, resolved.notices)
 
 
 def resolve_model(reference: str | Path, *, trust: bool = False) -> ResolvedModel:
-    """What `load` would read: configuration, tensors by name and shape, tokenizer."""
-    if is_name(reference):
-        reference = fetch(str(reference))
-    suffix = Path(reference).suffix.lower()
-    if suffix == GGUF:
-        found = ResolvedModel(*read_gguf(Path(reference)), Path(reference), [])
-    elif suffix in TORCH_SUFFIXES:
-        found = _resolve_torch_file(Path(reference), trust)
-    else:
+    """The model that `load` loads, with the names and shapes of its tensors but not their values."""
+    if is_model_name(reference):
+        reference = download_model(str(reference))
+    path = Path(reference)
+    notices: list[str] = []
+    read = _FILE_READERS.get(path.suffix.lower())
+    if read is None:
         path, notices = resolve_checkpoint(reference)
-        if is_openai_folder(path):
-            found = ResolvedModel(read_openai(path), openai_tokenizer(path), path, notices)
-        else:
-            found = ResolvedModel(read_folder(path), load_tokenizer(path), path, notices)
-    known, wanted = found.stored.config.vocabulary, found.tokenizer.vocab_size
-    if wanted > known:
+        read = next(reader for is_format, reader in _FOLDER_READERS if is_format(path))
+    resolved = read(path, trust)
+    tokens, vocabulary = resolved.tokenizer.vocab_size, resolved.stored.config.vocabulary
+    if tokens > vocabulary:
         raise CheckpointError(
-            f"{found.path}: the tokenizer knows {wanted:,} tokens, the model {known:,}. They do not belong together."
+            f"{path}: the tokenizer has {tokens:,} tokens, but the model's vocabulary is {vocabulary:,}. "
+            "They do not belong together."
         )
-    return found
+    return ResolvedModel(resolved.stored, resolved.tokenizer, path, [*notices, *resolved.notices])
+
+
+def resolve_checkpoint(reference: str | Path) -> tuple[Path, list[str]]:
+    """The folder of weights that `reference` names, and a notice for each corrupt checkpoint that was skipped.
+
+    A checkpoint that has a manifest is verified. Raises `CheckpointError`.
+    """
+    match = re.fullmatch(r"(.*)@(best|step-\d+)", str(reference), flags=re.DOTALL)
+    path, selector = (Path(match[1]), match[2]) if match else (Path(reference), "")
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist. Name {_SUPPORTED}.")
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is neither a folder nor a file in a supported format. Name {_SUPPORTED}.")
+    checkpoints = RunFolder(path).checkpoints
+    if not checkpoints.is_dir():
+        if selector:
+            raise CheckpointError(f"{path} is not a run folder, so it has no @{selector}. Leave @{selector} out.")
+        return (open_checkpoint(path).path if (path / MANIFEST).exists() else path), []
+    if selector.startswith("step-"):
+        return open_checkpoint(_checkpoint_of_step(checkpoints, int(selector.removeprefix("step-")))).path, []
+    newest, notices = newest_checkpoint(checkpoints, selector or "step")
+    if newest is None:
+        suffix = f" @{selector}" if selector else ""
+        raise CheckpointError(f"{path} has no valid checkpoint{suffix}. {_available(checkpoints)}")
+    return newest.path, notices
 
 
 def load_optimizer(reference: str | Path) -> dict[str, Tensor]:
-    """What the optimizer beside a model remembers, as `Optimizer.state_tensors` names it.
+    """The optimizer state that is saved with a model, as `Optimizer.state_tensors` names it.
 
-    Checkpoints of a run have it, but not its @best, and the book's .pth with an optimizer_state_dict (section 5.4).
-    Raises `CheckpointError` where there is none.
+    The step checkpoints of a run have it, its @best does not; so do .pth files of the book with an
+    optimizer_state_dict (section 5.4). Raises `CheckpointError` if there is none.
     """
     path = Path(reference)
     if path.suffix.lower() not in TORCH_SUFFIXES:
         path, _ = resolve_checkpoint(reference)
         if (path / OPTIMIZER).is_file():
-            return load_file(path / OPTIMIZER)
+            return load_tensors(path / OPTIMIZER)
     elif (saved := read_torch_optimizer(path)) is not None:
-        return _adamw_of_book(*saved)
-    raise CheckpointError(f"{path} has no optimizer. Leave --init-optimizer out, or name a step of a run.")
+        return _adamw_state_from_book(*saved)
+    raise CheckpointError(f"{path} has no optimizer state. Leave --init-optimizer out, or name a step of a run.")
 
 
-def _adamw_of_book(names: Sequence[str], memory: Mapping[int, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for key in ("exp_avg", "exp_avg_sq"):
-        ours = state_from_book({name: memory[i][key] for i, name in enumerate(names)})
-        for name, tensor in ours.items():
-            assert not isinstance(tensor, Transposed)  # the book's matrices lie as ours
-            tensors[f"adamw/{key}/{name}"] = tensor[:]
-    # A count of its own for each: an optimizer counts in place.
-    counts = {name.replace("/exp_avg/", "/step/"): float(memory[0]["step"]) for name in tensors if "/exp_avg/" in name}
-    return tensors | {name: torch.tensor(steps) for name, steps in counts.items()}
+def _read_gguf(path: Path, trust: bool) -> ResolvedModel:
+    return ResolvedModel(*read_gguf(path), path)
 
 
-def resolve_checkpoint(reference: str | Path) -> tuple[Path, list[str]]:
-    """The folder of weights that `reference` names, verified if sealed, and a line for each damaged one passed over."""
-    text = str(reference)
-    folder, _, place = text.rpartition("@") if re.search(r"@(best|step-\d+)$", text) else (text, "", "")
-    path = Path(folder)
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist. Name {_KNOWN}.")
-    if not path.is_dir():
-        raise CheckpointError(f"{path} is not a folder, nor weights by its name. Name {_KNOWN}.")
-    checkpoints = path / CHECKPOINTS
-    if not checkpoints.is_dir():
-        if place:
-            raise CheckpointError(f"{path} is not a run folder, so it has no @{place}. Leave @{place} out.")
-        return (open_checkpoint(path).path if (path / MANIFEST).exists() else path), []
-    if place.startswith("step-"):
-        return open_checkpoint(_step_folder(checkpoints, int(place.removeprefix("step-")))).path, []
-    newest, notices = newest_checkpoint(checkpoints, place or "step")
-    if newest is None:
-        raise CheckpointError(
-            f"{path} has no valid checkpoint{f' @{place}' if place else ''} yet. {_have(checkpoints)}"
-        )
-    return newest.path, notices
-
-
-def _resolve_torch_file(path: Path, trust: bool) -> ResolvedModel:
-    stored, notices = read_torch_file(path, trust=trust)
+def _read_torch_file(path: Path, trust: bool) -> ResolvedModel:
+    stored, notices = read_torch_model(path, trust=trust)
     try:
         return ResolvedModel(stored, load_tokenizer(path.parent), path, notices)
     except TokenizerError:
         if (path.parent / "tokenizer.json").exists() or stored.config.vocabulary < GPT2_VOCABULARY:
             raise
-    # A .pth holds no tokenizer; the book's models, and all of GPT-2's vocabulary, have GPT-2's.
-    return ResolvedModel(
-        stored, load_tokenizer("gpt2"), path, [*notices, f"{path.name} has no tokenizer; taken as gpt2's"]
-    )
+    notice = f"{path.name} has no tokenizer; assuming gpt2"
+    return ResolvedModel(stored, load_tokenizer("gpt2"), path, [*notices, notice])
 
 
-def _step_folder(checkpoints: Path, step: int) -> Path:
+def _read_openai_folder(path: Path, trust: bool) -> ResolvedModel:
+    return ResolvedModel(read_openai(path), openai_tokenizer(path), path)
+
+
+def _read_model_folder(path: Path, trust: bool) -> ResolvedModel:
+    return ResolvedModel(read_folder(path), load_tokenizer(path), path)
+
+
+_Reader = Callable[[Path, bool], ResolvedModel]
+# To add a format of weights: a reader, and a row in one of these tables.
+_FILE_READERS: Mapping[str, _Reader] = {GGUF: _read_gguf, **dict.fromkeys(TORCH_SUFFIXES, _read_torch_file)}
+# The first format whose test is true of a folder is used.
+_FOLDER_READERS: Sequence[tuple[Callable[[Path], bool], _Reader]] = (
+    (is_openai_folder, _read_openai_folder),
+    (Path.is_dir, _read_model_folder),
+)
+
+
+def _adamw_state_from_book(names: Sequence[str], states: Mapping[int, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Optimizer tensors from the AdamW states of the book's parameters, which are numbered in the order of `names`."""
+    tensors: dict[str, Tensor] = {}
+    for key in ("exp_avg", "exp_avg_sq"):
+        moments = state_from_book({name: states[i][key] for i, name in enumerate(names)})
+        for name, tensor in moments.items():
+            assert not isinstance(tensor, Transposed)  # the book's layers are nn.Linear too
+            tensors[f"adamw/{key}/{name}"] = tensor[:]
+    # A separate tensor for each count: the optimizer increments them in place.
+    counts = {name.replace("/exp_avg/", "/step/"): float(states[0]["step"]) for name in tensors if "/exp_avg/" in name}
+    return tensors | {name: torch.tensor(steps) for name, steps in counts.items()}
+
+
+def _checkpoint_of_step(checkpoints: Path, step: int) -> Path:
     for kind in ("step", "best"):
         path = checkpoints / f"{kind}-{step:08d}"
         if path.is_dir():
             return path
-    raise CheckpointError(f"{checkpoints.parent} has no checkpoint of step {step}. {_have(checkpoints)}")
+    raise CheckpointError(f"{checkpoints.parent} has no checkpoint of step {step}. {_available(checkpoints)}")
 
 
-def _have(checkpoints: Path) -> str:
+def _available(checkpoints: Path) -> str:
     names = [f"@step-{int(path.name.partition('-')[2])}" for path in list_checkpoints(checkpoints)]
-    return f"It has: {', '.join(names)}." if names else "Train it first."
+    return f"Available: {', '.join(names)}." if names else "Train the model first."

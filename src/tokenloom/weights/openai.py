@@ -1,8 +1,7 @@
-"""OpenAI's GPT-2 as it was published: seven files, of which TensorFlow wrote three (section 5.5)."""
+"""GPT-2 as published by OpenAI: a TensorFlow checkpoint, settings and tokenizer in seven files (section 5.5)."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -12,9 +11,13 @@ from tokenloom.config import Config
 from tokenloom.data.tokenizers import Tokenizer, load_tokenizer
 from tokenloom.data.tokenizers.bpe import GPT2_MERGES_SHA256
 from tokenloom.errors import WeightsError
-from tokenloom.weights.lazy_tensors import LazyModel, LazyOrTransposed, Transposed
+from tokenloom.storage import sha256_of
+from tokenloom.weights.lazy_tensors import LazyModel, StoredTensor, Transposed
 from tokenloom.weights.tensor_bundle import BundleTensor, open_bundle
 
+HPARAMS = "hparams.json"
+MERGES = "vocab.bpe"
+# Keys of hparams.json and fields of `ModelConfig`.
 SETTINGS = {
     "n_vocab": "vocab_size",
     "n_ctx": "block_size",
@@ -22,85 +25,86 @@ SETTINGS = {
     "n_head": "n_head",
     "n_layer": "n_layer",
 }
-_OUTSIDE = {"wte": "wte.weight", "wpe": "wpe.weight"}
+_OUTSIDE_BLOCKS = {"wte": "wte.weight", "wpe": "wpe.weight"}
 _KINDS = {"g": "weight", "w": "weight", "b": "bias"}
 
 
 def is_openai_folder(path: Path) -> bool:
-    return (path / "hparams.json").is_file() and not (path / "config.json").exists()
+    """Whether a folder has OpenAI's hparams.json and no config.json of another format."""
+    return (path / HPARAMS).is_file() and not (path / "config.json").exists()
 
 
 def read_openai(folder: Path) -> LazyModel:
-    """The model in a folder of OpenAI's, its bytes checked; raises `WeightsError` naming what is wrong."""
-    tensors: dict[str, LazyOrTransposed] = {}
-    for name, tensor in _variables(folder).items():
-        tensor.check()
-        ours, tensor = _our_name(name), tensor.without_leading_ones()
-        # OpenAI's matrices are (inputs, outputs), ours nn.Linear's (outputs, inputs).
-        tensors[ours] = Transposed(tensor) if name.endswith("/w") else tensor
-    values = {ours: _hparams(folder)[theirs] for theirs, ours in SETTINGS.items()}
+    """The model in a folder of OpenAI's files, with all checksums verified; raises `WeightsError`."""
+    tensors: dict[str, StoredTensor] = {}
+    for variable, bundled in _variables(folder).items():
+        bundled.verify()
+        tensor = bundled.without_leading_ones()
+        # OpenAI's matrices are (inputs, outputs), nn.Linear's are (outputs, inputs).
+        tensors[_parameter_name(variable)] = Transposed(tensor) if variable.endswith("/w") else tensor
+    hparams = _hparams(folder)
+    settings = {field: hparams[key] for key, field in SETTINGS.items()}
     fixed = {"family": "gpt2", "tie_embeddings": True, "qkv_bias": True, "dropout": 0.1}
-    return LazyModel(Config.of({"model": {**values, **fixed}}).model, tensors, str(folder))
+    return LazyModel(Config.of({"model": {**settings, **fixed}}).model, tensors, str(folder))
 
 
-def check_openai(folder: Path) -> None:
-    """Raises `WeightsError` unless every byte of the weights is the one that was written."""
+def verify_openai(folder: Path) -> None:
+    """Verify the checksum of every tensor; raises `WeightsError`."""
     for tensor in _variables(folder).values():
-        tensor.check()
+        tensor.verify()
 
 
 def openai_tokenizer(folder: Path) -> Tokenizer:
-    """GPT-2's tokenizer, if its merge list is the one in the folder; raises `WeightsError` for another."""
-    file = folder / "vocab.bpe"
-    if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() != GPT2_MERGES_SHA256:
-        raise WeightsError(
-            f"{file} is not GPT-2's merge list. Fetch it again, or give the model as a Hugging Face folder."
-        )
+    """GPT-2's tokenizer; raises `WeightsError` if the folder has another merge list."""
+    file = folder / MERGES
+    if file.is_file() and sha256_of(file) != GPT2_MERGES_SHA256:
+        raise WeightsError(f"{file} is not GPT-2's merge list. Download it again, or use a Hugging Face folder.")
     return load_tokenizer("gpt2")
 
 
-def parameters_as_book(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """OpenAI's settings, and its weights nested as the book's `download_and_load_gpt2` gives them (numpy, fp32)."""
+def parameters_as_book(folder: Path) -> tuple[dict[str, int], dict[str, Any]]:
+    """OpenAI's settings, and its weights nested as the book's `download_and_load_gpt2` returns them (NumPy, fp32)."""
     settings = _hparams(folder)
     params: dict[str, Any] = {"blocks": [{} for _ in range(settings["n_layer"])]}
-    for name, tensor in _variables(folder).items():
-        tensor.check()
-        *path, last = name.removeprefix("model/").removeprefix("ln_f/").split("/")
-        place = params
+    for variable, tensor in _variables(folder).items():
+        tensor.verify()
+        *path, last = variable.removeprefix("model/").removeprefix("ln_f/").split("/")
+        branch = params
         if path and (block := re.fullmatch(r"h(\d+)", path[0])):
-            place = params["blocks"][int(block[1])]
+            branch = params["blocks"][int(block[1])]
             path = path[1:]
-        for part in path:
-            place = place.setdefault(part, {})
-        place[last] = tensor.without_leading_ones()[:].numpy()
+        for key in path:
+            branch = branch.setdefault(key, {})
+        branch[last] = tensor.without_leading_ones()[:].numpy()
     return settings, params
 
 
 def _variables(folder: Path) -> dict[str, BundleTensor]:
+    """The tensors of the checkpoint by the names of TensorFlow's variables."""
     checkpoint = folder / "checkpoint"
     text = checkpoint.read_text(encoding="utf-8", errors="replace") if checkpoint.is_file() else ""
-    named = re.search(r'^model_checkpoint_path:\s*"([^"]+)"', text, flags=re.MULTILINE)
-    # The name alone: wherever the checkpoint lay when it was written, its files lie in this folder now.
-    tensors = open_bundle(folder / (Path(named[1]).name if named else "model.ckpt"))
-    strange = [name for name in tensors if not name.startswith("model/")]
-    if strange:
-        raise WeightsError(f"{folder} has the variable {strange[0]}, which GPT-2 has not. Use OpenAI's own files.")
+    match = re.search(r'^model_checkpoint_path:\s*"([^"]+)"', text, flags=re.MULTILINE)
+    # Without its directory: the files have been moved since the path was recorded.
+    tensors = open_bundle(folder / (Path(match[1]).name if match else "model.ckpt"))
+    for name in tensors:
+        if not name.startswith("model/"):
+            raise WeightsError(f"{folder} has the variable {name}, which is not one of GPT-2's. Use OpenAI's files.")
     return tensors
 
 
-def _our_name(name: str) -> str:
-    parts = name.removeprefix("model/").split("/")
+def _parameter_name(variable: str) -> str:
+    parts = variable.removeprefix("model/").split("/")
     if len(parts) == 1:
-        return _OUTSIDE.get(parts[0], parts[0])
+        return _OUTSIDE_BLOCKS.get(parts[0], parts[0])
     block = re.fullmatch(r"h(\d+)", parts[0])
-    place = [f"h.{block[1]}", *parts[1:-1]] if block else parts[:-1]
-    return ".".join([*place, _KINDS.get(parts[-1], parts[-1])])
+    module = [f"h.{block[1]}", *parts[1:-1]] if block else parts[:-1]
+    return ".".join([*module, _KINDS.get(parts[-1], parts[-1])])
 
 
 def _hparams(folder: Path) -> dict[str, int]:
-    file = folder / "hparams.json"
+    file = folder / HPARAMS
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         return {name: int(values[name]) for name in SETTINGS}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{file} cannot be used: {error!r}. Fetch it again.") from None
+        raise WeightsError(f"{file} cannot be used: {error!r}. Download it again.") from None

@@ -1,7 +1,7 @@
-"""PyTorch's own files, .pth, .pt and .bin: pickles, of which only the tensors are taken.
+"""PyTorch files (.pth, .pt, .bin, .ckpt): pickles, from which only tensors and plain values are loaded.
 
-Understood are the book's `torch.save` of a state dict, alone or with an optimizer's (section 5.4), what `tokenloom
-export --format pth` writes, nanoGPT's checkpoints, and Hugging Face's old pytorch_model.bin.
+Supported: the book's `torch.save` of a state dict, alone or together with an optimizer's (section 5.4), the files of
+`tokenloom export --format pth`, nanoGPT's checkpoints, and Hugging Face's older pytorch_model.bin.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -20,32 +20,38 @@ from torch import Tensor
 from tokenloom.config import Config, ModelConfig
 from tokenloom.errors import CheckpointError, WeightsError
 from tokenloom.weights.book_names import BOOK_SETTINGS, is_book_state, state_from_book
-from tokenloom.weights.lazy_tensors import LazyModel, LazyOrTransposed, LazyTensor, files_of_index
+from tokenloom.weights.lazy_tensors import LazyModel, LazyTensor, StoredTensor
+from tokenloom.weights.safetensors_files import files_of_index
 
 BIN = "pytorch_model.bin"
 BIN_INDEX = "pytorch_model.bin.index.json"
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 
-# Prefixes that wrappers leave on names: torch.compile's, DistributedDataParallel's, Hugging Face's.
-_WRAPPERS = re.compile(r"^(?:_orig_mod\.|module\.|transformer\.)+")
-_HEAD_SIZE = 64  # of every GPT-2; weights alone do not tell how many heads share a matrix
+# Keys under which training scripts save the state dict.
+_STATE_KEYS = ("model_state_dict", "model", "state_dict")
+# Prefixes of torch.compile, DistributedDataParallel and Hugging Face.
+_PREFIXES = re.compile(r"^(?:_orig_mod\.|module\.|transformer\.)+")
+_HEAD_SIZE = 64  # of every published GPT-2; tensor shapes do not determine the number of heads
+_SAVE_ADVICE = "Save model.state_dict(), alone or as model_state_dict."
 
 
-def read_torch_file(path: Path, *, trust: bool = False) -> tuple[LazyModel, list[str]]:
-    """The model in a .pth, and what had to be assumed about it.
+def read_torch_model(path: Path, *, trust: bool = False) -> tuple[LazyModel, list[str]]:
+    """The model in a PyTorch file, and a notice for each setting that is assumed.
 
-    Only tensors and plain values are unpickled; `trust` lets the file run code of its own. Settings that weights do
-    not tell are taken from the file, or from a config.json beside it. Raises `WeightsError`, `CheckpointError`.
+    Settings that tensor shapes do not determine come from the file, or from a config.json next to it. `trust` permits
+    pickles that can execute code. Raises `WeightsError` and `CheckpointError`.
     """
-    content = unpickle(path, trust=trust)
-    state, said = _state_and_settings(content, path)
-    settings = said | _settings_beside(path)
-    state = {_WRAPPERS.sub("", name): tensor for name, tensor in state.items()}
+    content = load_torch_file(path, trust=trust)
+    state, saved_settings = _state_and_settings(content, path)
+    settings = saved_settings | _settings_of_config_file(path)
+    state = {_PREFIXES.sub("", name): tensor for name, tensor in state.items()}
+    tensors: dict[str, StoredTensor]
     if is_book_state(state):
-        tensors, seen = state_from_book(state), {"init": "book"}
+        tensors = state_from_book(state)
+        settings = {"init": "book", **settings}
     else:
-        tensors, seen = {n: t for n, t in state.items() if not n.endswith(".attn.bias")}, {}
-    config, notices = _config(tensors, seen | settings, path)
+        tensors = {n: t for n, t in state.items() if not n.endswith(".attn.bias")}
+    config, notices = _config(tensors, settings, path)
     if config.tie_embeddings:
         tensors.pop("lm_head.weight", None)
     return LazyModel(config, tensors, str(path)), notices
@@ -54,99 +60,103 @@ def read_torch_file(path: Path, *, trust: bool = False) -> tuple[LazyModel, list
 def read_torch_optimizer(
     path: Path, *, trust: bool = False
 ) -> tuple[list[str], Mapping[int, Mapping[str, Tensor]]] | None:
-    """The book's saved AdamW: its parameters' names in order, and what it remembers of each; None if it has none."""
-    content = unpickle(path, trust=trust)
-    if not isinstance(content, Mapping) or "optimizer_state_dict" not in content:
+    """The names of the book's parameters in order, and the AdamW state of each by its index; None if there is none."""
+    content = load_torch_file(path, trust=trust)
+    if not _is_mapping(content) or "optimizer_state_dict" not in content:
         return None
     state, _ = _state_and_settings(content, path)
-    names = [_WRAPPERS.sub("", name) for name in state if not name.endswith("mask")]
+    names = [_PREFIXES.sub("", name) for name in state if not name.endswith("mask")]
     return names, content["optimizer_state_dict"]["state"]
 
 
-def torch_file_tensors(folder: Path) -> dict[str, LazyTensor]:
-    """The tensors of pytorch_model.bin, or of the several files that its index names."""
+def lazy_torch_tensors(folder: Path) -> dict[str, LazyTensor]:
+    """The tensors of pytorch_model.bin, or of the shards that its index lists."""
     files = files_of_index(folder / BIN_INDEX) if (folder / BIN_INDEX).is_file() else [folder / BIN]
     tensors: dict[str, LazyTensor] = {}
     for file in files:
-        tensors |= _tensors(unpickle(file), file)
+        tensors |= _state_dict(load_torch_file(file), file)
     return tensors
 
 
-def unpickle(path: Path, *, trust: bool = False) -> Any:
-    """What `torch.save` put there, on the CPU; without `trust`, nothing in the file can run.
+def load_torch_file(path: Path, *, trust: bool = False) -> object:
+    """The content of a file of `torch.save`, on the CPU; without `trust`, no code in the file is executed.
 
-    Raises `WeightsError` for a file that holds more than tensors and plain values, or is damaged.
+    Raises `WeightsError` for a file that is corrupt or contains more than tensors and plain values.
     """
     try:
-        # A zip, as torch has written since 1.6, can be mapped: tensors are read when they are copied.
+        # The zip format, the default since torch 1.6, can be memory-mapped: tensors are read when they are copied.
         return torch.load(path, map_location="cpu", weights_only=not trust, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        named = re.search(r"(?:GLOBAL|global) (\S+)", str(error))
-        what = f"wants to load {named[1]}" if named else "is damaged or holds more than tensors"
+        match = re.search(r"(?:GLOBAL|global) (\S+)", str(error))
+        problem = f"refers to {match[1]}" if match else "is corrupt or contains more than tensors"
         raise WeightsError(
-            f"{path} {what}, which could run code. Ask for a safetensors file, or pass --trust if you know who made it."
+            f"{path} {problem}, so loading it could execute code. "
+            "Use a safetensors file, or pass --trust if you trust its author."
         ) from None
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist. Check the path.") from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, ImportError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path} cannot be read as a file of PyTorch: {reason}. Use another copy.") from None
+        raise WeightsError(f"{path} cannot be read as a PyTorch file: {reason}. Use another copy.") from None
 
 
-def _state_and_settings(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state dict, and settings that the file says itself, under our names."""
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict. Save model.state_dict().")
-    for key in ("model_state_dict", "model", "state_dict"):
-        if isinstance(content.get(key), Mapping):
-            said = content.get("tokenloom") or content.get("model_args") or {}
-            return _tensors(content[key], path), _our_names(said)
-    return _tensors(content, path), {}
+def _state_and_settings(content: object, path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """The state dict, and the model settings that are saved with it."""
+    if _is_mapping(content):
+        for key in _STATE_KEYS:
+            if _is_mapping(content.get(key)):
+                settings: object = content.get("tokenloom") or content.get("model_args")
+                return _state_dict(content[key], path), _renamed_settings(settings)
+    return _state_dict(content, path), {}
 
 
-def _tensors(content: Any, path: Path) -> dict[str, Any]:
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict. Save model.state_dict().")
-    strange = [name for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
-    if strange or not content:
-        raise WeightsError(
-            f"{path} is not a state dict: {f'{strange[0]!r} is no tensor' if strange else 'it is empty'}. "
-            "Save model.state_dict(), alone or as model_state_dict."
-        )
-    return dict(content)
+def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
+    if not _is_mapping(content):
+        raise WeightsError(f"{path} contains a {type(content).__name__}, not a state dict. {_SAVE_ADVICE}")
+    state: dict[str, Tensor] = {}
+    for name, value in content.items():
+        if not (isinstance(name, str) and isinstance(value, Tensor)):
+            raise WeightsError(f"{path} is not a state dict: {name!r} is not a tensor. {_SAVE_ADVICE}")
+        state[name] = value
+    if not state:
+        raise WeightsError(f"{path} is not a state dict: it is empty. {_SAVE_ADVICE}")
+    return state
 
 
-def _settings_beside(path: Path) -> dict[str, Any]:
-    beside = path.with_name("config.json")
-    if not beside.is_file():
+def _settings_of_config_file(path: Path) -> dict[str, object]:
+    """The model settings of a config.json next to a PyTorch file."""
+    file = path.with_name("config.json")
+    if not file.is_file():
         return {}
     try:
-        content = json.loads(beside.read_text(encoding="utf-8"))
-        return _our_names(content.get("tokenloom", content))
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return _renamed_settings(content.get("tokenloom", content))
     except (ValueError, AttributeError):
-        raise WeightsError(f"{beside} is not a JSON object. Mend it, or move it away.") from None
+        raise WeightsError(f"{file} is not a JSON object. Correct it, or move it away.") from None
 
 
-def _our_names(settings: Any) -> dict[str, Any]:
-    """Settings under our names, from ours, nanoGPT's, Hugging Face's or the book's."""
-    if not isinstance(settings, Mapping):
+def _renamed_settings(settings: object) -> dict[str, object]:
+    """Settings by the names of `ModelConfig`, from those of Tokenloom, nanoGPT, Hugging Face or the book."""
+    if not _is_mapping(settings):
         return {}
     renamed = {BOOK_SETTINGS.get(name, name): value for name, value in settings.items()}
     return {name: value for name, value in renamed.items() if name in ModelConfig.model_fields}
 
 
 def _config(
-    tensors: Mapping[str, LazyOrTransposed], settings: Mapping[str, Any], path: Path
+    tensors: Mapping[str, StoredTensor], settings: Mapping[str, object], path: Path
 ) -> tuple[ModelConfig, list[str]]:
-    """What the shapes tell, over what was said; for the number of heads, which they do not tell, GPT-2's head size."""
+    """The configuration from the shapes, which override the settings; assumes GPT-2's head size if none is given."""
     if settings.get("family") == "modern":
         return Config.of({"model": settings}).model, []
     for name in ("wte.weight", "wpe.weight"):
         if name not in tensors:
-            raise WeightsError(f"{path} holds no GPT-2: it has no {name}. Name a state dict of the book's or our GPT.")
+            raise WeightsError(
+                f"{path} contains no GPT-2: it has no {name}. Name a state dict of the book's GPTModel or of Tokenloom."
+            )
     vocab_size, n_embd = tensors["wte.weight"].shape
     layers = {int(match[1]) for name in tensors if (match := re.match(r"h\.(\d+)\.", name))}
-    told = {
+    from_shapes: dict[str, object] = {
         "family": "gpt2",
         "vocab_size": vocab_size,
         "n_embd": n_embd,
@@ -155,21 +165,26 @@ def _config(
         "qkv_bias": "h.0.attn.c_attn.bias" in tensors,
         "tie_embeddings": _is_tied(tensors),
     }
-    notices = []
+    notices: list[str] = []
     if "n_head" not in settings:
         if n_embd % _HEAD_SIZE:
             raise WeightsError(
-                f"{path} does not say how many heads its attention has. "
+                f"{path} does not specify its number of attention heads. "
                 f'Write {{"n_head": …}} into {path.with_name("config.json")}.'
             )
-        notices.append(f"{path.name} does not say its number of heads; taken as {n_embd // _HEAD_SIZE}, 64 wide each")
-        told["n_head"] = n_embd // _HEAD_SIZE
-    return Config.of({"model": {**settings, **told}}).model, notices
+        from_shapes["n_head"] = n_embd // _HEAD_SIZE
+        notices.append(f"{path.name} does not specify its number of heads; assuming {n_embd // _HEAD_SIZE} of size 64")
+    return Config.of({"model": {**settings, **from_shapes}}).model, notices
 
 
-def _is_tied(tensors: Mapping[str, LazyOrTransposed]) -> bool:
-    """Whether the head is the embedding, stored once or twice."""
+def _is_tied(tensors: Mapping[str, StoredTensor]) -> bool:
+    """Whether the head shares the embedding's values, stored once or twice."""
     head, embedding = tensors.get("lm_head.weight"), tensors["wte.weight"]
     if head is None:
         return True
     return isinstance(head, Tensor) and isinstance(embedding, Tensor) and torch.equal(head, embedding)
+
+
+def _is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    """Unlike `isinstance`, narrows an unknown value to a mapping with known type arguments."""
+    return isinstance(value, Mapping)

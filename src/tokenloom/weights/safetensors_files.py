@@ -1,0 +1,100 @@
+"""Safetensors files: written, read at once, or read lazily from one file or several shards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+import safetensors
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from tokenloom.errors import WeightsError
+from tokenloom.weights.lazy_tensors import LazyTensor
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write one file; the tensors must not share memory."""
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    safetensors.torch.save_file(contiguous, path, metadata)  # pyright: ignore[reportUnknownMemberType] - bare PathLike
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of one file, on the CPU."""
+    return safetensors.torch.load_file(path)  # pyright: ignore[reportUnknownMemberType] - its path is a bare PathLike
+
+
+def lazy_safetensors(folder: Path) -> dict[str, LazyTensor]:
+    """The tensors of model.safetensors, or of the shards that model.safetensors.index.json lists.
+
+    Raises `WeightsError` for a file that is missing or corrupt.
+    """
+    files = files_of_index(folder / INDEX) if (folder / INDEX).is_file() else [folder / WEIGHTS]
+    return {name: tensor for file in files for name, tensor in _tensors_of(file)}
+
+
+def files_of_index(index: Path) -> list[Path]:
+    """The shards that an index in Hugging Face's format lists, without duplicates; raises `WeightsError`."""
+    try:
+        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted({str(name) for name in files.values()})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise WeightsError(f"{index} is not an index of weights. Download it again.") from None
+    for name in names:
+        if Path(name).name != name:  # an index must not refer to files outside its folder
+            raise WeightsError(f"{index} refers to {name!r}, which is not in its folder. Download it again.")
+    return [index.parent / name for name in names]
+
+
+class _Slice(Protocol):
+    def get_shape(self) -> list[int]: ...
+
+    def __getitem__(self, rows: slice, /) -> Tensor: ...
+
+
+class _OpenFile(Protocol):
+    """What is used of `safetensors.safe_open`, which has no types."""
+
+    def __enter__(self) -> _OpenFile: ...
+
+    def __exit__(self, *details: object) -> None: ...
+
+    def keys(self) -> list[str]: ...
+
+    def get_slice(self, name: str) -> _Slice: ...
+
+    def get_tensor(self, name: str) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class _SafetensorsTensor:
+    file: Path
+    name: str
+    shape: Sequence[int]
+
+    def __getitem__(self, rows: slice, /) -> Tensor:
+        # Reopened for each slice: an open file keeps every page that was read mapped into this process.
+        with _open(self.file) as file:
+            return file.get_slice(self.name)[rows] if self.shape else file.get_tensor(self.name)
+
+
+def _open(file: Path) -> _OpenFile:
+    return cast(_OpenFile, safetensors.safe_open(file, framework="pt"))
+
+
+def _tensors_of(file: Path) -> Iterator[tuple[str, LazyTensor]]:
+    try:
+        with _open(file) as opened:
+            for name in opened.keys():  # noqa: SIM118 - not a mapping
+                yield name, _SafetensorsTensor(file, name, tuple(opened.get_slice(name).get_shape()))
+    except FileNotFoundError:
+        raise WeightsError(f"{file} is missing. Download all files of the model again.") from None
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{file} cannot be read: {error}. Use another copy.") from None
