@@ -1,4 +1,4 @@
-"""A run folder knows its own files, and says so when one of them is not what was written."""
+"""A run folder: its files are written, read back, and named in an error if they are invalid."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from tokenloom.config import Config
 from tokenloom.errors import CheckpointError
-from tokenloom.metrics import METRICS, MetricsRecord
+from tokenloom.metrics import MetricsRecord
 from tokenloom.run_folder import JsonlWriter, RunFolder, read_jsonl, truncate_jsonl
 from tokenloom.run_records import Baselines, RunIdentity, RunSummary, SampleRecord
 
@@ -45,7 +45,7 @@ def test_an_empty_folder_has_nothing(tmp_path):
         run.config()
 
 
-def test_a_folder_is_a_run_only_if_it_says_so_itself(run, tmp_path):
+def test_a_folder_is_a_run_only_with_a_configuration_and_a_valid_identity(run, tmp_path):
     assert run.is_run()
     other = RunFolder(tmp_path / "other")
     other.path.mkdir()
@@ -55,7 +55,7 @@ def test_a_folder_is_a_run_only_if_it_says_so_itself(run, tmp_path):
     assert not other.is_run()
 
 
-def test_a_checkpoint_knows_its_run(run, tmp_path):
+def test_the_run_of_a_checkpoint_is_found(run, tmp_path):
     checkpoint = run.checkpoints / "step-00000001"
     checkpoint.mkdir(parents=True)
     assert RunFolder.of_checkpoint(checkpoint).path.samefile(run.path)
@@ -65,7 +65,7 @@ def test_a_checkpoint_knows_its_run(run, tmp_path):
     assert RunFolder.of_checkpoint(run.path / "exports" / "model") is None
 
 
-def test_new_runs_get_names_of_their_own(tmp_path):
+def test_new_runs_get_unused_names(tmp_path):
     for expected in ("book", "book-2", "book-3"):
         run = RunFolder.new(tmp_path, "book")
         assert run.path == tmp_path / expected
@@ -93,7 +93,7 @@ def test_samples_are_read_back(run):
     assert run.samples() == [SampleRecord(step=1, tokens=8, seed=0, prompt="a", text="b\n")]
 
 
-def test_an_incomplete_last_line_is_left_out_and_any_other_is_named(run):
+def test_an_incomplete_last_line_is_skipped_and_any_other_is_named(run):
     whole = json.dumps(record(1).to_json())
     run.metrics_file.write_text(f"{whole}\n{whole[:20]}")
     assert run.metrics() == [record(1)]
@@ -105,7 +105,7 @@ def test_an_incomplete_last_line_is_left_out_and_any_other_is_named(run):
         run.metrics()
 
 
-def test_a_broken_object_is_named(run):
+def test_an_invalid_json_file_is_named(run):
     for text in ("{", "[]", '{"dataset": 1}'):
         run.identity_file.write_text(text)
         with pytest.raises(CheckpointError, match=r"identity\.json is invalid"):
@@ -113,7 +113,7 @@ def test_a_broken_object_is_named(run):
         assert not run.is_run()
 
 
-def test_truncating_keeps_the_lines_as_they_stand(tmp_path):
+def test_truncating_keeps_lines_unchanged(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('{"step": 1, "of a later version": true}\n{"step": 2}\n{"step": 3}\n{"st')
     truncate_jsonl(path, 2)
@@ -121,8 +121,3 @@ def test_truncating_keeps_the_lines_as_they_stand(tmp_path):
     truncate_jsonl(path, 0)
     assert path.read_text() == ""
     assert list(read_jsonl(tmp_path / "none.jsonl", dict)) == []
-
-
-def test_every_field_of_a_record_is_a_metric():
-    assert set(METRICS) == set(MetricsRecord.__dataclass_fields__)
-    assert len({metric.key for metric in METRICS.values()}) == len(METRICS)

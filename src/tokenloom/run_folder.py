@@ -29,7 +29,6 @@ from tokenloom.run_records import Baselines, RunIdentity, RunSummary, SampleReco
 from tokenloom.storage import write_json, write_text
 
 CHECKPOINTS = "checkpoints"
-_IDENTITY = "identity.json"
 
 T = TypeVar("T")
 
@@ -68,7 +67,7 @@ class RunFolder:
 
     @property
     def identity_file(self) -> Path:
-        return self.path / _IDENTITY
+        return self.path / "identity.json"
 
     @property
     def baselines_file(self) -> Path:

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from figures import BASELINES, SUMMARY
 
-from tokenloom.reporting.messages import next_commands, overfitting_note, summary_lines
-from tokenloom.run_records import RunSummary
+from tokenloom.reporting.messages import bits_per_byte_levels, next_commands, overfitting_note, summary_lines
+from tokenloom.run_records import Baselines, RunSummary
 
 OVERFITTED = RunSummary(run="run", steps=86, val_loss=6.452, best_step=56, best_val_loss=6.134)
 
@@ -77,3 +77,9 @@ def test_after_overfitting_the_best_checkpoint_is_the_one_to_use():
 )
 def test_without_overfitting_the_run_itself_is_used(figures):
     assert [command for command, _ in next_commands("run", figures)][1] == "tokenloom evaluate run"
+
+
+def test_only_measured_baselines_are_levels():
+    assert bits_per_byte_levels(BASELINES) == {"xz": 1.80, "zstd": 1.92, "unigram": 4.43}
+    assert bits_per_byte_levels(Baselines(zstd_bits_per_byte=1.92)) == {"zstd": 1.92}
+    assert bits_per_byte_levels(None) == {}

@@ -223,7 +223,7 @@ def _marks(frame: _Frame, points: list[Point], unit: str) -> str:
     """A ring around the best value, and a dot with a tooltip for each evaluation, at most `MARKS` of them."""
     best = lowest(points)
     stride = max(1, math.ceil(len(points) / MARKS))
-    # Many dots would hide the line: then they are transparent, and only carry the tooltips.
+    # Many dots would hide the line; transparent ones still have their tooltips.
     fill = _color("val") if len(points) <= VISIBLE_MARKS else "transparent"
     dots = [
         f'<circle cx="{frame.position(point):.1f}" cy="{frame.y(point.value):.1f}" r="2.6" '
