@@ -6,9 +6,16 @@ import torch
 from tokenloom.bench import chapter5, generate, loading, prepare, quality, train
 from tokenloom.bench.harness import Measurement, Result
 from tokenloom.bench.machine import Machine
+from tokenloom.data import corpora
 from tokenloom.weights.folder import write_folder
 
 MACHINE = Machine("a processor", 2, 2, "2.13", fp32_gflops=100.0, bf16_gflops=400.0, read_gb_per_s=20.0)
+
+
+@pytest.fixture
+def few_docs(monkeypatch):
+    """Docstrings that need not be collected from the standard library."""
+    monkeypatch.setattr(corpora, "python_docs", lambda: [f"Return the number {n} of {n * n}." for n in range(200)])
 
 
 @pytest.mark.parametrize("workload", [chapter5, generate, loading, prepare, quality, train], ids=lambda m: m.__name__)
@@ -18,12 +25,35 @@ def test_every_implementation_has_a_task(workload):
     assert {item.name for item in implementations if item.command is None} <= set(workload.TASKS)
 
 
-def test_batches_are_the_same_for_every_implementation():
+def test_batches_are_the_same_for_every_implementation(few_docs):
     first, second = train._batches(), train._batches()
     for step in (0, 7):
         ids, targets = first.batch(step)
         assert ids.shape == targets.shape == (2, 256)
         assert torch.equal(ids, second.batch(step)[0])
+
+
+@pytest.mark.parametrize("name", ["book fp32", "transformers bf16", "tokenloom fp32", "tokenloom bf16"])
+def test_every_implementation_trains_on_a_small_model(few_docs, monkeypatch, name):
+    if name.startswith("book"):
+        pytest.importorskip("llms_from_scratch", reason="the book's package is not installed")
+    for constant, value in {"LAYERS": 1, "HEADS": 2, "WIDTH": 16}.items():
+        monkeypatch.setattr(train, constant, value)
+    shape = "chapter" if name.startswith("book") else "gpt2"
+    metrics = train.TASKS[name](shape=shape, seconds=0.0, steps=5)
+    assert metrics["steps"] == 5
+    assert 5 < metrics["loss"] < 13
+    assert metrics["tokens_per_sec"] > 0
+
+
+@pytest.mark.parametrize("name", ["the book", "tokenloom.book"])
+def test_the_chapters_loop_is_timed(monkeypatch, texts_folder, name):
+    if name == "the book":
+        pytest.importorskip("llms_from_scratch", reason="the book's package is not installed")
+    small = {**chapter5.GPT_CONFIG_124M, "emb_dim": 16, "n_heads": 2, "n_layers": 1}
+    monkeypatch.setattr(chapter5, "GPT_CONFIG_124M", small)
+    metrics = chapter5.TASKS[name](epochs=1)
+    assert metrics["train_seconds"] > 0
 
 
 def test_steps_are_counted_and_the_last_losses_averaged():

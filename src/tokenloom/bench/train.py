@@ -27,7 +27,8 @@ from tokenloom.config import Config
 from tokenloom.data.batches import Batches
 from tokenloom.model.flops import forward_flops
 
-BATCH_SIZE, CONTEXT, VOCAB_SIZE, SEED = 2, 256, 50257, 123
+BATCH_SIZE, CONTEXT, SEED = 2, 256, 123
+VOCAB_SIZE, LAYERS, HEADS, WIDTH = 50257, 12, 12, 768
 LEARNING_RATE, WEIGHT_DECAY = 4e-4, 0.1
 SHAPES = {
     "chapter": {"tie_embeddings": False, "qkv_bias": False, "dropout": 0.1},
@@ -91,8 +92,8 @@ def tokenloom(shape: str, seconds: float, steps: int, precision: str) -> Metrics
 
 def book(shape: str, seconds: float, steps: int) -> Metrics:
     ch04, ch05 = (import_module(f"llms_from_scratch.{name}") for name in ("ch04", "ch05"))
-    sizes = {"vocab_size": VOCAB_SIZE, "context_length": CONTEXT, "emb_dim": 768, "n_heads": 12, "n_layers": 12}
-    model = ch04.GPTModel({**sizes, "drop_rate": 0.1, "qkv_bias": False}).train()
+    sizes = {"vocab_size": VOCAB_SIZE, "context_length": CONTEXT, "emb_dim": WIDTH, "n_heads": HEADS}
+    model = ch04.GPTModel({**sizes, "n_layers": LAYERS, "drop_rate": 0.1, "qkv_bias": False}).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     device = torch.device("cpu")
 
@@ -104,23 +105,23 @@ def book(shape: str, seconds: float, steps: int) -> Metrics:
 
 def transformers(shape: str, seconds: float, steps: int, precision: str) -> Metrics:
     library = import_module("transformers")
-    config = library.GPT2Config(n_positions=CONTEXT, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    sizes = {"vocab_size": VOCAB_SIZE, "n_positions": CONTEXT, "n_embd": WIDTH, "n_layer": LAYERS, "n_head": HEADS}
+    config = library.GPT2Config(**sizes, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
     model = library.GPT2LMHeadModel(config).train()
     return _measure(_library_step(model, lambda ids: model(ids).logits, precision), seconds, steps)
 
 
 def litgpt(shape: str, seconds: float, steps: int, precision: str) -> Metrics:
     library = import_module("litgpt")
-    config = library.Config(
-        n_layer=12, n_head=12, n_embd=768, block_size=CONTEXT, padded_vocab_size=VOCAB_SIZE, rotary_percentage=1.0
-    )
+    sizes = {"padded_vocab_size": VOCAB_SIZE, "block_size": CONTEXT, "n_embd": WIDTH}
+    config = library.Config(**sizes, n_layer=LAYERS, n_head=HEADS, rotary_percentage=1.0)
     model = library.GPT(config).train()
     return _measure(_library_step(model, model, precision), seconds, steps)
 
 
 def _config(shape: str) -> Config:
     model = {"family": "gpt2", "vocab_size": VOCAB_SIZE, "block_size": CONTEXT, **SHAPES[shape]}
-    model |= {"n_layer": 12, "n_head": 12, "n_embd": 768}
+    model |= {"n_layer": LAYERS, "n_head": HEADS, "n_embd": WIDTH}
     train = {"optimizer": "adamw", "learning_rate": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "beta1": 0.9}
     train |= {"beta2": 0.999, "schedule": "constant", "warmup_steps": 0, "grad_clip": None, "batch_size": BATCH_SIZE}
     return Config.of({"model": model, "train": train})

@@ -59,7 +59,7 @@ def train(
     seconds
         Duration of the timed steps.
     steps
-        Total number of steps; the loss reported is the mean of the last ten. 0 stops after the timed steps.
+        Minimum number of steps in total. If set, the reported loss is the mean of the last ten steps.
     """
     from tokenloom.bench.train import IMPLEMENTATIONS, flops_utilization
 
@@ -77,7 +77,7 @@ def generate(*, batch: int = 1, common: CommonOptions = DEFAULTS) -> None:
     Parameters
     ----------
     batch
-        Prompts that are continued at once.
+        Number of prompts decoded together.
     """
     from tokenloom.bench.generate import IMPLEMENTATIONS, bandwidth_utilization, write_models
 
