@@ -120,7 +120,7 @@ class TrainConfig(Section):
     """Optimization, evaluation, checkpoints and hardware."""
 
     init_from: str | None = None
-    """Pretrained model to start from, which determines architecture and tokenizer: a run, a checkpoint, a name…"""
+    """Pretrained model to start from, with its architecture and tokenizer: a run, a checkpoint, or a name like gpt2."""
     init_optimizer: bool = False
     """Also restore the optimizer state of the model that init_from names."""
     max_steps: int = Field(default=1000, gt=0)
@@ -168,7 +168,7 @@ class TrainConfig(Section):
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass, which saves memory and costs time."""
     precision: Precision = "auto"
-    """Training precision; auto selects bf16 where the device computes it fast, fp32 otherwise."""
+    """Precision of matrix products; auto selects bf16 if it is fast on the device, fp32 otherwise."""
     device: str = "auto"
     """Device: auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:N or mps."""
     compile: bool = False

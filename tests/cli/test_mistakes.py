@@ -109,7 +109,7 @@ MISTAKES = [
     (["train", "good.txt", *SHORT, "--model.vocab-size", "100"], 2, "smaller than the tokenizer"),
     (["train", "--resume", "nothing"], 1, "not a run"),
     (["train", "--resume", "run"], 1, "finished: 2 of 2 steps"),
-    (["train", "--resume", "run", "--preset", "modern-s"], 2, "--preset does not go with --resume"),
+    (["train", "--resume", "run", "--preset", "modern-s"], 2, "--preset cannot be used with --resume"),
     (["train", "--resume", "run", "--model.n-layer", "2"], 1, "its model was"),
     (["train", "--resume", "damaged", "--train.max-steps", "4"], 1, "no checkpoint of damaged is valid"),
     (["train", "--resume", "run", "gone"], 2, "takes one run"),

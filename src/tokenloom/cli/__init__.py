@@ -1,1 +1,1 @@
-"""The command line: argv to one call, and the only place that prints."""
+"""The command line: one module per command, and the parameters that they share. Nothing else in the package prints."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from tokenloom.cli.parameters import Json
 from tokenloom.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,8 +34,7 @@ class CommonOptions:
     """Runs of each implementation; results are medians."""
     only: Annotated[tuple[str, ...], Parameter(negative="")] = ()
     """Run only implementations whose name contains this. Can be repeated."""
-    json: Annotated[bool, Parameter(negative="")] = False
-    """Print one JSON object to stdout."""
+    json: Json = False
 
 
 DEFAULTS = CommonOptions()

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from tokenloom.cli.parameters import HARDWARE, RUN, Json
+
 if TYPE_CHECKING:
     from tokenloom.book.replay import ReplayResult
 
@@ -21,10 +23,10 @@ RULES = {
 
 def chapter5(
     *,
-    quick: Annotated[bool, Parameter(negative="")] = False,
-    out: Path = Path("chapter5"),
-    device: str = "cpu",
-    json: Annotated[bool, Parameter(negative="")] = False,
+    quick: Annotated[bool, Parameter(group=RUN, negative="", show_default=False)] = False,
+    out: Annotated[Path, Parameter(group=RUN)] = Path("chapter5"),
+    device: Annotated[str, Parameter(group=HARDWARE)] = "cpu",
+    json: Json = False,
 ) -> None:
     """Reproduce chapter 5 of the book on The Verdict and compare every result.
 
@@ -39,8 +41,6 @@ def chapter5(
         Folder for the plots.
     device
         Device to run on. Training results are compared exactly on cpu only, and within a range on other devices.
-    json
-        Print one JSON object to stdout, and progress to stderr.
     """
     from tokenloom.book.replay import replay_chapter5
 

@@ -10,6 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from tokenloom.cli.models import load_model
+from tokenloom.cli.parameters import (
+    OUTPUT,
+    Context,
+    Device,
+    InferencePrecision,
+    Json,
+    ModelArgument,
+    Stride,
+    Text,
+    TextFile,
+    Trust,
+)
 from tokenloom.cli.stdin import text_of
 from tokenloom.reporting.formatting import quoted
 
@@ -18,18 +30,18 @@ if TYPE_CHECKING:
 
 
 def compare(
-    a: str,
-    b: str,
-    file: str | None = None,
+    a: ModelArgument,
+    b: ModelArgument,
+    file: TextFile = None,
     *,
-    text: str | None = None,
-    words: int = 10,
-    context: int | None = None,
-    stride: int | None = None,
-    device: str = "auto",
-    precision: str = "fp32",
-    trust: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    text: Text = None,
+    words: Annotated[int, Parameter(group=OUTPUT)] = 10,
+    context: Context = None,
+    stride: Stride = None,
+    device: Device = "auto",
+    precision: InferencePrecision = "fp32",
+    trust: Trust = False,
+    json: Json = False,
 ) -> None:
     """Compare the predictions of two models on the same text: colored text in a terminal, a table when piped.
 
@@ -38,28 +50,8 @@ def compare(
 
     Parameters
     ----------
-    a
-        A model: a run (or RUN@best, RUN@step-1000), a checkpoint, a folder of GPT-2, or a .pth.
-    b
-        Another model, or another checkpoint of the same run.
-    file
-        A file of text, or - (stdin).
-    text
-        The text itself, instead of a file.
     words
         Words to list with the largest improvements of B, and with the largest losses.
-    context
-        Tokens in a window; each model's own context if left out.
-    stride
-        Tokens between windows; a smaller one gives each token more context and takes longer.
-    device
-        auto, cpu, cuda, cuda:N or mps.
-    precision
-        fp32, bf16, fp16 or auto.
-    trust
-        Let a .pth that holds more than tensors run its own code while it is read.
-    json
-        Print one JSON object on stdout.
     """
     from tokenloom import api
 

@@ -1,4 +1,4 @@
-"""tokenloom evaluate: how well a model predicts a text, and what that was measured on."""
+"""tokenloom evaluate: loss, perplexity and bits per byte of a model on a text."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from tokenloom.cli.flags import DataFlags, given
+from tokenloom.cli.flags import ReadingFlags, given
 from tokenloom.cli.models import load_model
+from tokenloom.cli.parameters import EVALUATION, Context, Device, InferencePrecision, Json, ModelArgument, Stride, Trust
 from tokenloom.cli.stdin import source_names
 
 if TYPE_CHECKING:
@@ -17,39 +18,25 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: str,
+    model: ModelArgument,
     *sources: str,
-    stride: int | None = None,
-    context: int | None = None,
-    batch_size: int = 8,
-    device: str = "auto",
-    precision: str = "fp32",
-    trust: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
-    data: DataFlags | None = None,  # type: ignore[valid-type]
+    context: Context = None,
+    stride: Stride = None,
+    batch_size: Annotated[int, Parameter(group=EVALUATION)] = 8,
+    device: Device = "auto",
+    precision: InferencePrecision = "fp32",
+    trust: Trust = False,
+    json: Json = False,
+    data: ReadingFlags | None = None,
 ) -> None:
-    """Measure a model on a text: nats per token, perplexity, bits per byte, word perplexity.
+    """Evaluate a model on a text: loss, perplexity, bits per byte, and word perplexity.
 
     Parameters
     ----------
-    model
-        A run (or RUN@best, RUN@step-1000), a checkpoint, a Hugging Face GPT-2 folder, or a .pth.
     sources
-        What to measure on; the run's own validation text if left out.
-    stride
-        Tokens between windows; a smaller one gives each token more context and takes longer.
-    context
-        Tokens in a window; the model's own context if left out.
+        Files, folders, globs, - (stdin), hf:NAME, or a named corpus. Defaults to the validation text of the run.
     batch_size
-        Windows at once.
-    device
-        auto, cpu, cuda, cuda:N or mps.
-    precision
-        fp32, bf16, fp16 or auto.
-    trust
-        Let a .pth that holds more than tensors run its own code while it is read.
-    json
-        Print one JSON object on stdout.
+        Windows per forward pass.
     """
     from tokenloom import api
 

@@ -1,4 +1,4 @@
-"""tokenloom export: a model handed on."""
+"""tokenloom export: convert a model to another format."""
 
 from __future__ import annotations
 
@@ -10,36 +10,33 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from tokenloom.cli.models import load_model
+from tokenloom.cli.parameters import ARGUMENTS, OUTPUT, Json, ModelArgument, Trust
 
 
 def export(
-    model: str,
-    out: Path,
+    model: ModelArgument,
+    out: Annotated[Path, Parameter(group=ARGUMENTS)],
     *,
-    format: str | None = None,
-    license: str | None = None,
-    quantization: str | None = None,
-    trust: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    format: Annotated[str | None, Parameter(group=OUTPUT)] = None,
+    quantization: Annotated[str | None, Parameter(group=OUTPUT)] = None,
+    license: Annotated[str | None, Parameter(group=OUTPUT)] = None,
+    trust: Trust = False,
+    json: Json = False,
 ) -> None:
-    """Hand a model on. Nothing that is there is overwritten.
+    """Export a model for Hugging Face transformers, llama.cpp, PyTorch or the book's code.
+
+    Existing files are never overwritten.
 
     Parameters
     ----------
-    model
-        A run (or RUN@best, RUN@step-1000), a checkpoint, a folder of GPT-2 from Hugging Face or OpenAI, or a .pth.
     out
-        The folder (hf) or file (gguf, pth, book) to write.
+        Folder (hf) or file (gguf, pth, book) to write.
     format
-        hf, gguf, pth or book; if left out, as OUT ends (.gguf, .pth), else hf.
-    license
-        What the model card states, such as apache-2.0.
+        hf, gguf, pth or book. Defaults to the format of OUT's suffix (.gguf, .pth), otherwise hf.
     quantization
-        f32, f16 (if left out) or q8_0, for gguf.
-    trust
-        Let a .pth that holds more than tensors run its own code while it is read.
-    json
-        Print one JSON object on stdout.
+        Data type of the matrices in a gguf file: f32, f16 or q8_0. Defaults to f16.
+    license
+        License to state in the model card, such as apache-2.0.
     """
     from tokenloom import api
 
@@ -49,4 +46,7 @@ def export(
         print(f"tokenloom: {notice}", file=sys.stderr)
     files = sorted(out.iterdir()) if out.is_dir() else [out]
     sizes = {str(file): file.stat().st_size for file in files}
-    print(json_format.dumps({"files": sizes}) if json else "\n".join(f"{n:>14,}  {f}" for f, n in sizes.items()))
+    if json:
+        print(json_format.dumps({"files": sizes}))
+    else:
+        print("\n".join(f"{size:>14,}  {file}" for file, size in sizes.items()))

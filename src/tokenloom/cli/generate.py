@@ -1,131 +1,124 @@
-"""tokenloom generate: a model continues a text, as it is made."""
+"""tokenloom generate: continue a prompt."""
 
 from __future__ import annotations
 
 import json as json_format
 import sys
 import time
-from collections import defaultdict
-from typing import Annotated
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from tokenloom.cli.models import load_model
+from tokenloom.cli.parameters import HARDWARE, SAMPLING, Device, InferencePrecision, Json, ModelArgument, Trust
 from tokenloom.cli.stdin import text_or_stdin
 from tokenloom.errors import UsageError
+from tokenloom.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from tokenloom.generation.text import TextPiece
+
+DEFAULT_SAMPLING = SamplingParams()
+
+
+@dataclass
+class Completion:
+    """The continuation of one sample, as `--json` prints it."""
+
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list[int])
+    finish_reason: str | None = None
 
 
 def generate(
-    model: str,
+    model: ModelArgument,
     *,
-    prompt: str = "",
-    max_new_tokens: int = 200,
-    temperature: float = 0.8,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    repetition_penalty: float = 1.0,
-    num_samples: int = 1,
-    seed: int | None = None,
-    stop: Annotated[list[str] | None, Parameter(negative="")] = None,
-    device: str = "auto",
-    precision: str = "fp32",
-    quantize: str | None = None,
-    trust: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    prompt: Annotated[str, Parameter(group=SAMPLING, show_default=False)] = "",
+    max_new_tokens: Annotated[int, Parameter(group=SAMPLING)] = 200,
+    num_samples: Annotated[int, Parameter(group=SAMPLING)] = 1,
+    stop: Annotated[list[str] | None, Parameter(group=SAMPLING, negative="")] = None,
+    seed: Annotated[int | None, Parameter(group=SAMPLING)] = None,
+    sampling: Annotated[SamplingParams, Parameter(name="*", group=SAMPLING)] = DEFAULT_SAMPLING,
+    quantize: Annotated[Literal["int8"] | None, Parameter(group=HARDWARE)] = None,
+    device: Device = "auto",
+    precision: InferencePrecision = "fp32",
+    trust: Trust = False,
+    json: Json = False,
 ) -> None:
-    """Let a model write: the text appears as it is made.
+    """Generate text, printed token by token.
 
     Parameters
     ----------
-    model
-        A run (or RUN@best, RUN@step-1000), a checkpoint, a Hugging Face GPT-2 folder, or a .pth.
     prompt
-        The text to continue; - reads it from stdin, and without one a new document begins.
+        Text to continue, or - to read it from stdin. Defaults to an empty prompt, which starts a new document.
     max_new_tokens
-        Tokens to write at most.
-    temperature
-        Sharpness of the choice; 0 takes the likeliest token.
-    top_k
-        Choose among this many likeliest tokens.
-    top_p
-        Choose among the likeliest tokens that together have this probability.
-    min_p
-        Leave out tokens less likely than this share of the likeliest one.
-    repetition_penalty
-        Above 1 makes tokens that were there already less likely.
+        Max tokens to generate per sample.
     num_samples
-        Different continuations to write.
-    seed
-        The same seed gives the same text; without one, each call differs.
+        Number of samples; more than one are printed when all are complete.
     stop
-        End before this text; may be given more than once.
-    device
-        auto, cpu, cuda, cuda:N or mps.
-    precision
-        fp32, bf16, fp16 or auto.
+        Stop before this text. May be repeated.
+    seed
+        Random seed; the same seed generates the same text. Defaults to a new seed for every call.
     quantize
-        int8: weights rounded to 255 steps a row; half the memory of bf16, and fastest on a CPU for a single text.
-    trust
-        Let a .pth that holds more than tensors run its own code while it is read.
-    json
-        Print one JSON object on stdout when all is written.
+        Quantize the weights to int8: half the memory of bf16, and the fastest choice for one sample on a CPU.
     """
     from tokenloom.compute.runtime import choose_runtime
     from tokenloom.generation.inference_weights import for_decoding
     from tokenloom.generation.text import stream_text
-    from tokenloom.sampling_params import SamplingParams
 
-    sampling = SamplingParams(temperature, top_k, top_p, min_p, repetition_penalty)
     if num_samples < 1:
         raise UsageError(f"--num-samples must be at least 1, got {num_samples}. Try 1.")
     runtime = choose_runtime(device, precision)
     text = text_or_stdin(prompt)
     loaded = load_model(model, trust=trust)
-    chosen_seed = time.time_ns() % 2**31 if seed is None else seed
+    seed = time.time_ns() % 2**31 if seed is None else seed
     pieces = stream_text(
         for_decoding(loaded.model, runtime, quantize),
         loaded.tokenizer,
         [text],
         max_new_tokens=max_new_tokens,
         sampling=sampling,
-        seed=chosen_seed,
+        seed=seed,
         num_samples=num_samples,
         stop=stop or (),
     )
-    streams = not json and num_samples == 1
-    if streams:
+    streaming = not json and num_samples == 1
+    if streaming:
         _write(text)
-    texts: dict[int, str] = defaultdict(str)
-    token_ids: dict[int, list[int]] = defaultdict(list)
-    reasons: dict[int, str] = {}
     started = time.perf_counter()
-    for piece in pieces:
-        texts[piece.sample_index] += piece.text
-        if piece.token is not None:
-            token_ids[piece.sample_index].append(piece.token)
-        if piece.finish_reason is not None:
-            reasons[piece.sample_index] = piece.finish_reason
-        if streams:
-            _write(piece.text)
-    rate = sum(map(len, token_ids.values())) / max(time.perf_counter() - started, 1e-9)
+    completions = _collect(pieces, num_samples, streaming)
+    rate = sum(len(one.token_ids) for one in completions) / max(time.perf_counter() - started, 1e-9)
     if json:
-        completions = [
-            {"text": texts[i], "token_ids": token_ids[i], "finish_reason": reasons[i]} for i in range(num_samples)
-        ]
-        answer = {"prompt": text, "completions": completions, "tokens_per_sec": rate, "seed": chosen_seed}
-        print(json_format.dumps(answer))
-    elif streams:
+        result = {"prompt": text, "completions": [asdict(one) for one in completions]}
+        print(json_format.dumps({**result, "tokens_per_sec": rate, "seed": seed}))
+        return
+    if streaming:
         print()
     else:
-        for i in range(num_samples):
-            print(f"--- {i + 1} of {num_samples}\n{text}{texts[i]}")
-    if not json and sys.stderr.isatty():
-        print(f"{rate:,.0f} tokens/s, seed {chosen_seed}", file=sys.stderr)
+        for number, completion in enumerate(completions, start=1):
+            print(f"--- {number} of {num_samples}\n{text}{completion.text}")
+    if sys.stderr.isatty():
+        print(f"{rate:,.0f} tokens/s, seed {seed}", file=sys.stderr)
+
+
+def _collect(pieces: Iterable[TextPiece], num_samples: int, streaming: bool) -> list[Completion]:
+    completions = [Completion() for _ in range(num_samples)]
+    for piece in pieces:
+        completion = completions[piece.sample_index]
+        completion.text += piece.text
+        if piece.token is not None:
+            completion.token_ids.append(piece.token)
+        if piece.finish_reason is not None:
+            completion.finish_reason = piece.finish_reason
+        if streaming:
+            _write(piece.text)
+    return completions
 
 
 def _write(text: str) -> None:
-    """Show text at once, also where the terminal's encoding cannot say all of it."""
+    """Write text at once, with "?" for characters that the terminal's encoding lacks."""
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
     sys.stdout.flush()

@@ -1,82 +1,97 @@
-"""tokenloom info: this machine, the libraries in use, the presets and corpora; or what is known of a model."""
+"""tokenloom info: the installation, the presets and corpora; or the configuration and size of a model."""
 
 from __future__ import annotations
 
 import json as json_format
+import os
 import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any
+from typing import Annotated, cast
 
 from cyclopts import Parameter
 
 from tokenloom import __version__
+from tokenloom.cli.parameters import ARGUMENTS, MODEL_HELP, Json, Trust
 from tokenloom.config import Config
 from tokenloom.config_files import preset_names, read_preset
 
 LIBRARIES = ("torch", "numpy", "tiktoken", "tokenizers", "safetensors", "pydantic", "matplotlib", "pyarrow", "datasets")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Installation:
+    """This installation of Tokenloom and the machine it runs on."""
+
+    tokenloom: str
+    python: str
+    platform: str
+    cores: int | None
+    libraries: Mapping[str, str | None]
+    """Version of each library; None if it is not installed."""
+    presets: Mapping[str, str]
+    corpora: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDescription:
+    """Configuration and size of a model."""
+
+    path: str
+    parameters: int
+    training_flops_per_token: float
+    tokenizer: str
+    model: Mapping[str, object]
+    """The [model] section of its configuration."""
+    notices: Sequence[str]
+    """Assumptions made and problems found while it was loaded."""
+
+
 def info(
-    model: str | None = None,
+    model: Annotated[str | None, Parameter(group=ARGUMENTS, help=MODEL_HELP)] = None,
     *,
-    trust: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    trust: Trust = False,
+    json: Json = False,
 ) -> None:
-    """Show versions, the machine, presets and named corpora; with a model, its configuration and size.
-
-    Parameters
-    ----------
-    model
-        A run, a checkpoint, a Hugging Face GPT-2 folder or a .pth.
-    trust
-        Let a .pth that holds more than tensors run its own code while it is read.
-    json
-        Print one JSON object on stdout.
-    """
-    facts = _of_installation() if model is None else _of_model(model, trust)
-    print(json_format.dumps(facts) if json else "\n".join(_lines(facts)))
+    """Show versions, presets and corpora; or the configuration and size of a model."""
+    described = _describe_installation() if model is None else _describe_model(model, trust)
+    values = asdict(described)
+    print(json_format.dumps(values) if json else "\n".join(_lines(values)))
 
 
-def _of_installation() -> dict[str, Any]:
-    import os
-
+def _describe_installation() -> Installation:
     from tokenloom.data.corpora import CORPUS_NAMES
 
-    return {
-        "tokenloom": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "libraries": {name: _version(name) for name in LIBRARIES},
-        "presets": {name: _shape(Config.of(read_preset(name))) for name in preset_names()},
-        "corpora": list(CORPUS_NAMES),
-    }
+    return Installation(
+        tokenloom=__version__,
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cores=os.cpu_count(),
+        libraries={name: _version(name) for name in LIBRARIES},
+        presets={name: _describe_preset(name) for name in preset_names()},
+        corpora=list(CORPUS_NAMES),
+    )
 
 
-def _of_model(reference: str, trust: bool) -> dict[str, Any]:
+def _describe_model(reference: str, trust: bool) -> ModelDescription:
     from tokenloom.model.flops import count_parameters, training_flops_per_token
     from tokenloom.weights.load import load
 
     loaded = load(reference, trust=trust)
     config = loaded.model.config
-    return {
-        "path": str(loaded.path),
-        "parameters": count_parameters(config),
-        "training_flops_per_token": training_flops_per_token(config),
-        "tokenizer": loaded.tokenizer.kind,
-        "model": config.model_dump(),
-        "notices": loaded.notices,
-    }
+    return ModelDescription(
+        path=str(loaded.path),
+        parameters=count_parameters(config),
+        training_flops_per_token=training_flops_per_token(config),
+        tokenizer=loaded.tokenizer.kind,
+        model=config.model_dump(),
+        notices=loaded.notices,
+    )
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _shape(config: Config) -> str:
+def _describe_preset(name: str) -> str:
+    config = Config.of(read_preset(name))
     model = config.model
     return (
         f"{model.family}, {model.n_layer} layers, {model.n_head} heads, {model.n_embd} wide, "
@@ -84,11 +99,21 @@ def _shape(config: Config) -> str:
     )
 
 
-def _lines(facts: dict[str, Any]) -> list[str]:
-    lines = []
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            lines += [f"{name}:", *(f"  {key:20} {'-' if known is None else known}" for key, known in value.items())]
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _lines(values: Mapping[str, object]) -> list[str]:
+    lines: list[str] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            items = cast(Mapping[str, object], value).items()
+            lines += [f"{name}:", *(f"  {key:20} {'-' if entry is None else entry}" for key, entry in items)]
+        elif isinstance(value, list):
+            lines.append(f"{name:22} {', '.join(map(str, cast(list[object], value)))}")
         else:
-            lines.append(f"{name:22} {', '.join(map(str, value)) if isinstance(value, list) else value}")
+            lines.append(f"{name:22} {value}")
     return lines

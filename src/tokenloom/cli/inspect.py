@@ -9,6 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from tokenloom.cli.models import load_model
+from tokenloom.cli.parameters import (
+    OUTPUT,
+    Context,
+    Device,
+    InferencePrecision,
+    Json,
+    ModelArgument,
+    Stride,
+    Text,
+    TextFile,
+    Trust,
+)
 from tokenloom.cli.stdin import text_of
 from tokenloom.reporting.formatting import quoted
 
@@ -19,42 +31,24 @@ _TABLE_ALTERNATIVES = 3
 
 
 def inspect(
-    model: str,
-    file: str | None = None,
+    model: ModelArgument,
+    file: TextFile = None,
     *,
-    text: str | None = None,
-    top: int = 10,
-    context: int | None = None,
-    stride: int | None = None,
-    device: str = "auto",
-    precision: str = "fp32",
-    trust: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    text: Text = None,
+    top: Annotated[int, Parameter(group=OUTPUT)] = 10,
+    context: Context = None,
+    stride: Stride = None,
+    device: Device = "auto",
+    precision: InferencePrecision = "fp32",
+    trust: Trust = False,
+    json: Json = False,
 ) -> None:
     """Show the prediction of a model at each token of a text: a heatmap in a terminal, a table when piped.
 
     Parameters
     ----------
-    model
-        A run (or RUN@best, RUN@step-1000), a checkpoint, a folder of GPT-2 from Hugging Face or OpenAI, or a .pth.
-    file
-        A file of text, or - (stdin).
-    text
-        The text itself, instead of a file.
     top
         Most likely tokens to list for each position, with --json. The table lists three.
-    context
-        Tokens in a window; the model's own context if left out.
-    stride
-        Tokens between windows; a smaller one gives each token more context and takes longer.
-    device
-        auto, cpu, cuda, cuda:N or mps.
-    precision
-        fp32, bf16, fp16 or auto.
-    trust
-        Let a .pth that holds more than tensors run its own code while it is read.
-    json
-        Print one JSON object on stdout.
     """
     from tokenloom import api
 

@@ -1,4 +1,4 @@
-"""A model named on the command line, and what should be said about it."""
+"""Loading of the model that a command names, with progress and notices on stderr."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def load_model(reference: str, *, trust: bool = False) -> LoadedModel:
-    """The model and tokenizer; what had to be passed over or assumed is said on stderr."""
+    """Load a model and its tokenizer; prints notices, such as skipped corrupt checkpoints, to stderr."""
     from tokenloom.weights.load import load
 
     fetch_if_named(reference)
@@ -21,7 +21,7 @@ def load_model(reference: str, *, trust: bool = False) -> LoadedModel:
 
 
 def fetch_if_named(reference: str) -> None:
-    """Fetch a model that is known by name, such as gpt2, with a bar that shows how far it is."""
+    """Download a model such as gpt2, with a progress bar, unless it is cached or `reference` is a path."""
     from tokenloom.reporting.progress import byte_progress
     from tokenloom.weights.download import download_model, is_model_name
 

@@ -1,67 +1,61 @@
-"""tokenloom prepare: text in, token shards out."""
+"""tokenloom prepare: tokenize text into token shards."""
 
 from __future__ import annotations
 
 import json as json_format
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from tokenloom.cli.flags import DataFlags, given
+from tokenloom.cli.parameters import OUTPUT, Json
 from tokenloom.cli.stdin import source_names
+
+if TYPE_CHECKING:
+    from tokenloom.data.shards import Shards, Split
 
 
 def prepare(
     *sources: str,
-    out: Path,
-    tokenizer: str | None = None,
-    add_token: Annotated[list[str] | None, Parameter(negative="")] = None,
-    workers: int | None = None,
-    val_fraction: float | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
-    data: DataFlags | None = None,  # type: ignore[valid-type]
+    out: Annotated[Path, Parameter(group=OUTPUT)],
+    json: Json = False,
+    data: DataFlags | None = None,
 ) -> None:
-    """Turn text into token shards: once, in parallel, taken up again where a killed call left off.
+    """Tokenize text into token shards, in parallel.
+
+    An interrupted call continues where it stopped when it is repeated; a completed one does nothing.
 
     Parameters
     ----------
     sources
         Files, folders, globs, - (stdin), hf:NAME, or a named corpus.
     out
-        Folder of the shards; the same call again does nothing.
-    tokenizer
-        gpt2, char, byte, bpe:N or the path of a tokenizer.json.
-    add_token
-        A token to add to the tokenizer's, such as <|user|>; may be given more than once.
-    workers
-        Processes; one for each core if left out.
-    val_fraction
-        Share kept for validation.
-    json
-        Print one JSON object with the counts on stdout.
+        Folder of the token shards.
     """
     from tokenloom import api
 
-    shortcuts = {"workers": workers, "val_fraction": val_fraction, "add_tokens": add_token}
-    settings = {"data": given(data) | {name: value for name, value in shortcuts.items() if value is not None}}
-    shards = api.prepare(*source_names(sources), out=out, tokenizer=tokenizer, settings=settings)
-    counts: dict[str, Any] = {
+    shards = api.prepare(*source_names(sources), out=out, settings={"data": given(data)})
+    if json:
+        print(json_format.dumps(_to_json(shards)))
+        return
+    print("already prepared, nothing to do" if shards.already_prepared else f"prepared {shards.path}")
+    for name, split in (("train", shards.train), ("val", shards.val)):
+        print(f"{name:5}  {split.n_tokens:,} tokens, {split.n_documents:,} documents, {split.n_bytes:,} bytes")
+    print(f"Next: tokenloom train {shards.path}")
+
+
+def _to_json(shards: Shards) -> dict[str, object]:
+    return {
         "out": str(shards.path),
         "tokenizer": shards.tokenizer.kind,
         "vocab_size": shards.tokenizer.vocab_size,
         "already_prepared": shards.already_prepared,
-        **{
-            name: {"tokens": split.n_tokens, "documents": split.n_documents, "bytes": split.n_bytes}
-            for name, split in (("train", shards.train), ("val", shards.val))
-        },
+        "train": _split_to_json(shards.train),
+        "val": _split_to_json(shards.val),
         "fingerprint": shards.fingerprint,
     }
-    if json:
-        print(json_format.dumps(counts))
-        return
-    print("already prepared, nothing to do" if shards.already_prepared else f"prepared {shards.path}")
-    for name in ("train", "val"):
-        split = counts[name]
-        print(f"{name:5}  {split['tokens']:,} tokens, {split['documents']:,} documents, {split['bytes']:,} bytes")
-    print(f"Next: tokenloom train {shards.path}")
+
+
+def _split_to_json(split: Split) -> dict[str, int]:
+    return {"tokens": split.n_tokens, "documents": split.n_documents, "bytes": split.n_bytes}

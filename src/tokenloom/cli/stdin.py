@@ -1,6 +1,6 @@
-"""Text given to a command: as such, as a file, or as "-", standard input.
+"""Text arguments of commands: a text, a file, or - for standard input.
 
-To the parser "-" looks like an option without a name, so it travels under another one.
+The argument parser takes a lone "-" for an option without a name, so "-" is replaced before it sees the arguments.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from tokenloom.errors import DataError, UsageError
 STDIN = "\N{HYPHEN BULLET}stdin"
 
 
-def hide_dashes(tokens: Iterable[str]) -> list[str]:
-    """Tokens for the parser, "-" under another name."""
+def escape_dashes(tokens: Iterable[str]) -> list[str]:
+    """The arguments for the parser, with `STDIN` instead of "-"."""
     return [STDIN if token == "-" else token for token in tokens]
 
 
 def source_names(tokens: Iterable[str]) -> list[str]:
-    """Sources as they were typed."""
+    """The sources as the user typed them."""
     return ["-" if token == STDIN else token for token in tokens]
 
 
 def text_or_stdin(text: str) -> str:
-    """The text itself, or for "-" all of standard input; raises `UsageError` if that is not UTF-8."""
+    """The text, or all of standard input for "-"; raises `UsageError` if that is not UTF-8."""
     if text not in (STDIN, "-"):
         return text
     data = sys.stdin.buffer.read()
@@ -38,7 +38,10 @@ def text_or_stdin(text: str) -> str:
 
 
 def text_of(command: str, file: str | None, text: str | None) -> str:
-    """The one text that a command was given; raises `UsageError` for none or two, `DataError` if it is not UTF-8."""
+    """The text of a command that takes a file or --text.
+
+    Raises `UsageError` unless exactly one of them is given, and `DataError` if the file is not UTF-8.
+    """
     if (file is None) == (text is None):
         raise UsageError(f"{command} needs one text: the name of a file, - for stdin, or --text. Give one of them.")
     if text is not None:
@@ -49,5 +52,5 @@ def text_of(command: str, file: str | None, text: str | None) -> str:
     try:
         return Path(file).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        wrong = f"byte 0x{error.object[error.start]:02x} at offset {error.start:,}"
-        raise DataError(f"{file} is not UTF-8: {wrong}. Re-encode it.") from None
+        byte = f"byte 0x{error.object[error.start]:02x} at offset {error.start:,}"
+        raise DataError(f"{file} is not UTF-8: {byte}. Re-encode it.") from None
