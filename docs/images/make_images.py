@@ -10,6 +10,7 @@ terminal of its own. Needs Chromium for the report. Linux and macOS only.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import pty
 import re
@@ -29,7 +30,7 @@ from rich.terminal_theme import DIMMED_MONOKAI
 
 IMAGES = Path(__file__).parent
 COLUMNS, LINES = 84, 34
-REPORT_WIDTH, REPORT_HEIGHT = 1000, 1240
+REPORT_WIDTH, REPORT_HEIGHT = 1000, 1205
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -73,8 +74,9 @@ def read(leader: int) -> bytes:
 
 
 def is_live(lines: list[str]) -> bool:
-    """Whether the progress line is on the screen, complete."""
-    return bool(re.search(r"\d+%  step .* left", "\n".join(lines)))
+    """Whether the progress line is on the screen, and a whole evaluation above it."""
+    bars = [number for number, line in enumerate(lines) if re.search(r"\d+%  step .* left", line)]
+    return len(bars) == 1 and not lines[bars[0] - 1].startswith("step")
 
 
 def last_line(lines: list[str]) -> int:
@@ -83,7 +85,7 @@ def last_line(lines: list[str]) -> int:
 
 def row_of(screen: pyte.Screen, number: int) -> list[Segment]:
     cells = [screen.buffer[number][column] for column in range(COLUMNS)]
-    return [Segment(cell.data, style_of(cell)) for cell in cells]
+    return [Segment("".join(cell.data for cell in run), style) for style, run in itertools.groupby(cells, style_of)]
 
 
 def style_of(cell: pyte.screens.Char) -> Style:
@@ -113,7 +115,8 @@ def photograph(page: Path, image: Path) -> None:
         sys.exit(f"none of {', '.join(BROWSERS)} is installed. Install Chromium.")
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-device-scale-factor=1.5"]
     size = f"--window-size={REPORT_WIDTH},{REPORT_HEIGHT}"
-    subprocess.run([browser, *options, size, f"--screenshot={image}", page.resolve().as_uri()], check=True)
+    command = [browser, *options, size, f"--screenshot={image}", page.resolve().as_uri()]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":
