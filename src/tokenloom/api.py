@@ -23,7 +23,7 @@ from tokenloom.evaluation.inspection import Inspection, inspect_tokens
 from tokenloom.evaluation.loss import measure
 from tokenloom.evaluation.measurement import Evaluation
 from tokenloom.evaluation.text import read_text, text_of_split
-from tokenloom.generation.inference_weights import for_decoding
+from tokenloom.generation.inference_weights import copy_for_inference
 from tokenloom.generation.text import TextCompletion, generate_text
 from tokenloom.reporting.console import QuietDisplay, TrainingDisplay
 from tokenloom.reporting.progress import byte_progress, window_progress
@@ -187,7 +187,7 @@ def generate(
     """
     loaded = _load(model)
     return generate_text(
-        for_decoding(loaded.model, choose_runtime(device, precision), quantize),
+        copy_for_inference(loaded.model, choose_runtime(device, precision), quantize),
         loaded.tokenizer,
         [prompt] if isinstance(prompt, str) else prompt,
         max_new_tokens=max_new_tokens,

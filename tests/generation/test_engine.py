@@ -1,4 +1,4 @@
-"""The engine's promise: cached or not, alone or in a batch, the ids are the same."""
+"""The engine gives the same ids with and without the cache, alone and in a batch."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ GREEDY = SamplingParams(temperature=0)
 WILD = SamplingParams(temperature=1.0, top_k=20)
 
 
-def written(model, prompts, **options):
+def generated(model, prompts, **options):
     options = {"max_new_tokens": 12, "sampling": GREEDY, "seed": 3, **options}
     return [completion.token_ids for completion in collect(generate(model, prompts, **options))]
 
@@ -30,69 +30,70 @@ def book_generate(model, prompt, count):
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, WILD], ids=["greedy", "sampled"])
-def test_a_batch_writes_what_each_prompt_writes_alone(model, sampling):
-    together = written(model, PROMPTS, sampling=sampling)
-    assert together == [written(model, [prompt], sampling=sampling)[0] for prompt in PROMPTS]
+def test_a_batch_gives_the_ids_of_each_prompt_alone(model, sampling):
+    together = generated(model, PROMPTS, sampling=sampling)
+    assert together == [generated(model, [prompt], sampling=sampling)[0] for prompt in PROMPTS]
     assert together[1] == together[3]
-    assert len({tuple(ids) for ids in together}) == 4  # They are not all alike by accident.
+    assert len({tuple(ids) for ids in together}) == 4  # the prompts do not all give the same ids
 
 
 @pytest.mark.parametrize("slide", [None, 1, 7, BLOCK_SIZE])
 @pytest.mark.parametrize("sampling", [GREEDY, WILD], ids=["greedy", "sampled"])
-def test_cached_is_uncached_also_past_the_context(model, sampling, slide):
+def test_cached_and_uncached_ids_are_equal_also_past_the_context(model, sampling, slide):
     options = {"sampling": sampling, "slide": slide, "max_new_tokens": 3 * BLOCK_SIZE}
-    cached = written(model, PROMPTS, **options)
-    assert cached == written(model, PROMPTS, **options, use_cache=False)
+    cached = generated(model, PROMPTS, **options)
+    assert cached == generated(model, PROMPTS, **options, use_cache=False)
     assert [len(ids) for ids in cached] == [3 * BLOCK_SIZE] * len(PROMPTS)
 
 
 @pytest.mark.parametrize("use_cache", [True, False], ids=["cached", "uncached"])
-def test_a_slide_of_one_writes_what_the_book_writes(model, use_cache):
+def test_a_slide_of_one_gives_the_ids_of_the_book(model, use_cache):
     for prompt in PROMPTS:
-        ids = written(model, [prompt], slide=1, max_new_tokens=30, use_cache=use_cache)[0]
+        ids = generated(model, [prompt], slide=1, max_new_tokens=30, use_cache=use_cache)[0]
         assert ids == book_generate(model, prompt, 30)
 
 
-def test_the_window_of_a_long_prompt_is_its_end(model):
+def test_the_window_of_a_long_prompt_is_its_last_tokens(model):
     prompt = list(range(40))
-    assert written(model, [prompt]) == written(model, [prompt[-BLOCK_SIZE:]])
+    assert generated(model, [prompt]) == generated(model, [prompt[-BLOCK_SIZE:]])
 
 
-def test_a_quarter_slide_reads_the_window_anew_once_in_so_many_tokens(model, monkeypatch):
-    reads = []
+def test_a_quarter_slide_prefills_the_window_once_in_a_quarter_of_its_tokens(model, monkeypatch):
+    prefills = []
     engine = Engine(model)
-    read = engine._read
-    monkeypatch.setattr(engine, "_read", lambda tokens: reads.append(len(tokens)) or read(tokens))
+    prefill = engine._prefill
+    monkeypatch.setattr(engine, "_prefill", lambda tokens: prefills.append(len(tokens)) or prefill(tokens))
     engine.add([1], max_new_tokens=33, sampling=GREEDY, seed=0)
     collect(engine.run())
-    # 16 tokens fill the window; then 12 stay, of which all but the last new one are read: 12 + 1 - 1.
-    assert reads == [0, 12, 12, 12, 12, 12]
+    # 16 tokens fill the window; 12 are kept with the new one, and all but the last are prefilled: 12 + 1 - 1.
+    assert prefills == [0, 12, 12, 12, 12, 12]
 
 
 def test_a_prompt_may_be_an_array_as_shards_hold_it(model):
     penalised = SamplingParams(temperature=0, repetition_penalty=1.5)
     array = np.array([1, 2, 3], dtype=np.uint16)
-    assert written(model, [array], sampling=penalised) == written(model, [[1, 2, 3]], sampling=penalised)
+    assert generated(model, [array], sampling=penalised) == generated(model, [[1, 2, 3]], sampling=penalised)
 
 
 def test_samples_differ_and_the_first_is_that_of_the_plain_seed(model):
-    samples = written(model, [[1, 2, 3], [4, 5]], sampling=WILD, num_samples=3)
+    samples = generated(model, [[1, 2, 3], [4, 5]], sampling=WILD, num_samples=3)
     assert len({tuple(ids) for ids in samples}) == 6
-    assert samples[0] == written(model, [[1, 2, 3]], sampling=WILD)[0]
-    assert samples[3:] == written(model, [[4, 5]], sampling=WILD, num_samples=3)
+    assert samples[0] == generated(model, [[1, 2, 3]], sampling=WILD)[0]
+    assert samples[3:] == generated(model, [[4, 5]], sampling=WILD, num_samples=3)
 
 
-def test_another_seed_writes_something_else(model):
-    assert written(model, [[1]], sampling=WILD, seed=1) != written(model, [[1]], sampling=WILD, seed=2)
+def test_another_seed_gives_other_ids(model):
+    assert generated(model, [[1]], sampling=WILD, seed=1) != generated(model, [[1]], sampling=WILD, seed=2)
 
 
-def test_a_sample_draws_what_torch_draws_from_its_seed(model):
+def test_a_sample_is_that_of_torch_with_the_same_seed(model):
     generator = torch.Generator().manual_seed(11)
     with torch.no_grad():
         chances = model(torch.tensor([[1, 2, 3]]))[0, -1].softmax(-1)
     expected = torch.multinomial(chances, 1, generator=generator).tolist()
     assert (
-        written(model, [[1, 2, 3]], sampling=SamplingParams(temperature=1.0), seed=11, max_new_tokens=1)[0] == expected
+        generated(model, [[1, 2, 3]], sampling=SamplingParams(temperature=1.0), seed=11, max_new_tokens=1)[0]
+        == expected
     )
 
 
@@ -104,8 +105,8 @@ def test_generators_of_samples_are_fixed_and_distinct():
 
 
 @pytest.mark.parametrize("use_cache", [True, False], ids=["cached", "uncached"])
-def test_a_row_ends_at_the_end_of_text_without_giving_it_out_and_the_others_go_on(model, use_cache):
-    plain = written(model, PROMPTS, sampling=WILD)
+def test_a_row_ends_at_the_end_of_text_token_and_the_others_continue(model, use_cache):
+    plain = generated(model, PROMPTS, sampling=WILD)
     eot = next(token for token in plain[1] if any(token not in ids for ids in plain))
     options = {"max_new_tokens": 12, "sampling": WILD, "seed": 3, "eot_id": eot, "use_cache": use_cache}
     for completion, ids in zip(collect(generate(model, PROMPTS, **options)), plain, strict=True):
@@ -115,7 +116,7 @@ def test_a_row_ends_at_the_end_of_text_without_giving_it_out_and_the_others_go_o
             assert completion == Completion(ids, "length")
 
 
-def test_steps_stream_every_row_as_it_is_made(model):
+def test_steps_stream_the_tokens_of_every_row(model):
     steps = list(generate(model, [[1], [2]], max_new_tokens=2, sampling=GREEDY, seed=0))
     assert [(step.row, step.finish_reason) for step in steps] == [(0, None), (1, None), (0, "length"), (1, "length")]
 
@@ -132,13 +133,13 @@ def test_no_prompts_give_no_completions(model):
 
 
 @pytest.mark.parametrize("use_cache", [True, False], ids=["cached", "uncached"])
-def test_few_places_make_others_wait_and_change_nothing(model, use_cache):
-    assert written(model, PROMPTS, sampling=WILD, max_rows=2, use_cache=use_cache) == written(
+def test_waiting_for_a_free_row_does_not_change_the_ids(model, use_cache):
+    assert generated(model, PROMPTS, sampling=WILD, max_rows=2, use_cache=use_cache) == generated(
         model, PROMPTS, sampling=WILD
     )
 
 
-def test_a_sequence_joins_a_running_batch_and_writes_what_it_writes_alone(model):
+def test_a_sequence_that_joins_a_running_batch_gets_the_ids_it_gets_alone(model):
     engine = Engine(model)
     engine.add([1, 2, 3], max_new_tokens=12, sampling=GREEDY, seed=3)
     engine.add([5], max_new_tokens=3, sampling=GREEDY, seed=3)
@@ -146,9 +147,9 @@ def test_a_sequence_joins_a_running_batch_and_writes_what_it_writes_alone(model)
     assert engine.add([9, 8, 7, 6], max_new_tokens=12, sampling=WILD, seed=3) == 2
     steps += list(engine.run())
     first, short, late = (completion.token_ids for completion in collect(steps))
-    assert first == written(model, [[1, 2, 3]])[0]
-    assert short == written(model, [[5]], max_new_tokens=3)[0]
-    assert late == written(model, [[9, 8, 7, 6]], sampling=WILD)[0]
+    assert first == generated(model, [[1, 2, 3]])[0]
+    assert short == generated(model, [[5]], max_new_tokens=3)[0]
+    assert late == generated(model, [[9, 8, 7, 6]], sampling=WILD)[0]
 
 
 def test_a_removed_sequence_leaves_the_others_as_they_were(model):
@@ -158,27 +159,27 @@ def test_a_removed_sequence_leaves_the_others_as_they_were(model):
     engine.remove(rows[0])
     engine.remove(rows[0])
     steps += list(engine.run())
-    assert [completion.token_ids for completion in collect(steps)] == written(model, [[2], [3]])
+    assert [completion.token_ids for completion in collect(steps)] == generated(model, [[2], [3]])
     assert len(engine) == 0
 
 
-def test_a_repetition_penalty_knows_the_prompt_and_each_rows_own_tokens(model):
+def test_a_repetition_penalty_applies_to_the_prompt_and_each_rows_own_tokens(model):
     strict = SamplingParams(temperature=0, repetition_penalty=1e6)
     prompts = [[1, 2, 3], [40, 41]]
-    together = written(model, prompts, sampling=strict)
-    assert together == [written(model, [prompt], sampling=strict)[0] for prompt in prompts]
-    assert together != written(model, prompts)
+    together = generated(model, prompts, sampling=strict)
+    assert together == [generated(model, [prompt], sampling=strict)[0] for prompt in prompts]
+    assert together != generated(model, prompts)
 
 
-def test_ids_past_the_tokenizers_vocabulary_are_never_chosen(model):
+def test_ids_past_the_tokenizers_vocabulary_are_never_sampled(model):
     wild = SamplingParams(temperature=100.0)
-    assert max(written(model, [[1]], sampling=wild, max_new_tokens=200)[0]) >= 50
-    assert max(written(model, [[1]], sampling=wild, max_new_tokens=200, vocab_size=50)[0]) < 50
+    assert max(generated(model, [[1]], sampling=wild, max_new_tokens=200)[0]) >= 50
+    assert max(generated(model, [[1]], sampling=wild, max_new_tokens=200, vocab_size=50)[0]) < 50
 
 
 def test_the_model_is_in_eval_mode_during_a_step_only(model):
     model.train()
-    model.drop.p = 0.9  # With dropout the ids could not agree.
+    model.drop.p = 0.9  # with dropout the ids would differ
     modes = []
     model.drop.register_forward_hook(lambda module, *_: modes.append(module.training))
     ids = []
@@ -187,10 +188,10 @@ def test_the_model_is_in_eval_mode_during_a_step_only(model):
         ids.append(step.token)
     assert not any(modes)
     model.eval()
-    assert ids == written(model, [[1, 2]], max_new_tokens=6)[0]
+    assert ids == generated(model, [[1, 2]], max_new_tokens=6)[0]
 
 
-def test_training_mode_comes_back_to_the_modules_that_had_it_after_an_error(model):
+def test_training_mode_is_restored_after_an_error(model):
     model.train()
     model.h[0].eval()
     before = [module.training for module in model.modules()]
@@ -201,11 +202,11 @@ def test_training_mode_comes_back_to_the_modules_that_had_it_after_an_error(mode
     assert [module.training for module in model.modules()] == before
 
 
-def test_weights_that_are_not_numbers_are_reported(model):
+def test_nan_weights_are_reported(model):
     with torch.no_grad():
         model.wte.weight.fill_(torch.nan)
     with pytest.raises(WeightsError, match="NaN"):
-        written(model, [[1, 2]])
+        generated(model, [[1, 2]])
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ def test_weights_that_are_not_numbers_are_reported(model):
         ([[1]], {"seed": 2**64}, "seed"),
     ],
 )
-def test_a_bad_request_is_refused_at_once_in_one_line(model, prompts, options, said):
+def test_invalid_options_raise_at_once_a_message_of_one_line(model, prompts, options, said):
     with pytest.raises(UsageError, match=said) as refused:
         generate(model, prompts, **{"max_new_tokens": 3, "sampling": GREEDY, "seed": 0, **options})
     assert "\n" not in str(refused.value)

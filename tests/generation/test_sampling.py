@@ -1,6 +1,7 @@
-"""Logits to a token: each filter against its definition, and the chapter's figures."""
+"""Sampling: each filter against its definition, and the figures of chapter 5."""
 
 import math
+from dataclasses import fields
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from tokenloom.errors import UsageError
 from tokenloom.generation.sampling import (
+    FILTERS,
     apply_temperature,
     keep_min_p,
     keep_top_k,
@@ -37,14 +39,14 @@ def kept(logits: torch.Tensor) -> list[set[int]]:
 
 
 def chapter_counts(temperature: float) -> list[int]:
-    """How often each word comes in the chapter's thousand draws from torch's default generator."""
+    """Counts of each word in the chapter's 1,000 samples from torch's default generator."""
     torch.manual_seed(123)
-    drawn = [sample_tokens(CHAPTER_LOGITS, SamplingParams(temperature=temperature)).item() for _ in range(1000)]
-    return torch.tensor(drawn).bincount(minlength=9).tolist()
+    samples = [sample_tokens(CHAPTER_LOGITS, SamplingParams(temperature=temperature)).item() for _ in range(1000)]
+    return torch.tensor(samples).bincount(minlength=9).tolist()
 
 
 def test_temperature_counts_are_the_chapters():
-    # The second line is what the chapter's draws give on platforms with another implementation of `exponential_`.
+    # The second line is the result on platforms with a different implementation of `exponential_`.
     assert chapter_counts(1.0) in (
         [73, 0, 0, 582, 2, 0, 0, 343, 0],
         [71, 2, 0, 544, 2, 1, 0, 376, 4],
@@ -59,7 +61,7 @@ def test_pizza_has_the_chapters_probability_at_temperature_five():
     )
 
 
-def test_temperature_zero_moves_forward():
+def test_temperature_zero_is_greedy_decoding():
     assert sample_tokens(CHAPTER_LOGITS, GREEDY).tolist() == [FORWARD]
     assert probabilities(CHAPTER_LOGITS, GREEDY)[0].tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 0]
 
@@ -71,7 +73,7 @@ def test_top_three_leaves_the_chapters_logits_and_probabilities():
 
 
 @given(rows_of_logits, st.integers(1, 15))
-def test_top_k_keeps_what_is_at_least_the_kth_largest_of_its_own_row(logits, k):
+def test_top_k_keeps_logits_not_below_the_kth_largest_of_their_row(logits, k):
     expected = []
     for row in logits.tolist():
         smallest = sorted(row, reverse=True)[min(k, len(row)) - 1]
@@ -96,7 +98,7 @@ def test_top_p_of_one_keeps_everything(logits):
 
 
 @given(rows_of_logits, st.floats(0.001, 1))
-def test_min_p_keeps_tokens_by_their_share_of_the_likeliest(logits, p):
+def test_min_p_keeps_tokens_by_their_share_of_the_most_likely(logits, p):
     for row, tokens in zip(logits, kept(keep_min_p(logits, p)), strict=True):
         shares = (row.double() - row.double().max()).exp()
         # A share within 1e-5 of p may fall on either side in float32.
@@ -105,7 +107,7 @@ def test_min_p_keeps_tokens_by_their_share_of_the_likeliest(logits, p):
 
 
 @given(rows_of_logits, st.integers(1, 12), st.floats(0.05, 1), st.floats(0, 1), st.floats(0.1, 3))
-def test_each_row_is_filtered_as_if_alone(logits, top_k, top_p, min_p, temperature):
+def test_each_row_is_filtered_independently(logits, top_k, top_p, min_p, temperature):
     sampling = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     together = probabilities(logits, sampling)
     alone = torch.cat([probabilities(row[None], sampling) for row in logits])
@@ -122,31 +124,41 @@ def test_top_k_before_or_after_the_temperature_is_the_same(logits, k, temperatur
     assert all(more >= less for more, less in zip(kept(after), kept(before), strict=True))
 
 
-def test_a_penalty_makes_seen_tokens_less_likely_whatever_their_sign():
+def test_the_repetition_penalty_makes_seen_tokens_less_likely_for_either_sign():
     logits = torch.tensor([[2.0, -2.0, 1.0], [2.0, -2.0, 1.0]])
     seen = torch.tensor([[True, True, False], [False, False, True]])
     assert penalize_repetition(logits, seen, 2.0).tolist() == [[1.0, -4.0, 1.0], [2.0, -2.0, 0.5]]
 
 
-def test_a_penalty_counts_in_greedy_choice_too():
+def test_the_repetition_penalty_applies_to_greedy_decoding_too():
     sampling = SamplingParams(temperature=0, repetition_penalty=2.0)
     seen = torch.zeros(1, 9, dtype=torch.bool)
     seen[0, FORWARD] = True
     assert sample_tokens(CHAPTER_LOGITS, sampling, seen=seen).tolist() == [TOWARD]
 
 
-def test_a_row_draws_from_its_own_generator_whatever_its_neighbours():
+def test_a_row_is_sampled_from_its_own_generator_in_any_batch():
     chances = torch.rand(3, 50, generator=torch.Generator().manual_seed(0))
     generators = [torch.Generator().manual_seed(seed) for seed in (5, 6, 7)]
     alone = torch.multinomial(chances[1], 1, generator=torch.Generator().manual_seed(6))
     assert sample_from_probabilities(chances, generators)[1] == alone[0]
 
 
-def test_one_row_draws_what_multinomial_draws_from_the_default_generator():
+def test_one_row_is_sampled_as_by_multinomial_with_the_default_generator():
     torch.manual_seed(3)
     expected = [torch.multinomial(CHAPTER_LOGITS.softmax(-1), 1).item() for _ in range(20)]
     torch.manual_seed(3)
     assert [sample_tokens(CHAPTER_LOGITS, SamplingParams(temperature=1.0)).item() for _ in range(20)] == expected
+
+
+def test_every_sampling_parameter_has_a_filter():
+    assert {filter.param for filter in FILTERS} == {field.name for field in fields(SamplingParams)}
+
+
+@given(rows_of_logits, st.integers(1, 12), st.floats(0.05, 1), st.floats(0, 1))
+def test_filters_do_not_change_greedy_decoding(logits, top_k, top_p, min_p):
+    sampling = SamplingParams(temperature=0, top_k=top_k, top_p=top_p, min_p=min_p)
+    assert torch.equal(sample_tokens(logits, sampling), logits.argmax(dim=-1))
 
 
 def test_half_precision_logits_are_filtered_in_float32():

@@ -1,4 +1,4 @@
-"""Text as it streams: whole characters only, stop strings never seen, the same however it is cut into pieces."""
+"""Streamed text: whole characters, no stop strings, the same for any split into pieces."""
 
 from itertools import pairwise
 
@@ -20,8 +20,8 @@ GREEDY = SamplingParams(temperature=0)
 BYTES = load_tokenizer("byte")  # a token for each byte, and 256 for the end of a text
 
 
-class Reciter(nn.Module):
-    """A model that knows one row of tokens by heart: what it says next depends on the position alone."""
+class FixedOutput(nn.Module):
+    """A model with a fixed output: the next token depends only on the position."""
 
     def __init__(self, tokens: list[int], vocab_size: int = 257) -> None:
         super().__init__()
@@ -34,15 +34,15 @@ class Reciter(nn.Module):
         return positions
 
     def forward(self, ids: torch.Tensor, cache: KVCache) -> torch.Tensor:
-        said = self.tokens[self.hidden(ids, cache)].long()
-        return nn.functional.one_hot(said, self.config.vocabulary).float()
+        next_ids = self.tokens[self.hidden(ids, cache)].long()
+        return nn.functional.one_hot(next_ids, self.config.vocabulary).float()
 
     def new_cache(self, batch_size: int) -> KVCache:
         return KVCache(self.config, batch_size, self.tokens.device, torch.float32)
 
 
-def reciter_of(text: str) -> Reciter:
-    return Reciter([*text.encode(), BYTES.eot_id])
+def model_that_outputs(text: str) -> FixedOutput:
+    return FixedOutput([*text.encode(), BYTES.eot_id])
 
 
 def streamed(pieces: list[bytes], stop: tuple[str, ...] = ()) -> list[str]:
@@ -51,7 +51,7 @@ def streamed(pieces: list[bytes], stop: tuple[str, ...] = ()) -> list[str]:
 
 
 def cut_before_first_stop(text: str, stops: tuple[str, ...]) -> str:
-    """The definition: read on until some stop string is complete, then take the longest of those that are."""
+    """The definition: at the first position where a stop string ends, cut before the longest that ends there."""
     for end in range(len(text) + 1):
         complete = [stop for stop in stops if text[:end].endswith(stop)]
         if complete:
@@ -73,12 +73,12 @@ short_stops = st.lists(st.text("abé🧵", min_size=1, max_size=4), max_size=3).
 @given(st.binary(max_size=40) | st.text(max_size=20).map(str.encode), any_splits)
 @example("🧵".encode()[:3] + b"a", [1, 2, 3])
 @example(b"\xf0\x9f\xff\xc3", [1, 2, 3])
-def test_pieces_of_any_bytes_join_to_what_decoding_them_at_once_gives(data, places):
+def test_pieces_of_any_bytes_join_to_the_text_decoded_at_once(data, places):
     assert "".join(streamed(split_at(data, places))) == data.decode("utf-8", errors="replace")
 
 
 @given(st.text(max_size=20), any_splits)
-def test_a_valid_text_never_shows_a_replacement_character_of_ours(text, places):
+def test_valid_text_gets_no_replacement_characters(text, places):
     pieces = streamed(split_at(text.encode(), places))
     assert sum(piece.count("\ufffd") for piece in pieces) == text.count("\ufffd")
 
@@ -87,7 +87,7 @@ def test_a_character_appears_with_its_last_byte():
     assert streamed([b"\xf0", b"\x9f\xa7", b"\xb5", b"!"]) == ["", "", "🧵", "!", ""]
 
 
-def test_a_character_that_never_ends_is_replaced_when_that_is_certain():
+def test_an_incomplete_character_is_replaced_as_soon_as_it_is_invalid():
     assert streamed([b"\xf0\x9f", b"a", b"\xf0"]) == ["", "\ufffda", "", "\ufffd"]
 
 
@@ -99,18 +99,18 @@ def test_the_text_ends_before_the_first_complete_stop_string_however_it_is_split
 
 
 @given(short_texts, short_stops, any_splits)
-def test_what_has_been_shown_is_never_taken_back(text, stops, places):
+def test_text_is_never_retracted(text, stops, places):
     expected, shown = cut_before_first_stop(text, stops), ""
     for piece in streamed(split_at(text.encode(), places), stops):
         shown += piece
         assert expected.startswith(shown)
 
 
-def test_a_stop_string_split_over_tokens_is_not_half_shown():
+def test_a_stop_string_split_over_tokens_is_not_partly_shown():
     assert streamed([b"one\n", b"Us", b"er", b": two"], ("\nUser:",)) == ["one", "", "", "", ""]
 
 
-def test_a_false_start_of_a_stop_string_comes_out_in_the_end():
+def test_a_false_start_of_a_stop_string_is_shown_in_the_end():
     assert streamed([b"one\nUs", b"ers", b"\nUse"], ("\nUser:",)) == ["one", "\nUsers", "", "\nUse"]
 
 
@@ -124,14 +124,14 @@ def test_an_empty_stop_string_is_refused():
 
 
 def test_a_completion_ends_at_the_end_of_text():
-    model = reciter_of("-Every effort")
+    model = model_that_outputs("-Every effort")
     assert generate_text(model, BYTES, ["x"], sampling=GREEDY) == [
         [TextCompletion("-Every effort", list(b"-Every effort"), "stop")]
     ]
 
 
 def test_a_completion_ends_at_its_length_with_its_last_character_whole_or_replaced():
-    model = reciter_of("an 🧵 of text")
+    model = model_that_outputs("an 🧵 of text")
     (whole,), (torn,) = (
         generate_text(model, BYTES, ["x"], sampling=GREEDY, max_new_tokens=count)[0] for count in (7, 5)
     )
@@ -140,13 +140,13 @@ def test_a_completion_ends_at_its_length_with_its_last_character_whole_or_replac
 
 
 def test_a_stop_string_ends_a_completion_and_its_tokens():
-    model = reciter_of("two lines\n\nand more")
+    model = model_that_outputs("two lines\n\nand more")
     ((completion,),) = generate_text(model, BYTES, ["x"], sampling=GREEDY, stop=["\n\n"])
     assert completion == TextCompletion("two lines", list(b"two lines\n\n"), "stop")
 
 
-def test_pieces_stream_with_their_place_and_one_for_each_token():
-    model = reciter_of("é!")
+def test_every_token_gives_a_piece_with_its_prompt_and_sample():
+    model = model_that_outputs("é!")
     pieces = list(stream_text(model, BYTES, ["x", "y"], sampling=GREEDY, num_samples=2))
     assert [tuple(piece) for piece in pieces if (piece.prompt_index, piece.sample_index) == (1, 0)] == [
         (1, 0, "", 0xC3, None),
@@ -166,8 +166,8 @@ def test_an_empty_prompt_starts_from_the_end_of_text_token():
     assert seen == [[[256]]]
 
 
-def test_a_padded_vocabulary_never_leaks_into_text():
-    model = Reciter([299, 298, 97], vocab_size=300)
+def test_padding_of_the_vocabulary_is_never_sampled():
+    model = FixedOutput([299, 298, 97], vocab_size=300)
     ((completion,),) = generate_text(model, BYTES, ["x"], sampling=GREEDY, max_new_tokens=3)
     assert max(completion.token_ids) < BYTES.vocab_size
 
@@ -186,10 +186,10 @@ def test_streaming_and_whole_texts_agree_for_prompts_of_all_lengths():
     assert whole == alone
 
 
-def test_bad_options_are_refused_before_the_first_piece():
+def test_invalid_options_raise_before_the_first_piece():
     with pytest.raises(UsageError, match="num_samples"):
-        stream_text(reciter_of("a"), BYTES, ["x"], num_samples=0)
+        stream_text(model_that_outputs("a"), BYTES, ["x"], num_samples=0)
     with pytest.raises(UsageError, match="stop string"):
-        stream_text(reciter_of("a"), BYTES, ["x"], stop=[""])
+        stream_text(model_that_outputs("a"), BYTES, ["x"], stop=[""])
     with pytest.raises(UsageError, match="list"):
-        stream_text(reciter_of("a"), BYTES, "a single text")
+        stream_text(model_that_outputs("a"), BYTES, "a single text")

@@ -52,12 +52,12 @@ def write_models(folder: Path) -> None:
 def tokenloom(folder: str, batch: int, precision: str) -> Metrics:
     from tokenloom.compute.runtime import choose_runtime
     from tokenloom.generation.engine import collect, generate
-    from tokenloom.generation.inference_weights import for_decoding
+    from tokenloom.generation.inference_weights import copy_for_inference
     from tokenloom.sampling_params import SamplingParams
     from tokenloom.weights.load import load
 
     runtime = choose_runtime("cpu", "bf16" if precision == "int8" else precision)
-    model = for_decoding(load(Path(folder, "hf")).model, runtime, "int8" if precision == "int8" else None)
+    model = copy_for_inference(load(Path(folder, "hf")).model, runtime, "int8" if precision == "int8" else None)
     greedy = SamplingParams(temperature=0.0)
 
     def run() -> int:

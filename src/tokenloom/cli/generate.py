@@ -65,7 +65,7 @@ def generate(
         Quantize the weights to int8: half the memory of bf16, and the fastest choice for one sample on a CPU.
     """
     from tokenloom.compute.runtime import choose_runtime
-    from tokenloom.generation.inference_weights import for_decoding
+    from tokenloom.generation.inference_weights import copy_for_inference
     from tokenloom.generation.text import stream_text
 
     if num_samples < 1:
@@ -75,7 +75,7 @@ def generate(
     loaded = load_model(model, trust=trust)
     seed = time.time_ns() % 2**31 if seed is None else seed
     pieces = stream_text(
-        for_decoding(loaded.model, runtime, quantize),
+        copy_for_inference(loaded.model, runtime, quantize),
         loaded.tokenizer,
         [text],
         max_new_tokens=max_new_tokens,

@@ -111,6 +111,6 @@ def _xz_size(text: bytes) -> int:
 def _zstd_size(text: bytes) -> int:
     import zstandard
 
-    from_level = zstandard.ZstdCompressionParameters.from_level
-    parameters = from_level(19, window_log=27, enable_ldm=True)  # pyright: ignore[reportUnknownMemberType]  # **kwargs
+    from_level = zstandard.ZstdCompressionParameters.from_level  # pyright: ignore  # its **kwargs are not annotated
+    parameters = from_level(19, window_log=27, enable_ldm=True)
     return len(zstandard.ZstdCompressor(compression_params=parameters).compress(text))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -153,19 +152,14 @@ def _score(logits: Tensor, targets: Tensor, tokenizer: Tokenizer, top: int) -> I
     # p · log p is 0 for p = 0, but 0 · -inf would be NaN.
     entropies = -torch.where(log_probs.isinf(), 0.0, log_probs.exp() * log_probs).sum(dim=-1)
     top_log_probs, top_ids = log_probs.topk(min(top, log_probs.shape[-1]), dim=-1)
-    rows = zip(
-        _int_list(targets),
-        _float_list(target_log_probs[:, 0]),
-        _int_list(ranks),
-        _float_list(entropies),
-        cast("list[list[int]]", top_ids.tolist()),  # torch does not annotate `tolist`
-        cast("list[list[float]]", top_log_probs.tolist()),
-        strict=True,
-    )
-    for token, log_prob, rank, entropy, ids, log_probs_of_ids in rows:
+    integers = torch.cat([targets[:, None], ranks[:, None], top_ids], dim=1)
+    floats = torch.cat([target_log_probs, entropies[:, None], top_log_probs], dim=1)
+    integer_rows: list[list[int]] = integers.tolist()  # pyright: ignore  # torch annotates it as a plain list
+    float_rows: list[list[float]] = floats.tolist()  # pyright: ignore  # as above
+    for (token, rank, *ids), (log_prob, entropy, *id_log_probs) in zip(integer_rows, float_rows, strict=True):
         alternatives = tuple(
             TokenAlternative(id, _content(id, tokenizer), math.exp(value))
-            for id, value in zip(ids, log_probs_of_ids, strict=True)
+            for id, value in zip(ids, id_log_probs, strict=True)
         )
         yield ScoredToken(token, _content(token, tokenizer), log_prob, rank, entropy, alternatives)
 
@@ -177,11 +171,3 @@ def _token(id: int, tokenizer: Tokenizer) -> Token:
 def _content(id: int, tokenizer: Tokenizer) -> bytes:
     # Ids that only pad the model's vocabulary have no bytes.
     return tokenizer.token_bytes[id] if id < tokenizer.vocab_size else b""
-
-
-def _int_list(values: Tensor) -> list[int]:
-    return cast("list[int]", values.tolist())
-
-
-def _float_list(values: Tensor) -> list[float]:
-    return cast("list[float]", values.tolist())

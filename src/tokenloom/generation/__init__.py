@@ -1,1 +1,1 @@
-"""From a model to new text: choosing tokens, continuing many sequences at once, and turning ids into characters."""
+"""Generation: sampling from logits, batched generation of ids with a key-value cache, and text."""

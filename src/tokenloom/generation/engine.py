@@ -1,12 +1,10 @@
-"""Ids in, ids out: sequences that a model continues together, joining and leaving between steps.
+"""Batched generation of token ids: sequences of any length share a forward pass, and join and leave between steps.
 
-The engine knows nothing about text. Every running sequence has a row in one key-value cache, which holds all of its
-window but the last token. A step feeds each row its last token and chooses the next, so that rows of any length, new
-ones and old ones, move together in one forward pass over ids (rows, 1).
+The engine does not tokenize. Every running sequence has a row in one key-value cache, which holds all tokens of its
+window but the last. A step feeds the last token of each row, ids (rows, 1), and samples the next.
 
-What a sequence becomes depends on its own prompt, sampling, seed and sample number, never on its neighbours: alone or
-in a batch, cached or not, the ids are the same (up to the rounding of floating-point sums, which batches may order
-differently).
+The ids of a sequence depend only on its own prompt, sampling parameters, seed and sample number: they are the same
+alone and in a batch, with and without the cache, up to rounding, since batches may sum floats in a different order.
 """
 
 from __future__ import annotations
@@ -14,36 +12,24 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tokenloom.config import ModelConfig
 from tokenloom.errors import UsageError, WeightsError
 from tokenloom.evaluation.loss import evaluating
 from tokenloom.generation.sampling import sample_tokens
 from tokenloom.model.attention import KVCache
+from tokenloom.model.language_model import LanguageModel
 from tokenloom.sampling_params import SamplingParams
 
 FinishReason = Literal["stop", "length"]
 
 
-class CachedModel(Protocol):
-    """What the engine asks of a model; every model of `tokenloom.model` has it."""
-
-    config: ModelConfig
-    __call__: Any  # (ids (B, T), cache=None) -> logits (B, T, V)
-
-    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor: ...
-    def new_cache(self, batch_size: int) -> KVCache: ...
-    def modules(self) -> Iterator[nn.Module]: ...
-    def parameters(self) -> Iterator[nn.Parameter]: ...
-
-
 class Sampler(Protocol):
-    """Chooses the next token of each row: logits (B, V) -> (B,); `sample_tokens` is one."""
+    """Chooses the next token of each row: logits (B, V) -> (B,). The default is `sample_tokens`."""
 
     def __call__(
         self, logits: Tensor, sampling: SamplingParams, generators: Sequence[torch.Generator], seen: Tensor | None, /
@@ -51,44 +37,44 @@ class Sampler(Protocol):
 
 
 class Step(NamedTuple):
-    """What one step did to one sequence."""
+    """The result of a step for one sequence."""
 
     row: int
-    """The number that `Engine.add` gave the sequence."""
+    """The number of the sequence, as returned by `Engine.add`."""
     token: int | None
-    """The new token; None if the sequence ended without one (at the end-of-text token, which is not given out)."""
+    """The new token; None if the sequence ended without one, as it does at the end-of-text token."""
     finish_reason: FinishReason | None
-    """None while the sequence goes on."""
+    """None while the sequence continues."""
 
 
 @dataclass(frozen=True)
 class Completion:
-    """All that was written after one prompt; the end-of-text token is not part of it."""
+    """The tokens generated after a prompt, without the end-of-text token."""
 
     token_ids: list[int]
     finish_reason: FinishReason
 
 
 class Engine:
-    """Continues sequences together. `add` them at any time, call `step` until `len(engine)` is 0. For one thread.
+    """Generates tokens for many sequences: `add` them at any time, call `step` until `len(engine)` is 0.
 
-    `eot_id` ends a sequence. Ids from `vocab_size` on (padding of the vocabulary, which no tokenizer knows) are never
-    chosen. At most `max_rows` sequences run at once, to bound the cache; the others wait for a place.
+    `eot_id` ends a sequence. Ids from `vocab_size`, which only pad the model's vocabulary, are never sampled. At most
+    `max_rows` sequences run at once, which bounds the cache; others wait.
 
-    A window is what the model sees of a sequence: at most its `block_size` last tokens. When it is full, its `slide`
-    oldest tokens are dropped and the rest is read anew, since every position has changed. `slide=1` is what the book
-    and nanoGPT do: the longest possible context, for the price of a whole window for each token. The default drops a
-    quarter, so that only one token in block_size / 4 costs as much. With `use_cache=False` every token costs a whole
-    window; the windows, and so the ids, are the same.
+    The window of a sequence is its last tokens, at most `block_size`. When it is full, its `slide` oldest tokens are
+    dropped and the cache is filled again, since all positions have changed. `slide=1`, as in the book and nanoGPT,
+    gives the longest context, but computes a full window for every token; the default, a quarter of the window,
+    computes one every block_size / 4 tokens. `use_cache=False` computes the window for every token; windows and ids
+    are the same.
 
-    `sampler` chooses the tokens of the rows that have the same `SamplingParams`.
+    `sampler` chooses the next tokens of all rows that have the same `SamplingParams`.
 
-    Raises `UsageError` for options out of range.
+    Not thread-safe. Raises `UsageError` for options out of range.
     """
 
     def __init__(
         self,
-        model: CachedModel,
+        model: LanguageModel,
         *,
         eot_id: int | None = None,
         vocab_size: int | None = None,
@@ -97,10 +83,10 @@ class Engine:
         use_cache: bool = True,
         sampler: Sampler = sample_tokens,
     ) -> None:
-        block_size, known = model.config.block_size, model.config.vocabulary
-        if vocab_size is not None and not 0 < vocab_size <= known:
+        block_size, model_vocabulary = model.config.block_size, model.config.vocabulary
+        if vocab_size is not None and not 0 < vocab_size <= model_vocabulary:
             raise UsageError(
-                f"the tokenizer has {vocab_size:,} tokens, but the model knows {known:,}. "
+                f"the tokenizer has {vocab_size:,} tokens, but the model's vocabulary has {model_vocabulary:,}. "
                 "Use the tokenizer that the model was trained with."
             )
         if slide is not None and not 1 <= slide <= block_size:
@@ -108,11 +94,11 @@ class Engine:
         if max_rows < 1:
             raise UsageError(f"max_rows must be at least 1, got {max_rows}. Try 32.")
         self._model = model
-        self._modules = list(model.modules())  # Walking the tree anew would cost time at every token.
+        self._modules = list(model.modules())  # traversing the modules takes too long to repeat it for every token
         self._device = next(model.parameters()).device
         self._block_size = block_size
         self._slide = slide or max(1, block_size // 4)
-        self._vocab_size = vocab_size or known
+        self._vocab_size = vocab_size or model_vocabulary
         self._eot_id = eot_id
         self._max_rows = max_rows
         self._use_cache = use_cache
@@ -120,24 +106,24 @@ class Engine:
         self._added = 0
         self._waiting: deque[_Sequence] = deque()
         self._running: list[_Sequence] = []
-        self._seated: list[_Sequence] = []  # whose row of the cache is whose, as of the last step
         self._cache: KVCache | None = None
+        self._cached: list[_Sequence] = []  # the sequence of each row of the cache
 
     def __len__(self) -> int:
-        """Sequences that run or wait."""
+        """Number of running and waiting sequences."""
         return len(self._waiting) + len(self._running)
 
     def add(
         self, prompt: Sequence[int], *, max_new_tokens: int, sampling: SamplingParams, seed: int, sample: int = 0
     ) -> int:
-        """Take in a sequence, to join at the next step; gives its number.
+        """Add a sequence, which starts in the next step if there is a free row; returns its number.
 
-        Of a prompt longer than the model's block_size its end is used. `sample` tells apart the samples of one prompt
-        under one seed: sample 0 draws from a generator seeded with `seed` itself, the others from ones derived from
-        both. Raises `UsageError` for an empty prompt, unknown ids, or numbers out of range.
+        Only the last `block_size` tokens of a prompt are used. `sample` numbers the samples of a prompt: sample 0 uses
+        a generator seeded with `seed`, the others generators seeded with both numbers. Raises `UsageError` for an
+        empty prompt, ids outside the vocabulary, and numbers out of range.
         """
-        ids = [int(token) for token in prompt]  # numpy's and torch's numbers too
-        self._check(ids, max_new_tokens)
+        ids = [int(token) for token in prompt]  # may be numpy or torch integers
+        self._validate(ids, max_new_tokens)
         seen = None
         if sampling.repetition_penalty != 1:
             seen = torch.zeros(self._vocab_size, dtype=torch.bool, device=self._device)
@@ -148,7 +134,7 @@ class Engine:
         return row
 
     def remove(self, row: int) -> None:
-        """Drop a sequence that need not go on; one that has ended already is no mistake."""
+        """Stop a sequence; does nothing if it has already ended."""
         self._waiting = deque(sequence for sequence in self._waiting if sequence.row != row)
         self._running = [sequence for sequence in self._running if sequence.row != row]
 
@@ -159,39 +145,37 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Step]:
-        """One more token for every running sequence. The model is in eval mode meanwhile, and then as it was.
+        """Generate one token for every running sequence. The model is in eval mode meanwhile.
 
-        Raises `WeightsError` if the model's logits are not numbers.
+        Raises `WeightsError` if logits are NaN.
         """
-        ended = self._admit()
+        ended = self._start_waiting()
         if not self._running:
             return ended
         with evaluating(self._modules):
             logits = self._next_logits()
-        steps = [
-            self._take(sequence, token)
-            for sequence, token in zip(self._running, self._sample(logits).tolist(), strict=True)
-        ]
+        tokens: list[int] = self._sample(logits).tolist()  # pyright: ignore  # torch annotates it as a plain list
+        steps = [self._append(sequence, token) for sequence, token in zip(self._running, tokens, strict=True)]
         self._running = [
             sequence for sequence, step in zip(self._running, steps, strict=True) if step.finish_reason is None
         ]
         return ended + steps
 
-    def _check(self, prompt: list[int], max_new_tokens: int) -> None:
+    def _validate(self, prompt: list[int], max_new_tokens: int) -> None:
         if not prompt:
-            raise UsageError("the prompt has no tokens. Start from the end-of-text token to begin a new text.")
+            raise UsageError("the prompt has no tokens. To generate a new text, use the end-of-text token as prompt.")
         if min(prompt) < 0 or max(prompt) >= self._vocab_size:
-            wrong = next(token for token in prompt if not 0 <= token < self._vocab_size)
+            invalid = next(token for token in prompt if not 0 <= token < self._vocab_size)
             raise UsageError(
-                f"the prompt has the token {wrong}, but the model knows 0 to {self._vocab_size - 1}. "
-                "Encode it with the tokenizer that the model was trained with."
+                f"token {invalid} of the prompt is outside the vocabulary, 0 to {self._vocab_size - 1}. "
+                "Encode the prompt with the tokenizer that the model was trained with."
             )
         if max_new_tokens < 0:
             raise UsageError(f"max_new_tokens must be 0 or more, got {max_new_tokens}. Try 100.")
 
-    def _admit(self) -> list[Step]:
-        """Let waiting sequences run while there is room; those that want no tokens end here."""
-        ended = []
+    def _start_waiting(self) -> list[Step]:
+        """Start waiting sequences while there are free rows; those without tokens to generate end at once."""
+        ended: list[Step] = []
         while self._waiting and len(self._running) < self._max_rows:
             sequence = self._waiting.popleft()
             if sequence.remaining == 0:
@@ -202,80 +186,81 @@ class Engine:
 
     def _next_logits(self) -> Tensor:
         """Logits (rows, vocab_size) of the token after each window."""
-        anew = [row for row, sequence in enumerate(self._running) if sequence.reads_anew]
-        logits = (self._cached_logits(anew) if self._use_cache else self._whole_logits())[:, : self._vocab_size]
-        # Checked when a window is read, not at every token: it makes the host wait for the device.
-        if anew and logits[anew].isnan().any():
+        to_prefill = [row for row, sequence in enumerate(self._running) if sequence.needs_prefill]
+        logits = self._cached_logits(to_prefill) if self._use_cache else self._uncached_logits()
+        logits = logits[:, : self._vocab_size]
+        # Checked only at a prefill, because the check waits for the device.
+        if to_prefill and logits[to_prefill].isnan().any():
             raise WeightsError(
-                "the model's logits are not numbers (NaN): its weights are damaged, or its training diverged. "
+                "the model's logits are NaN: its weights are corrupt, or its training diverged. "
                 "Use an earlier checkpoint."
             )
         for sequence in self._running:
-            sequence.reads_anew = False
+            sequence.needs_prefill = False
         return logits
 
-    def _cached_logits(self, anew: list[int]) -> Tensor:
-        cache = self._cache = self._seat()
-        shared = defaultdict(list)  # samples of one prompt read it once
-        for row in anew:
-            shared[tuple(self._running[row].window[:-1])].append(row)
-        for tokens, rows in shared.items():
-            read = self._read(tokens)
+    def _cached_logits(self, to_prefill: list[int]) -> Tensor:
+        cache = self._cache = self._arrange_cache()
+        rows_by_tokens: dict[tuple[int, ...], list[int]] = defaultdict(list)  # samples of one prompt share a prefill
+        for row in to_prefill:
+            rows_by_tokens[tuple(self._running[row].window[:-1])].append(row)
+        for tokens, rows in rows_by_tokens.items():
+            prefilled = self._prefill(tokens)
             for row in rows:
-                cache.copy_row(row, read)
+                cache.copy_row(row, prefilled)
         last = torch.tensor([sequence.window[-1:] for sequence in self._running], device=self._device)  # (rows, 1)
         return self._model(last, cache)[:, -1]
 
-    def _whole_logits(self) -> Tensor:
+    def _uncached_logits(self) -> Tensor:
         lengths = [len(sequence.window) for sequence in self._running]
         ids = np.zeros((len(lengths), max(lengths)), dtype=np.int64)
         for row, sequence in enumerate(self._running):
-            ids[row, : lengths[row]] = sequence.window  # Padding is on the right, where no token looks.
-        logits = self._model(torch.from_numpy(ids).to(self._device))  # (rows, T, V)
+            ids[row, : lengths[row]] = sequence.window  # padded on the right, where causal attention does not reach
+        logits = self._model(torch.as_tensor(ids, device=self._device))  # (rows, T, V)
         return logits[range(len(lengths)), [length - 1 for length in lengths]]
 
-    def _seat(self) -> KVCache:
-        """A cache with a row for each running sequence, in order; a newcomer's row is empty."""
-        if self._cache is not None and self._running == self._seated:
+    def _arrange_cache(self) -> KVCache:
+        """A cache with a row for each running sequence, in order; rows of new sequences are empty."""
+        if self._cache is not None and self._running == self._cached:
             return self._cache
-        places = {sequence.row: place for place, sequence in enumerate(self._seated)}
-        self._seated = list(self._running)
-        known = [places.get(sequence.row) for sequence in self._running]
-        stayed = [place for place in known if place is not None]
-        if self._cache is not None and len(stayed) == len(known):
-            return self._cache.select(stayed)
-        grown = self._model.new_cache(len(known))
-        for row, place in enumerate(known):
-            if self._cache is not None and place is not None:
-                grown.copy_row(row, self._cache, place)
-        return grown
+        cached_rows = {sequence.row: row for row, sequence in enumerate(self._cached)}
+        self._cached = list(self._running)
+        sources = [cached_rows.get(sequence.row) for sequence in self._running]
+        kept = [source for source in sources if source is not None]
+        if self._cache is not None and len(kept) == len(sources):
+            return self._cache.select(kept)
+        cache = self._model.new_cache(len(sources))
+        for row, source in enumerate(sources):
+            if self._cache is not None and source is not None:
+                cache.copy_row(row, self._cache, source)
+        return cache
 
-    def _read(self, tokens: Sequence[int]) -> KVCache:
-        """A cache of one row that has seen these tokens."""
+    def _prefill(self, tokens: Sequence[int]) -> KVCache:
+        """A cache of one row that holds these tokens."""
         cache = self._model.new_cache(1)
         if tokens:
-            self._model.hidden(torch.tensor([tokens], device=self._device), cache)  # (1, T); no logits needed
+            self._model.hidden(torch.tensor([tokens], device=self._device), cache)  # (1, T); logits are not needed
         return cache
 
     def _sample(self, logits: Tensor) -> Tensor:
-        """Tokens (rows,) for logits (rows, V): rows that are sampled alike are handled at once."""
-        alike: dict[SamplingParams, list[int]] = defaultdict(list)
+        """Tokens (rows,) for logits (rows, V); rows with the same parameters are sampled together."""
+        rows_by_params: dict[SamplingParams, list[int]] = defaultdict(list)
         for row, sequence in enumerate(self._running):
-            alike[sequence.sampling].append(row)
-        if len(alike) == 1:
-            return self._sample_alike(logits, self._running)
-        chosen = torch.empty(len(logits), dtype=torch.long, device=logits.device)
-        for rows in alike.values():
-            chosen[rows] = self._sample_alike(logits[rows], [self._running[row] for row in rows])
-        return chosen
+            rows_by_params[sequence.sampling].append(row)
+        if len(rows_by_params) == 1:
+            return self._sample_group(logits, self._running)
+        tokens = torch.empty(len(logits), dtype=torch.long, device=logits.device)
+        for rows in rows_by_params.values():
+            tokens[rows] = self._sample_group(logits[rows], [self._running[row] for row in rows])
+        return tokens
 
-    def _sample_alike(self, logits: Tensor, sequences: list[_Sequence]) -> Tensor:
+    def _sample_group(self, logits: Tensor, sequences: list[_Sequence]) -> Tensor:
         seen = [sequence.seen for sequence in sequences if sequence.seen is not None]
         generators = [sequence.generator for sequence in sequences]
         return self._sampler(logits, sequences[0].sampling, generators, torch.stack(seen) if seen else None)
 
-    def _take(self, sequence: _Sequence, token: int) -> Step:
-        """Append a token to its sequence, sliding a full window."""
+    def _append(self, sequence: _Sequence, token: int) -> Step:
+        """Append a token to its sequence, and slide a full window."""
         if token == self._eot_id:
             return Step(sequence.row, None, "stop")
         sequence.remaining -= 1
@@ -284,12 +269,12 @@ class Engine:
         sequence.window.append(token)
         if len(sequence.window) > self._block_size:
             del sequence.window[: self._slide]
-            sequence.reads_anew = True
+            sequence.needs_prefill = True
         return Step(sequence.row, token, None if sequence.remaining else "length")
 
 
 def generate(
-    model: CachedModel,
+    model: LanguageModel,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
@@ -302,10 +287,10 @@ def generate(
     slide: int | None = None,
     use_cache: bool = True,
 ) -> Iterator[Step]:
-    """Continue every prompt `num_samples` times, giving out each token as it is made.
+    """Generate `num_samples` continuations of every prompt; yields each token as soon as it is sampled.
 
-    Sample s of prompt p is row `p * num_samples + s`. The options are those of `Engine` and `Engine.add`, which say
-    what they mean and raise `UsageError` at once, before the first token.
+    Sample s of prompt p is row `p * num_samples + s`. For the options see `Engine` and `Engine.add`; their `UsageError`
+    is raised by the call itself, before the first token is requested.
     """
     if num_samples < 1:
         raise UsageError(f"num_samples must be at least 1, got {num_samples}. Try 1.")
@@ -317,7 +302,7 @@ def generate(
 
 
 def collect(steps: Iterable[Step]) -> list[Completion]:
-    """The whole completions of `generate`, by row."""
+    """The completions of `generate`, in the order of their rows."""
     token_ids: dict[int, list[int]] = defaultdict(list)
     reasons: dict[int, FinishReason] = {}
     for row, token, reason in steps:
@@ -329,7 +314,7 @@ def collect(steps: Iterable[Step]) -> list[Completion]:
 
 
 def make_generator(seed: int, sample: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """The randomness of one sample: `torch.Generator().manual_seed(seed)` for sample 0, independent ones after it.
+    """The generator of a sample: seeded with `seed` for sample 0, with a hash of both numbers for the others.
 
     Raises `UsageError` if `seed` is not between 0 and 2^64 - 1.
     """
@@ -343,14 +328,15 @@ def make_generator(seed: int, sample: int, device: torch.device | str = "cpu") -
 
 @dataclass(eq=False, slots=True)
 class _Sequence:
-    """One text being continued."""
+    """A running or waiting sequence."""
 
     row: int
     window: list[int]
     remaining: int
+    """Tokens still to generate."""
     sampling: SamplingParams
     generator: torch.Generator
     seen: Tensor | None
     """Tokens (V,) that a repetition penalty applies to."""
-    reads_anew: bool = True
-    """The window is new, or has slid: its row of the cache is not of this window yet."""
+    needs_prefill: bool = True
+    """Whether the window is new or has slid, so that its row of the cache has to be filled."""

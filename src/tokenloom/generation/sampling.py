@@ -1,14 +1,14 @@
-"""From logits to a token: a chain of pure functions, each logits -> logits, and a draw at its end.
+"""From logits to the next token: filters that map logits (B, V) to logits (B, V), then a random choice.
 
-Every function works on each row of (B, V) by itself. A token that is out has the logit -inf. The order is that of
-Hugging Face's `generate`: repetition penalty, temperature, top-k, top-p, min-p. The book takes top-k before the
-temperature, which is the same, since dividing by a temperature keeps the order of the logits.
+Every function treats each row by itself. Excluded tokens have the logit -inf. To add a filter: a field of
+`SamplingParams`, its function, and a row of `FILTERS`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,71 +24,91 @@ def sample_tokens(
 ) -> Tensor:
     """The next token of each row: (B, V) -> (B,) int64.
 
-    `generators` holds one for each row; without them the default generator draws. `seen` (B, V) is true for the
-    tokens that a repetition penalty applies to, and is needed only for one.
+    `generators` holds one generator for each row; without them torch's default generator is used. `seen` (B, V) is
+    true for the tokens that a repetition penalty applies to, and is required with one.
     """
-    if sampling.is_greedy:
-        return _penalized(logits.float(), sampling, seen).argmax(dim=-1)
+    if sampling.is_greedy:  # no filter but the repetition penalty changes which token is the most likely
+        return _filtered(logits, sampling, seen).argmax(dim=-1)
     return sample_from_probabilities(probabilities(logits, sampling, seen), generators)
 
 
 def probabilities(logits: Tensor, sampling: SamplingParams, seen: Tensor | None = None) -> Tensor:
-    """What each token's chance of being chosen is: (B, V) -> (B, V) float32, rows summing to 1."""
-    logits = _penalized(logits.float(), sampling, seen)
+    """The probabilities from which `sample_tokens` samples: (B, V) -> (B, V) float32, rows summing to 1."""
+    logits = _filtered(logits, sampling, seen)
     if sampling.is_greedy:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
-    logits = apply_temperature(logits, sampling.temperature)
-    if sampling.top_k is not None:
-        logits = keep_top_k(logits, sampling.top_k)
-    if sampling.top_p is not None:
-        logits = keep_top_p(logits, sampling.top_p)
-    if sampling.min_p is not None:
-        logits = keep_min_p(logits, sampling.min_p)
     return logits.softmax(dim=-1)
 
 
-def sample_from_probabilities(chances: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
-    """One token of each row with these chances: (B, V) -> (B,); a row's own generator decides, not its neighbours."""
+def sample_from_probabilities(probs: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+    """A token sampled from each row of probabilities, with the row's own generator: (B, V) -> (B,)."""
     if generators is None:
-        return torch.multinomial(chances, 1).squeeze(-1)
-    rows = zip(chances, generators, strict=True)
+        return torch.multinomial(probs, 1).squeeze(-1)
+    rows = zip(probs, generators, strict=True)
     return torch.cat([torch.multinomial(row, 1, generator=generator) for row, generator in rows])
 
 
-def penalize_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Divide the logits of tokens in `seen` (B, V) by `penalty`, or multiply negative ones (Keskar et al., 2019)."""
+def penalize_repetition(logits: Tensor, seen: Tensor | None, penalty: float) -> Tensor:
+    """Divide positive logits of tokens in `seen` (B, V) by `penalty`, multiply negative ones (Keskar et al., 2019)."""
+    assert seen is not None, "a repetition penalty needs the tokens seen so far"
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
+    """Divide the logits by the temperature."""
     return logits / temperature
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """Leave the `k` largest logits of each row; ties with the smallest of them stay too."""
+    """Exclude all but the k largest logits of each row; logits equal to the smallest of them are kept too."""
     smallest = logits.topk(min(k, logits.shape[-1]), dim=-1).values[..., -1:]
     return logits.masked_fill(logits < smallest, -math.inf)
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """Leave the fewest likeliest tokens of each row whose probabilities add up to `p` (Holtzman et al., 2020)."""
+    """Exclude all but the smallest set of most likely tokens with total probability p (Holtzman et al., 2020)."""
     if p >= 1:
-        return logits  # All of them; rounding in the sum below could drop the last.
+        return logits  # rounding of the sums below could exclude the last token
     descending, order = logits.sort(dim=-1, descending=True, stable=True)
-    chances = descending.softmax(dim=-1)
-    likelier = chances.cumsum(dim=-1) - chances  # What the tokens before each one have together.
-    return torch.empty_like(logits).scatter_(-1, order, descending.masked_fill(likelier >= p, -math.inf))
+    probs = descending.softmax(dim=-1)
+    preceding = probs.cumsum(dim=-1) - probs  # total probability of the more likely tokens
+    return torch.empty_like(logits).scatter_(-1, order, descending.masked_fill(preceding >= p, -math.inf))
 
 
 def keep_min_p(logits: Tensor, p: float) -> Tensor:
-    """Leave the tokens of each row that are at least `p` times as likely as its likeliest (Nguyen et al., 2024)."""
+    """Exclude tokens less than p times as likely as the most likely one of the row (Nguyen et al., 2024)."""
     if p <= 0:
         return logits
     return logits.masked_fill(logits < logits.amax(dim=-1, keepdim=True) + math.log(p), -math.inf)
 
 
-def _penalized(logits: Tensor, sampling: SamplingParams, seen: Tensor | None) -> Tensor:
-    if sampling.repetition_penalty == 1:
-        return logits
-    assert seen is not None, "a repetition penalty needs the tokens seen so far"
-    return penalize_repetition(logits, seen, sampling.repetition_penalty)
+@dataclass(frozen=True)
+class Filter:
+    """A filter and the sampling parameter that controls it."""
+
+    param: str
+    """Field of `SamplingParams`."""
+    off: float | None
+    """Value of the parameter that disables the filter."""
+    apply: Callable[[Tensor, float, Tensor | None], Tensor]
+    """Logits (B, V), the parameter's value and the tokens `seen` (B, V) -> logits (B, V)."""
+
+
+# In the order of Hugging Face's `generate`. The book applies top-k before the temperature, with the same result:
+# dividing by a temperature keeps the order of the logits.
+FILTERS = (
+    Filter("repetition_penalty", 1, lambda logits, penalty, seen: penalize_repetition(logits, seen, penalty)),
+    Filter("temperature", 0, lambda logits, temperature, _: apply_temperature(logits, temperature)),
+    Filter("top_k", None, lambda logits, k, _: keep_top_k(logits, int(k))),
+    Filter("top_p", None, lambda logits, p, _: keep_top_p(logits, p)),
+    Filter("min_p", None, lambda logits, p, _: keep_min_p(logits, p)),
+)
+
+
+def _filtered(logits: Tensor, sampling: SamplingParams, seen: Tensor | None) -> Tensor:
+    logits = logits.float()
+    for filter in FILTERS:
+        value = getattr(sampling, filter.param)
+        if value != filter.off:
+            logits = filter.apply(logits, value, seen)
+    return logits

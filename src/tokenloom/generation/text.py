@@ -1,4 +1,4 @@
-"""Text in, text out, over the engine: whole characters as they are certain, and stop strings that never show."""
+"""Text generation: the engine with a tokenizer, incremental decoding and stop strings."""
 
 from __future__ import annotations
 
@@ -10,41 +10,42 @@ from typing import NamedTuple
 
 from tokenloom.data.tokenizers import Tokenizer
 from tokenloom.errors import UsageError
-from tokenloom.generation.engine import CachedModel, Engine, FinishReason
+from tokenloom.generation.engine import Engine, FinishReason
+from tokenloom.model.language_model import LanguageModel
 from tokenloom.sampling_params import SamplingParams
 
 
 @dataclass(frozen=True)
 class TextCompletion:
-    """What was written after a prompt."""
+    """The text generated after a prompt."""
 
     text: str
-    """Valid Unicode, cut before the stop string that ended it."""
+    """Valid Unicode; ends before the stop string, if there was one."""
     token_ids: list[int]
-    """Every token made, those of the stop string included, the end-of-text token not."""
+    """All generated tokens, including those of the stop string but not the end-of-text token."""
     finish_reason: FinishReason
-    """stop (the end-of-text token or a stop string) or length (max_new_tokens)."""
+    """stop (end-of-text token or stop string) or length (max_new_tokens)."""
 
 
 class TextPiece(NamedTuple):
-    """What one token added to one completion."""
+    """The text that one token adds to a completion."""
 
     prompt_index: int
     sample_index: int
     text: str
-    """Text that is certain now; often empty, while a character or a stop string may be on its way."""
+    """Often empty, while a character is incomplete or the text may be the start of a stop string."""
     token: int | None
-    """The token made; None if the completion ended at the end-of-text token."""
+    """None if the completion ended at the end-of-text token."""
     finish_reason: FinishReason | None
-    """None while the completion goes on."""
+    """None while the completion continues."""
 
 
 class TextStream:
-    """Turns the bytes of tokens into text as they arrive, giving out only what can no longer change.
+    """Decodes the bytes of tokens incrementally, and ends the text before a stop string.
 
-    A character comes out when its last byte is in; bytes that cannot become one come out as U+FFFD, once that is
-    certain. The text ends before the stop string that is complete first (of several, the longest); what may yet become
-    a stop string is held back until it is known. However the bytes are split into pieces, the text is the same.
+    A character is returned with its last byte; invalid bytes are returned as U+FFFD. The text ends before the stop
+    string that is completed first (of several completed at once, the longest). Text that may be the start of a stop
+    string is buffered. The concatenated text does not depend on how the bytes are split into pieces.
 
     Raises `UsageError` for an empty stop string.
     """
@@ -52,41 +53,41 @@ class TextStream:
     def __init__(self, stop: str | Sequence[str] = ()) -> None:
         self._stop = (stop,) if isinstance(stop, str) else tuple(stop)
         if "" in self._stop:
-            raise UsageError('a stop string is empty (""), which would end every text at once. Leave it out.')
+            raise UsageError('a stop string is empty (""), which would end every text at its start. Omit it.')
         self.stopped = False
         self._longest = max(map(len, self._stop), default=0)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._held = ""
+        self._buffered = ""
 
     def push(self, piece: bytes) -> str:
-        """Take the next bytes; give the text that is certain now. Nothing comes after a stop string."""
+        """The text that the next bytes complete; empty after a stop string."""
         return self._advance(self._decoder.decode(piece))
 
     def finish(self) -> str:
-        """No bytes will follow: give what was held back."""
+        """The rest of the text, after the last bytes."""
         text = self._advance(self._decoder.decode(b"", final=True))
-        text, self._held = text + self._held, ""
+        text, self._buffered = text + self._buffered, ""
         return text
 
     def _advance(self, text: str) -> str:
         if self.stopped:
             return ""
-        text = self._held + text
+        text = self._buffered + text
         cut = self._first_stop(text)
         if cut is not None:
-            self.stopped, self._held = True, ""
+            self.stopped, self._buffered = True, ""
             return text[:cut]
-        certain = len(text) - self._undecided(text)
-        self._held = text[certain:]
-        return text[:certain]
+        final = len(text) - self._partial_stop(text)
+        self._buffered = text[final:]
+        return text[:final]
 
     def _first_stop(self, text: str) -> int | None:
-        """Where the stop string begins that is complete first."""
-        found = [(start + len(stop), start) for stop in self._stop if (start := text.find(stop)) >= 0]
-        return min(found)[1] if found else None
+        """Start of the stop string that is completed first."""
+        matches = [(start + len(stop), start) for stop in self._stop if (start := text.find(stop)) >= 0]
+        return min(matches)[1] if matches else None
 
-    def _undecided(self, text: str) -> int:
-        """Length of the longest end of `text` that is the beginning of a stop string."""
+    def _partial_stop(self, text: str) -> int:
+        """Length of the longest suffix of `text` that is a prefix of a stop string."""
         for length in range(min(len(text), self._longest - 1), 0, -1):
             if any(stop.startswith(text[-length:]) for stop in self._stop):
                 return length
@@ -94,7 +95,7 @@ class TextStream:
 
 
 def stream_text(
-    model: CachedModel,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     prompts: Sequence[str],
     *,
@@ -105,31 +106,32 @@ def stream_text(
     stop: str | Sequence[str] = (),
     use_cache: bool = True,
 ) -> Iterator[TextPiece]:
-    """Continue every prompt `num_samples` times, giving out a piece for each token as it is made.
+    """Generate `num_samples` continuations of every prompt; yields a piece for each token as soon as it is sampled.
 
-    An empty prompt begins a new text, from the end-of-text token. A completion ends at that token, before the first of
-    the `stop` strings, or after `max_new_tokens`; the prompt is not repeated. `sampling` is `SamplingParams()` unless
-    given. The same seed gives a prompt the same completions, whatever else is asked in the same call.
+    An empty prompt stands for the end-of-text token, which starts a new text. A completion ends at that token, before
+    the first of the `stop` strings, or after `max_new_tokens` tokens, and does not include the prompt. `sampling`
+    defaults to `SamplingParams()`. The completions of a prompt depend only on the seed and the options, not on the
+    other prompts.
 
-    Raises `UsageError` for values out of range, at once, before the first piece.
+    Raises `UsageError` for values out of range; the call itself raises it, before the first piece is requested.
     """
     if isinstance(prompts, str):
-        raise UsageError("prompts is a single text, and must be a list of them. Write [prompt].")
+        raise UsageError("prompts must be a list of texts, got a single text. Pass [prompt].")
     if num_samples < 1:
         raise UsageError(f"num_samples must be at least 1, got {num_samples}. Try 1.")
     sampling = sampling or SamplingParams()
     engine = Engine(model, eot_id=tokenizer.eot_id, vocab_size=tokenizer.vocab_size, use_cache=use_cache)
-    writers: dict[int, _Writer] = {}
+    completions: dict[int, _Running] = {}
     for prompt_index, prompt in enumerate(prompts):
         ids = tokenizer.encode(prompt) or [tokenizer.eot_id]
         for sample in range(num_samples):
             row = engine.add(ids, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed, sample=sample)
-            writers[row] = _Writer(prompt_index, sample, TextStream(stop))
-    return _pieces(engine, tokenizer, writers)
+            completions[row] = _Running(prompt_index, sample, TextStream(stop))
+    return _pieces(engine, tokenizer, completions)
 
 
 def generate_text(
-    model: CachedModel,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     prompts: Sequence[str],
     *,
@@ -140,7 +142,7 @@ def generate_text(
     stop: str | Sequence[str] = (),
     use_cache: bool = True,
 ) -> list[list[TextCompletion]]:
-    """The whole completions of `stream_text`, which explains the options: for each prompt, `num_samples` of them."""
+    """The completions of `stream_text`, `num_samples` for each prompt; see there for the options."""
     pieces = stream_text(
         model,
         tokenizer,
@@ -167,15 +169,17 @@ def generate_text(
     ]
 
 
-class _Writer(NamedTuple):
+class _Running(NamedTuple):
+    """A completion in progress."""
+
     prompt_index: int
     sample_index: int
     stream: TextStream
 
 
-def _pieces(engine: Engine, tokenizer: Tokenizer, writers: dict[int, _Writer]) -> Iterator[TextPiece]:
+def _pieces(engine: Engine, tokenizer: Tokenizer, completions: dict[int, _Running]) -> Iterator[TextPiece]:
     for row, token, reason in engine.run():
-        prompt, sample, stream = writers[row]
+        prompt, sample, stream = completions[row]
         text = "" if token is None else stream.push(tokenizer.decode_bytes([token]))
         if reason is not None:
             text += stream.finish()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint  # pyright: ignore  # torch does not annotate it
 
 from tokenloom.config import ModelConfig
 from tokenloom.model.attention import KVCache
@@ -94,5 +94,5 @@ class GPT(nn.Module, ABC):
 
     def _run_block(self, block: nn.Module, *inputs: object) -> Tensor:
         if self.activation_checkpointing:
-            return checkpoint(block, *inputs, use_reentrant=False)
+            return checkpoint(block, *inputs, use_reentrant=False)  # pyright: ignore  # torch does not annotate it
         return block(*inputs)
