@@ -7,7 +7,7 @@ from tokenloom.config import Config
 from tokenloom.data.prepare import prepare
 from tokenloom.data.shards import open_shards
 from tokenloom.data.tokenizers import load_tokenizer, make_tokenizer
-from tokenloom.data.tokenizers.added_tokens import AddedTokens, with_added
+from tokenloom.data.tokenizers.added_tokens import ExtendedTokenizer, extend_tokenizer
 from tokenloom.data.tokenizers.chunking import split_into_chunks
 from tokenloom.errors import DataError, TokenizerError
 
@@ -26,7 +26,7 @@ def base(request, tmp_path):
 
 
 def test_added_tokens_are_found_whole_and_the_others_stay(base):
-    tokenizer = with_added(base, ADDED)
+    tokenizer = extend_tokenizer(base, ADDED)
     ids = tokenizer.encode(TEXT)
     first = base.vocab_size
     assert tokenizer.vocab_size == first + 3
@@ -36,13 +36,13 @@ def test_added_tokens_are_found_whole_and_the_others_stay(base):
     assert tokenizer.eot_id == base.eot_id
     assert ids.count(base.eot_id) == 1
     assert tokenizer.byte_lengths[first:].tolist() == [0, 0, 0]
-    assert tokenizer.fingerprint != base.fingerprint != with_added(base, ADDED[:1]).fingerprint
-    assert with_added(base, []) is base
+    assert tokenizer.fingerprint != base.fingerprint != extend_tokenizer(base, ADDED[:1]).fingerprint
+    assert extend_tokenizer(base, []) is base
 
 
 def test_it_is_saved_and_opened_as_it_was_here_and_by_transformers(base, tmp_path):
     transformers = pytest.importorskip("transformers")
-    tokenizer = with_added(with_added(base, ADDED[:1]), ADDED[1:])
+    tokenizer = extend_tokenizer(extend_tokenizer(base, ADDED[:1]), ADDED[1:])
     tokenizer.save(tmp_path / "saved")
     again = load_tokenizer(tmp_path / "saved")
     assert (again.fingerprint, again.added) == (tokenizer.fingerprint, tuple(ADDED))
@@ -54,14 +54,14 @@ def test_it_is_saved_and_opened_as_it_was_here_and_by_transformers(base, tmp_pat
 @pytest.mark.parametrize("wrong", ["", "a", "<|endoftext|>", "x<|endoftext|>", "endoftext"])
 def test_what_cannot_be_added_is_refused(wrong):
     with pytest.raises(TokenizerError, match="cannot be added"):
-        with_added(make_tokenizer("byte"), [wrong])
-    with pytest.raises(TokenizerError, match="a token already"):
-        with_added(with_added(make_tokenizer("byte"), ["<x>"]), ["<x>"])
+        extend_tokenizer(make_tokenizer("byte"), [wrong])
+    with pytest.raises(TokenizerError, match="already a token"):
+        extend_tokenizer(extend_tokenizer(make_tokenizer("byte"), ["<x>"]), ["<x>"])
 
 
 def test_a_vocabulary_is_learned_from_what_lies_between_them():
     tokenizer = make_tokenizer("char", ["ab<@>c"], ["<@>"])
-    assert isinstance(tokenizer, AddedTokens)
+    assert isinstance(tokenizer, ExtendedTokenizer)
     assert tokenizer.base.characters == ["a", "b", "c"]  # type: ignore[attr-defined]
 
 
@@ -69,7 +69,7 @@ def test_long_text_is_never_cut_inside_one():
     text = "word [very: long token]" * 40_000
     pieces = list(split_into_chunks([text], ADDED))
     assert len(pieces) > 1
-    tokenizer = with_added(make_tokenizer("gpt2"), ADDED)
+    tokenizer = extend_tokenizer(make_tokenizer("gpt2"), ADDED)
     joined = np.concatenate([tokenizer.encode_array(piece) for piece in pieces])
     assert np.array_equal(joined, tokenizer.encode_array(text))
 

@@ -4,12 +4,12 @@ import pytest
 
 from tokenloom import api
 from tokenloom.data.tokenizers import load_tokenizer
-from tokenloom.data.tokenizers.bpe import learn_byte_pairs
+from tokenloom.data.tokenizers.bpe import train_bpe
 from tokenloom.weights.load import LoadedModel
 
 TEXT = "It is a dull, dull boy: 👋 Jack.\n\nAll work<|endoftext|>and no play  makes him so.\n"
 BYTE = load_tokenizer("byte")
-PAIRS = learn_byte_pairs(300, ["all work and no play makes Jack a dull, dull boy. " * 5])
+PAIRS = train_bpe(300, ["all work and no play makes Jack a dull, dull boy. " * 5])
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import torch
 
 from tokenloom.book import download_and_load_gpt2
 from tokenloom.data.tokenizers import load_tokenizer
-from tokenloom.data.tokenizers.bpe import to_characters
+from tokenloom.data.tokenizers.bpe import to_byte_level
 from tokenloom.errors import WeightsError
 from tokenloom.weights import download
 from tokenloom.weights.export import export_model
@@ -101,7 +101,7 @@ def server(tmp_path, monkeypatch):
     folder = tmp_path / "served" / "124M"
     shutil.copytree(WRITTEN, folder)
     gpt2 = load_tokenizer("gpt2")
-    written = {to_characters(token): i for i, token in enumerate(gpt2.token_bytes[: gpt2.eot_id])}
+    written = {to_byte_level(token): i for i, token in enumerate(gpt2.token_bytes[: gpt2.eot_id])}
     (folder / "encoder.json").write_text(json.dumps({**written, "<|endoftext|>": 50256}))
     merges = [" ".join(pair) for pair in gpt2.to_json()["model"]["merges"]]
     (folder / "vocab.bpe").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")

@@ -6,14 +6,14 @@ import torch
 
 from tokenloom import api
 from tokenloom.data.tokenizers import load_tokenizer
-from tokenloom.data.tokenizers.added_tokens import with_added
-from tokenloom.data.tokenizers.bpe import learn_byte_pairs
+from tokenloom.data.tokenizers.added_tokens import extend_tokenizer
+from tokenloom.data.tokenizers.bpe import train_bpe
 from tokenloom.errors import CheckpointError, UsageError, WeightsError
 from tokenloom.weights.load import LoadedModel, load
 
 gguf = pytest.importorskip("gguf")
 IDS = torch.arange(16)[None]
-PAIRS = learn_byte_pairs(300, ["all work and no play makes Jack a dull boy. "] * 9)
+PAIRS = train_bpe(300, ["all work and no play makes Jack a dull boy. "] * 9)
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def loaded(model_of, tmp_path):
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("qkv_bias", [True, False])
 def test_f32_comes_back_bit_for_bit(loaded, tmp_path, tied, qkv_bias):
-    before = loaded(with_added(PAIRS, ["<|user|>"]), padding=5, tie_embeddings=tied, qkv_bias=qkv_bias)
+    before = loaded(extend_tokenizer(PAIRS, ["<|user|>"]), padding=5, tie_embeddings=tied, qkv_bias=qkv_bias)
     assert api.export(before, tmp_path / "model.gguf", quantization="f32") == []
     after = load(tmp_path / "model.gguf")
     assert after.model.config == before.model.config

@@ -83,11 +83,11 @@ def transformers(folder: str, batch: int, precision: str) -> Metrics:
 
 def ctranslate2(folder: str, batch: int, precision: str) -> Metrics:
     from tokenloom.data.tokenizers import load_tokenizer
-    from tokenloom.data.tokenizers.bpe import to_characters
+    from tokenloom.data.tokenizers.bpe import to_byte_level
 
     generator_class = import_module("ctranslate2").Generator
     model = generator_class(str(Path(folder, precision)), device="cpu", intra_threads=torch.get_num_threads())
-    tokens = [to_characters(token) for token in load_tokenizer("gpt2").token_bytes]
+    tokens = [to_byte_level(token) for token in load_tokenizer("gpt2").token_bytes]
     prompts = [[tokens[i] for i in prompt] for prompt in _prompts(batch)]
     greedy = {"max_length": NEW_TOKENS, "min_length": NEW_TOKENS, "sampling_topk": 1}
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from tokenloom.config import Config, ModelConfig
 from tokenloom.data.tokenizers import Tokenizer
-from tokenloom.data.tokenizers.added_tokens import AddedTokens, with_added
-from tokenloom.data.tokenizers.bpe import BytePairs, gpt2_tokenizer, merge_of, to_characters
+from tokenloom.data.tokenizers.added_tokens import ExtendedTokenizer, extend_tokenizer
+from tokenloom.data.tokenizers.bpe import BPETokenizer, gpt2_tokenizer, parse_merge, to_byte_level
 from tokenloom.errors import CheckpointError, MissingExtraError, WeightsError
 from tokenloom.model import Model
 from tokenloom.weights.huggingface import drop_zero_biases
@@ -150,7 +150,7 @@ def _check_exportable(config: ModelConfig, tokenizer: Tokenizer, quantization: s
             f"the {config.family} family cannot be exported as gguf: llama.cpp does not support it. Use --format pth."
         )
     base = _base_tokenizer(tokenizer)
-    if not isinstance(base, BytePairs) or not base.merges:
+    if not isinstance(base, BPETokenizer) or not base.merges:
         raise WeightsError(
             f"the tokenizer of this model ({tokenizer.kind}) cannot be exported as gguf: llama.cpp supports byte-pair "
             "encodings with merges (gpt2, bpe:N). Use --format hf or pth."
@@ -162,13 +162,13 @@ def _check_exportable(config: ModelConfig, tokenizer: Tokenizer, quantization: s
 
 
 def _base_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
-    return tokenizer.base if isinstance(tokenizer, AddedTokens) else tokenizer
+    return tokenizer.base if isinstance(tokenizer, ExtendedTokenizer) else tokenizer
 
 
 def _add_tokenizer(writer: Any, tokenizer: Tokenizer, vocabulary: int) -> None:
     base = _base_tokenizer(tokenizer)
-    assert isinstance(base, BytePairs)
-    normal = [to_characters(token) for token in base.token_bytes[: base.eot_id]]
+    assert isinstance(base, BPETokenizer)
+    normal = [to_byte_level(token) for token in base.token_bytes[: base.eot_id]]
     control = [token.decode("utf-8") for token in tokenizer.token_bytes[base.eot_id :]]
     unused = [f"[PAD{i}]" for i in range(tokenizer.vocab_size, vocabulary)]
     types = _package().TokenType
@@ -177,7 +177,7 @@ def _add_tokenizer(writer: Any, tokenizer: Tokenizer, vocabulary: int) -> None:
     writer.add_tokenizer_pre(_PRETOKENIZER)
     writer.add_token_list([token for _, tokens in tokens_by_type for token in tokens])
     writer.add_token_types([token_type for token_type, tokens in tokens_by_type for _ in tokens])
-    writer.add_token_merges([f"{to_characters(left)} {to_characters(right)}" for left, right in base.merges])
+    writer.add_token_merges([f"{to_byte_level(left)} {to_byte_level(right)}" for left, right in base.merges])
     writer.add_bos_token_id(tokenizer.eot_id)
     writer.add_eos_token_id(tokenizer.eot_id)
     writer.add_add_bos_token(False)
@@ -238,10 +238,10 @@ def _tokenizer(fields: Mapping[str, Any], path: Path) -> Tokenizer:
         raise WeightsError(f"{path} has the tokenizer {kind[0]} ({kind[1]}). Supported in GGUF: gpt2 (gpt-2).")
     tokens: list[str] = fields["tokenizer.ggml.tokens"]
     types: list[int] = fields["tokenizer.ggml.token_type"]
-    merges = [merge_of(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
-    base = gpt2_tokenizer() if merges == gpt2_tokenizer().merges else BytePairs("bpe", merges=merges)
-    if tokens[: base.eot_id] != [to_characters(token) for token in base.token_bytes[: base.eot_id]]:
+    merges = [parse_merge(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
+    base = gpt2_tokenizer() if merges == gpt2_tokenizer().merges else BPETokenizer("bpe", merges=merges)
+    if tokens[: base.eot_id] != [to_byte_level(token) for token in base.token_bytes[: base.eot_id]]:
         raise WeightsError(f"{path}: its token ids do not follow from its merges. Convert the model again.")
     unused = _package().TokenType.UNUSED
     used = [token for token, token_type in zip(tokens, types, strict=True) if token_type != unused]
-    return with_added(base, used[base.vocab_size :])
+    return extend_tokenizer(base, used[base.vocab_size :])

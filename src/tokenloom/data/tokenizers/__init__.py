@@ -1,4 +1,4 @@
-"""Text to token ids and back, exactly: gpt2, byte, char, bpe:N, or a tokenizer.json."""
+"""Lossless tokenizers: gpt2, byte, char, bpe:N, or a tokenizer.json."""
 
 from tokenloom.data.tokenizers.load import load_tokenizer, make_tokenizer
 from tokenloom.data.tokenizers.tokenizer import ENDOFTEXT, EndOfText, Tokenizer

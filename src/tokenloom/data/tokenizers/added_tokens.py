@@ -1,33 +1,35 @@
-"""A tokenizer and a few tokens more, such as <|user|>: names for what text alone does not say."""
+"""Tokenizers with added tokens, such as <|user|>, which are matched as a whole wherever they occur."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
-from tokenloom.data.tokenizers.tokenizer import ENDOFTEXT, Tokenizer, special_token_json
+from tokenloom.data.tokenizers.tokenizer import ENDOFTEXT, Tokenizer
+from tokenloom.data.tokenizers.tokenizer_json import TokenizerJson, special_token
 from tokenloom.errors import TokenizerError
 
 
-class AddedTokens(Tokenizer):
-    """The tokens of `base` under the ids they had, then one for each of `added`, found whole wherever it is written.
+class ExtendedTokenizer(Tokenizer):
+    """The tokens of `base` with unchanged ids, followed by the tokens in `added`.
 
-    Raises `TokenizerError` for an added token that is empty, is there already, or holds or is part of the token that
-    ends a document.
+    Raises `TokenizerError` for an added token that is empty, is already a token, or contains or is part of the
+    token that ends a document.
     """
 
     def __init__(self, base: Tokenizer, added: Sequence[str]) -> None:
         self.base = base
-        known = set(base.token_bytes)
+        existing = set(base.token_bytes)
         for token in added:
-            if not token or token.encode("utf-8") in known:
-                raise TokenizerError(f"{token!r} cannot be added: it is {'a token already' if token else 'empty'}.")
+            if not token or token.encode("utf-8") in existing:
+                raise TokenizerError(f"{token!r} cannot be added: it is {'already a token' if token else 'empty'}.")
             if token in base.eot_text or base.eot_text in token:
-                raise TokenizerError(f"{token!r} cannot be added: {base.eot_text} ends a document. Choose another.")
-            known.add(token.encode("utf-8"))
+                raise TokenizerError(
+                    f"{token!r} cannot be added: {base.eot_text} marks the end of a document. Choose another token."
+                )
+            existing.add(token.encode("utf-8"))
         first = base.vocab_size
         super().__init__(
             base.kind,
@@ -37,44 +39,44 @@ class AddedTokens(Tokenizer):
         )
         self.added = tuple(added)
         self._ids = {token: first + i for i, token in enumerate(added)}
-        self._pattern = _any_of(added)
+        self._pattern = _pattern_of(added)
 
-    def _description(self) -> bytes:
-        return b"\0".join([self.base._description(), *(token.encode("utf-8") for token in self.added)])
+    def definition(self) -> bytes:
+        return b"\0".join([self.base.definition(), *(token.encode("utf-8") for token in self.added)])
 
-    def _encode_plain(self, text: str) -> np.ndarray:
-        # Split at a group, the pieces between added tokens and the tokens themselves take turns.
+    def encode_ordinary(self, text: str) -> np.ndarray:
+        # The pattern has a group, so the result alternates between text and added tokens.
         pieces = self._pattern.split(text)
         if len(pieces) == 1:
-            return self.base._encode_plain(text)
+            return self.base.encode_ordinary(text)
         ids = [
-            np.array([self._ids[piece]], dtype=np.uint32) if odd else self.base._encode_plain(piece)
+            np.array([self._ids[piece]], dtype=np.uint32) if is_token else self.base.encode_ordinary(piece)
             for i, piece in enumerate(pieces)
-            if (odd := i % 2) or piece
+            if (is_token := i % 2) or piece
         ]
         return np.concatenate(ids)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> TokenizerJson:
         content = self.base.to_json()
-        entries = [special_token_json(token_id, token) for token, token_id in self._ids.items()]
+        entries = [special_token(token_id, token) for token, token_id in self._ids.items()]
         return {**content, "added_tokens": [*(content.get("added_tokens") or ()), *entries]}
 
 
-def with_added(tokenizer: Tokenizer, added: Sequence[str]) -> Tokenizer:
-    """The tokenizer itself where nothing is added; raises as `AddedTokens`."""
+def extend_tokenizer(tokenizer: Tokenizer, added: Sequence[str]) -> Tokenizer:
+    """A tokenizer with added tokens, or the same one if there are none; raises like `ExtendedTokenizer`."""
     if not added:
         return tokenizer
-    if isinstance(tokenizer, AddedTokens):
-        return AddedTokens(tokenizer.base, [*tokenizer.added, *added])
-    return AddedTokens(tokenizer, added)
+    if isinstance(tokenizer, ExtendedTokenizer):
+        return ExtendedTokenizer(tokenizer.base, [*tokenizer.added, *added])
+    return ExtendedTokenizer(tokenizer, added)
 
 
-def between_tokens(texts: Iterable[str], added: Sequence[str]) -> Iterator[str]:
-    """The text between added tokens, from which a vocabulary is learned."""
-    pattern = _any_of([ENDOFTEXT, *added])
+def text_between_tokens(texts: Iterable[str], added: Sequence[str]) -> Iterator[str]:
+    """The text between added tokens, which a vocabulary is trained on."""
+    pattern = _pattern_of([ENDOFTEXT, *added])
     return (piece for text in texts for piece in pattern.split(text)[::2])
 
 
-def _any_of(tokens: Sequence[str]) -> re.Pattern[str]:
-    """Where one token begins with another, the longer one is found."""
+def _pattern_of(tokens: Sequence[str]) -> re.Pattern[str]:
+    """A pattern that matches any of the tokens, and the longer one if one is a prefix of another."""
     return re.compile(f"({'|'.join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))})")
