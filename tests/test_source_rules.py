@@ -35,11 +35,6 @@ NOT_YET: dict[str, set[str]] = {
         "src/tokenloom/training/loop.py",
     },
     "wording": {
-        "src/tokenloom/cli/export.py",
-        "src/tokenloom/cli/generate.py",
-        "src/tokenloom/cli/main.py",
-        "src/tokenloom/cli/prepare.py",
-        "src/tokenloom/cli/train.py",
         "src/tokenloom/generation/engine.py",
         "src/tokenloom/generation/sampling.py",
         "src/tokenloom/training/deadline.py",

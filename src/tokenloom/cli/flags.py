@@ -85,7 +85,7 @@ def _flag_type(section: str, name: str, field: FieldInfo) -> object:
     parameter = Parameter(
         name=names,
         group=FIELD_GROUPS.get(key, SECTION_GROUPS[section]),
-        help=f"{field.description} May be repeated." if repeatable else field.description,
+        help=f"{field.description} Can be repeated." if repeatable else field.description,
         negative="" if repeatable else None,
         show_default=False if repeatable else None,
     )

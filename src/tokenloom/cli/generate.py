@@ -58,7 +58,7 @@ def generate(
     num_samples
         Number of samples; more than one are printed when all are complete.
     stop
-        Stop before this text. May be repeated.
+        Stop before this text. Can be repeated.
     seed
         Random seed; the same seed generates the same text. Defaults to a new seed for every call.
     quantize

@@ -35,6 +35,7 @@ app = App(
     help="Pretrain GPT language models from scratch on your own text, evaluate them, and generate text with them.",
     version=__version__,
     group_arguments=ARGUMENTS,
+    suppress_keyboard_interrupt=False,
 )
 for position, name in enumerate(COMMANDS):
     # Registered by import path, so that only the module of the command that runs is imported.
