@@ -9,7 +9,7 @@ from tokenloom.data.tokenizers import load_tokenizer
 from tokenloom.errors import DataError, UsageError
 
 
-@pytest.mark.parametrize("tokenizer", [get_encoding("gpt2"), load_tokenizer("gpt2")], ids=["tiktoken", "ours"])
+@pytest.mark.parametrize("tokenizer", [get_encoding("gpt2"), load_tokenizer("gpt2")], ids=["tiktoken", "tokenloom"])
 def test_text_is_encoded_as_a_batch_of_one_and_decoded_again(tokenizer):
     text = "Every effort<|endoftext|> moves you"
     ids = text_to_token_ids(text, tokenizer)
