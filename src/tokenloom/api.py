@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tokenloom.compute.runtime import choose_runtime
 from tokenloom.config import Config, Settings
@@ -25,11 +24,13 @@ from tokenloom.evaluation.measurement import Evaluation
 from tokenloom.evaluation.text import read_text, text_of_split
 from tokenloom.generation.inference_weights import copy_for_inference
 from tokenloom.generation.text import TextCompletion, generate_text
-from tokenloom.reporting.console import QuietDisplay, TrainingDisplay
+from tokenloom.reporting.console import TrainingDisplay
 from tokenloom.reporting.progress import byte_progress, window_progress
 from tokenloom.run_folder import RunFolder
+from tokenloom.run_records import RunSummary
 from tokenloom.sampling_params import SamplingParams
 from tokenloom.training.budget import parse_budget
+from tokenloom.training.display import Display, QuietDisplay
 from tokenloom.training.init_from import configure_init_from
 from tokenloom.training.run import train_run
 from tokenloom.weights.export import export_model
@@ -71,7 +72,7 @@ def train(
     init_from: str | Path | None = None,
     settings: Settings | None = None,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> RunSummary | None:
     """Train a model on text and write the run to the folder `out`; returns the summary of the run.
 
     Settings are taken from `preset` (default: modern-xs), then the TOML file `config`, then `settings`, nested like
@@ -80,7 +81,7 @@ def train(
     seconds as given by `time.time`; default: now).
 
     `init_from` names a pretrained model to start from. It determines the architecture and the tokenizer; `preset` then
-    applies to the other settings only. Raises `TokenloomError`.
+    applies to the other settings only. Under torchrun, only rank 0 returns a summary. Raises `TokenloomError`.
     """
     started = started or time.time()
     overrides = [
@@ -90,7 +91,7 @@ def train(
         {"train": {"init_from": str(init_from)}} if init_from is not None else {},
     ]
     layers = [read_preset(preset or DEFAULT_PRESET), *overrides]
-    resolved, notices = Config.of(*layers), []
+    resolved, notices = Config.of(*layers), list[str]()
     if resolved.train.init_from is not None:
         layers = [read_preset(preset) if preset else {}, *overrides]
         resolved, notices = configure_init_from(resolved.train.init_from, layers[0], overrides)
@@ -103,20 +104,22 @@ def train(
         for notice in notices:
             display.notice(notice)
         shards = prepare_cached(resolved.data, progress=progress)
-        return train_run(resolved, shards, run.path, deadline=deadline, display=display)
+        return train_run(resolved, shards, run, deadline=deadline, display=display)
 
 
-def resume(run: str | Path | None = None, *, settings: Settings | None = None, quiet: bool = False) -> dict[str, Any]:
+def resume(
+    run: str | Path | None = None, *, settings: Settings | None = None, quiet: bool = False
+) -> RunSummary | None:
     """Resume a run (default: the newest one in runs/) from its newest valid checkpoint, bit for bit.
 
     `settings` can change how training continues (`{"train": {"max_steps": 2000}}`), but not the model, the data or the
-    optimizer. Raises `TokenloomError`.
+    optimizer. Returns the summary as `train` does. Raises `TokenloomError`.
     """
     folder = RunFolder(Path(run)) if run is not None else _newest_run()
     config = Config.of(folder.config().model_dump(), settings or {})
     with _display(quiet) as display, _data_progress(quiet) as progress:
         shards = _shards_of(folder) or prepare_cached(config.data, progress=progress)
-        return train_run(config, shards, folder.path, resume=True, display=display)
+        return train_run(config, shards, folder, resume=True, display=display)
 
 
 def evaluate(
@@ -314,7 +317,7 @@ def _shards_of(run: RunFolder) -> Shards | None:
     return shards if shards.fingerprint == identity.dataset else None
 
 
-def _display(quiet: bool) -> QuietDisplay | TrainingDisplay:
+def _display(quiet: bool) -> contextlib.AbstractContextManager[Display]:
     return QuietDisplay() if quiet else TrainingDisplay()
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from screens import Clock, plain, shown_on, terminal
 
 from tokenloom.metrics import MetricsRecord
-from tokenloom.reporting.console import QuietDisplay, TrainingDisplay
+from tokenloom.reporting.console import TrainingDisplay
 from tokenloom.run_records import SampleRecord
 
 SAMPLE = SampleRecord(
@@ -133,18 +133,6 @@ def test_the_history_of_losses_stays_small():
     for step in range(100_000):
         display.stepped(step, 1.0, 1.0)
     assert len(display._losses.values()) <= 256
-
-
-def test_a_quiet_display_prints_nothing(capsys):
-    with QuietDisplay() as display:
-        display.started(PLAN)
-        display.stepped(1, 1.0, 1.0)
-        display.recorded(RECORD)
-        display.sampled(SAMPLE)
-        display.notice("x")
-        display.finished(SUMMARY)
-    captured = capsys.readouterr()
-    assert captured.out == captured.err == ""
 
 
 def test_importing_the_console_is_cheap():

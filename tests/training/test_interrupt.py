@@ -1,4 +1,4 @@
-"""The first signal asks, the second one insists."""
+"""The first signal requests a stop, the second one stops immediately."""
 
 import signal
 
@@ -7,7 +7,7 @@ import pytest
 from tokenloom.training.interrupt import StopRequest
 
 
-def test_the_first_signal_only_asks():
+def test_the_first_signal_only_sets_the_flag():
     with StopRequest() as stop:
         assert not stop.requested
         signal.raise_signal(signal.SIGINT)
@@ -15,13 +15,13 @@ def test_the_first_signal_only_asks():
         assert stop.signal_number == signal.SIGINT
 
 
-def test_the_second_signal_stops_at_once():
-    with StopRequest(), pytest.raises(KeyboardInterrupt):  # noqa: PT012 - both signals belong to the one act
+def test_the_second_signal_stops_immediately():
+    with StopRequest(), pytest.raises(KeyboardInterrupt):  # noqa: PT012 - the first signal must not raise
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
 
-def test_handlers_are_as_before_afterwards():
+def test_the_previous_handlers_are_restored():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with StopRequest() as stop:
         signal.raise_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Records of a run: there as soon as they are made, and cut back to where a run goes on."""
+"""The logs of a run: readable while it trains, and truncated where a run resumes."""
 
 import json
 import sys
@@ -6,106 +6,99 @@ import sys
 import pytest
 
 from tokenloom.errors import MissingExtraError
-from tokenloom.training.metrics_log import METRICS, SAMPLES, MetricsLog, cut_back, read_records
+from tokenloom.metrics import MetricsRecord
+from tokenloom.run_folder import RunFolder
+from tokenloom.run_records import SampleRecord
+from tokenloom.training.metrics_log import MetricsLog
 
 
 @pytest.fixture
-def tracker(tmp_path):
-    opened = MetricsLog(tmp_path / "run")
+def run(tmp_path):
+    return RunFolder(tmp_path)
+
+
+@pytest.fixture
+def log(run):
+    opened = MetricsLog(run)
     yield opened
     opened.close()
 
 
-def steps_in(path) -> list[int]:
-    return [record["step"] for record in read_records(path)]
+def record(step, **values):
+    return MetricsRecord(step=step, tokens=512 * step, epoch=0.5, seconds=float(step), **values)
 
 
-def test_a_record_is_a_line_of_json_that_can_be_read_at_once(tmp_path, tracker):
-    first = {"step": 1, "train/loss": 1 / 3, "mfu": None}
-    tracker.record(first)
-    assert (tmp_path / "run" / METRICS).read_text() == json.dumps(first) + "\n"
-    tracker.record({"step": 2})
-    assert read_records(tmp_path / "run" / METRICS) == [first, {"step": 2}]
+def sample(step, text="b", prompt="a"):
+    return SampleRecord(step=step, tokens=512 * step, seed=1, prompt=prompt, text=text)
 
 
-def test_samples_of_any_text_have_a_file_of_their_own(tmp_path, tracker):
-    sample = {"step": 5, "prompt": "", "text": "Zeile\nzwei\u2028 ✨ \x00 \ud800"}
-    tracker.sample(sample)
-    assert read_records(tmp_path / "run" / SAMPLES) == [sample]
-    assert read_records(tmp_path / "run" / METRICS) == []
+def steps_in(records) -> list[int]:
+    return [record.step for record in records]
 
 
-def test_a_fresh_run_starts_with_empty_files(tmp_path):
-    for name in (METRICS, SAMPLES):
-        (tmp_path / name).write_text('{"step": 3}\n')
-    MetricsLog(tmp_path).close()
-    assert [(tmp_path / name).read_text() for name in (METRICS, SAMPLES)] == ["", ""]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [METRICS, SAMPLES]
+def test_a_record_is_a_line_of_json_that_can_be_read_immediately(run, log):
+    log.record(record(1, train_loss=1 / 3, muon_lr=0.02))
+    expected = {"step": 1, "tokens": 512, "epoch": 0.5, "seconds": 1.0, "train/loss": 1 / 3, "muon_lr": 0.02}
+    assert json.loads(run.metrics_file.read_text()) == expected
+    log.record(record(2))
+    assert run.metrics() == [record(1, train_loss=1 / 3, muon_lr=0.02), record(2)]
 
 
-def test_a_resumed_run_forgets_what_came_after_its_checkpoint_and_goes_on(tmp_path):
-    tracker = MetricsLog(tmp_path)
+def test_samples_can_have_any_text(run, log):
+    log.sample(sample(5, text="Zeile\nzwei\u2028 ✨ \x00 \ud800", prompt=""))
+    assert run.samples() == [sample(5, text="Zeile\nzwei\u2028 ✨ \x00 \ud800", prompt="")]
+    assert run.metrics() == []
+
+
+def test_a_new_run_starts_with_empty_files(run):
+    for file in (run.metrics_file, run.samples_file):
+        file.write_text('{"step": 3}\n')
+    MetricsLog(run).close()
+    assert [file.read_text() for file in (run.metrics_file, run.samples_file)] == ["", ""]
+    assert sorted(run.path.iterdir()) == [run.metrics_file, run.samples_file]
+
+
+def test_a_resumed_run_drops_the_records_after_its_checkpoint(run):
+    log = MetricsLog(run)
     for step in range(1, 8):
-        tracker.record({"step": step, "train/loss": 1 / step})
-        tracker.sample({"step": step, "prompt": "", "text": str(step)})
-    tracker.close()
-    whole = (tmp_path / METRICS).read_bytes()
+        log.record(record(step, train_loss=1 / step))
+        log.sample(sample(step))
+    log.close()
+    uninterrupted = run.metrics_file.read_bytes()
 
-    tracker = MetricsLog(tmp_path, first_step=4)
-    assert steps_in(tmp_path / METRICS) == steps_in(tmp_path / SAMPLES) == [1, 2, 3, 4]
+    log = MetricsLog(run, first_step=4)
+    assert steps_in(run.metrics()) == steps_in(run.samples()) == [1, 2, 3, 4]
     for step in range(5, 8):
-        tracker.record({"step": step, "train/loss": 1 / step})
-    tracker.close()
-    assert (tmp_path / METRICS).read_bytes() == whole  # byte for byte as without the interruption
+        log.record(record(step, train_loss=1 / step))
+    log.close()
+    assert run.metrics_file.read_bytes() == uninterrupted
 
 
-def test_a_line_that_a_crash_cut_short_is_left_out(tmp_path):
-    path = tmp_path / METRICS
-    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3, "train/lo')
-    assert steps_in(path) == [1, 2]
-    cut_back(path, 9)
-    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
-
-
-def test_cutting_back_keeps_the_records_up_to_a_step(tmp_path):
-    path = tmp_path / METRICS
-    path.write_text("".join(f'{{"step": {step}}}\n' for step in (1, 2, 2, 5)))
-    cut_back(path, 2)
-    assert steps_in(path) == [1, 2, 2]
-    assert [file.name for file in tmp_path.iterdir()] == [METRICS]
-
-
-def test_where_there_is_no_file_there_are_no_records(tmp_path):
-    assert read_records(tmp_path / "absent") == []
-    cut_back(tmp_path / METRICS, 5)
-    assert (tmp_path / METRICS).read_text() == ""
-
-
-def test_tensorboard_gets_every_number_and_every_sample(tmp_path):
+def test_tensorboard_gets_every_metric_and_every_sample(run):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    tracker = MetricsLog(tmp_path, tensorboard=True)
+    log = MetricsLog(run, tensorboard=True)
     for step in (10, 20):
-        tracker.record({"step": step, "tokens": 512, "seconds": 1.0, "train/loss": 1 / step, "lr": 0.5, "mfu": None})
-    tracker.sample({"step": 20, "prompt": "Once", "text": "Once upon a time"})
-    tracker.close()
+        log.record(record(step, train_loss=1 / step, lr=0.5))
+    log.sample(sample(20, prompt="Once", text="Once upon a time"))
+    log.close()
 
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events = EventAccumulator(str(run.tensorboard))
     events.Reload()
-    assert set(events.Tags()["scalars"]) == {"train/loss", "lr"}
+    assert set(events.Tags()["scalars"]) == {"epoch", "train/loss", "lr"}
     assert [event.step for event in events.Scalars("train/loss")] == [10, 20]
     assert events.Scalars("train/loss")[1].value == pytest.approx(1 / 20)
     assert len(events.Tags()["tensors"]) == 1
 
 
-def test_without_tensorboard_nothing_of_it_is_there(tmp_path):
-    MetricsLog(tmp_path).close()
-    assert not (tmp_path / "tensorboard").exists()
+def test_without_tensorboard_there_is_no_folder_of_events(run):
+    MetricsLog(run).close()
+    assert not run.tensorboard.exists()
 
 
-def test_a_missing_tensorboard_names_what_to_install(tmp_path, monkeypatch):
+def test_a_missing_tensorboard_names_the_extra_to_install(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(MissingExtraError, match=r'pip install "tokenloom\[track\]"'):
-        MetricsLog(tmp_path, tensorboard=True)
-    assert list(tmp_path.iterdir()) == []
+        MetricsLog(run, tensorboard=True)
+    assert list(run.path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""The optimizer: which weights go where, and a memory that survives being saved."""
+"""The optimizer: parameter groups, learning rates, and state that can be saved and restored."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def train(model, optimizer, steps: range) -> list[float]:
         ids, targets = torch.randint(0, 60, (2, 3, 16), generator=torch.Generator().manual_seed(step))
         optimizer.zero_grad()
         model.loss(ids, targets).backward()
-        rates.append(optimizer.step(step))
+        rates.append(optimizer.step(step)["adamw"])
     return rates
 
 
@@ -39,7 +39,7 @@ def copy_of(model):
     return again
 
 
-# Which weights go where
+# Parameter groups
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -71,8 +71,8 @@ def test_matrices_and_embeddings_decay_gains_and_biases_do_not(model, kind):
             assert decay == (0.25 if dict(model.named_parameters())[name].ndim == 2 else 0.0), name
 
 
-def test_decay_shrinks_what_has_no_gradient_and_leaves_gains_alone():
-    """By lr · decay of itself, for the gradient is zero."""
+def test_decay_shrinks_matrices_without_a_gradient_and_not_gains():
+    """By a factor of 1 - lr · decay, because the gradient is zero."""
     model = GPT2(ModelConfig(family="gpt2", vocab_size=9, block_size=4, n_layer=1, n_head=1, n_embd=8))
     before = copy_of(model)
     for parameter in model.parameters():
@@ -127,8 +127,8 @@ def test_clearing_gradients_frees_them(model):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_adamw_is_the_textbooks():
-    """One weight, two steps, by hand (arXiv:1711.05101, algorithm 2)."""
+def test_adamw_follows_the_published_algorithm():
+    """One weight, two steps, computed by hand (arXiv:1711.05101, algorithm 2)."""
 
     class OneWeight(nn.Module):
         def __init__(self):
@@ -155,11 +155,11 @@ def test_adamw_is_the_textbooks():
         assert model.wte.item() == pytest.approx(weight, rel=1e-6)  # fp32
 
 
-# Memory
+# State
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_restored_optimizer_makes_the_very_same_steps(model, kind):
+def test_a_restored_optimizer_makes_identical_steps(model, kind):
     optimizer = Optimizer(model, config_of(kind))
     train(model, optimizer, range(5))
     again = copy_of(model)
@@ -173,8 +173,8 @@ def test_a_restored_optimizer_makes_the_very_same_steps(model, kind):
         assert torch.equal(restored.state_tensors()[name], tensor), name
 
 
-def test_without_its_memory_it_would_step_otherwise(model):
-    """So that the test above can fail."""
+def test_without_its_state_the_steps_differ(model):
+    """Shows that the previous test can fail."""
     optimizer = Optimizer(model, config_of("muon"))
     train(model, optimizer, range(5))
     again = copy_of(model)
@@ -185,7 +185,7 @@ def test_without_its_memory_it_would_step_otherwise(model):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_memory_is_named_after_the_parameters(model, kind):
+def test_state_is_named_after_the_parameters(model, kind):
     optimizer = Optimizer(model, config_of(kind))
     assert optimizer.state_tensors() == {}
     train(model, optimizer, range(1))
@@ -198,7 +198,7 @@ def test_memory_is_named_after_the_parameters(model, kind):
     assert tensors["adamw/step/wte.weight"] == 1
 
 
-def test_the_restored_memory_wins_and_the_learning_rate_is_the_schedules(model):
+def test_state_is_restored_and_the_learning_rate_follows_the_schedule(model):
     optimizer = Optimizer(model, config_of("adamw", learning_rate=1e-3))
     train(model, optimizer, range(3))
     config = config_of("adamw", learning_rate=5e-4)
@@ -215,30 +215,30 @@ def saved_by(model, kind):
 
 
 @pytest.mark.parametrize(("saved", "now"), [("adamw", "muon"), ("muon", "adamw")])
-def test_the_memory_of_another_optimizer_is_refused(model, saved, now):
-    with pytest.raises(CheckpointError, match="has no place for") as refused:
+def test_the_state_of_a_different_optimizer_is_refused(model, saved, now):
+    with pytest.raises(CheckpointError, match="does not match this run's") as refused:
         Optimizer(model, config_of(now)).load_state_tensors(saved_by(model, saved))
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("changes", [{"n_layer": 3}, {"n_layer": 1}, {"n_embd": 32}, {"vocab_size": 61}])
 @pytest.mark.parametrize("family", ["gpt2", "modern"])
-def test_the_memory_of_another_model_is_refused(model_of, family, changes):
+def test_the_state_of_a_different_model_is_refused(model_of, family, changes):
     saved = saved_by(model_of(family), "muon")
-    with pytest.raises(CheckpointError, match="the saved optimizer has (.* has no place for|nothing of)"):
+    with pytest.raises(CheckpointError, match="the saved optimizer state has (.* does not match this run's|no )"):
         Optimizer(model_of(family, **changes), config_of("muon")).load_state_tensors(saved)
 
 
 @pytest.mark.parametrize("lost", ["adamw/exp_avg/", "muon/momentum_buffer/"])
-def test_a_lost_part_of_the_memory_is_missed(model, lost):
+def test_missing_state_is_refused(model, lost):
     saved = saved_by(model, "muon")
     kind = lost.partition("/")[0]
     left = {name: tensor for name, tensor in saved.items() if not name.startswith(f"{kind}/")}
-    with pytest.raises(CheckpointError, match=f"has nothing of {kind} for "):
+    with pytest.raises(CheckpointError, match=f"has no {kind} state for "):
         Optimizer(model, config_of("muon")).load_state_tensors(left)
 
 
-@pytest.mark.parametrize("name", ["", "adamw", "adamw/exp_avg", "sgd/momentum/wte.weight", "adamw/exp_avg/stranger"])
-def test_strange_names_are_refused(model, name):
-    with pytest.raises(CheckpointError, match="has no place for"):
+@pytest.mark.parametrize("name", ["", "adamw", "adamw/exp_avg", "sgd/momentum/wte.weight", "adamw/exp_avg/unknown"])
+def test_unknown_names_are_refused(model, name):
+    with pytest.raises(CheckpointError, match="does not match this run's"):
         Optimizer(model, config_of("muon")).load_state_tensors({name: torch.zeros(())})

@@ -1,4 +1,4 @@
-"""Whole runs of tiny models: exact resume above all."""
+"""Whole runs of tiny models, exact resume in particular."""
 
 import json
 import re
@@ -11,9 +11,8 @@ import pytest
 
 from tokenloom import api
 from tokenloom.errors import CheckpointError, Interrupted, TokenloomError, TrainingError, UsageError
-from tokenloom.training import loop
-from tokenloom.training.metrics_log import read_records
-from tokenloom.training.run import read_run_config
+from tokenloom.run_folder import RunFolder, read_jsonl
+from tokenloom.training import loop, step
 from tokenloom.weights.checkpoint import list_checkpoints
 
 TIMES = ("seconds", "tokens_per_sec", "mfu")
@@ -23,20 +22,20 @@ TINY = {
     "train": {
         "max_steps": 60,
         "batch_size": 4,
-        "micro_batch_size": 2,  # two micro-batches an update
+        "micro_batch_size": 2,  # two micro-batches per step
         "eval_interval": 10,
         "save_interval": 25,
-        "log_interval": 7,  # so that a checkpoint falls between two records
+        "log_interval": 7,  # so that a checkpoint is saved between two records
         "warmup_steps": 5,
         "device": "cpu",
     },
     "sample": {"max_new_tokens": 8},
 }
-# Trains in its own process and kills it, as the power supply would, after step 33.
+# Trains in a process of its own and kills it after step 33.
 KILLED = """
 import json, os, signal, sys
 from tokenloom import api
-from tokenloom.reporting.console import QuietDisplay
+from tokenloom.training.display import QuietDisplay
 class Killer(QuietDisplay):
     def stepped(self, step, loss, tokens_per_sec):
         if step == 33:
@@ -52,7 +51,7 @@ def settings(**sections):
 
 
 def without_times(path: Path) -> list[dict]:
-    return [{k: v for k, v in record.items() if k not in TIMES} for record in read_records(path)]
+    return [{k: v for k, v in record.items() if k not in TIMES} for record in read_jsonl(path, dict)]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +68,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(scope="module")
 def finished(text, tmp_path_factory) -> Path:
-    """A run of 20 steps that came to its end."""
+    """A finished run of 20 steps."""
     run = tmp_path_factory.mktemp("runs") / "finished"
     short = {"max_steps": 20, "save_interval": 10, "optimizer": "muon"}
     with pytest.MonkeyPatch.context() as patch:
@@ -98,7 +97,7 @@ def test_killed_and_resumed_equals_never_stopped(text, tmp_path, family, optimiz
         assert without_times(tmp_path / "whole" / name) == without_times(tmp_path / "killed" / name)
 
 
-def test_a_run_leaves_everything_about_it_in_its_folder(finished):
+def test_a_run_writes_all_its_files_to_its_folder(finished):
     for name in (
         "config.toml",
         "metrics.jsonl",
@@ -109,29 +108,30 @@ def test_a_run_leaves_everything_about_it_in_its_folder(finished):
         "loss.pdf",
     ):
         assert (finished / name).stat().st_size > 0
-    assert not list(finished.rglob("*.unfinished"))
+    assert not [*finished.rglob("*.unfinished"), *finished.rglob(".*.tmp")]
     assert not list(finished.parent.glob(".timing-*"))
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["steps"] == 20
     assert summary["tokens"] == 20 * 4 * 16
-    assert summary["val_loss"] < 5.5  # a model that learned nothing is at ln 257 = 5.55
+    assert summary["val_loss"] < 5.5  # untrained: ln 257 = 5.55
 
 
 def test_the_training_loss_is_that_of_the_model_before_each_update(finished):
-    first = read_records(finished / "metrics.jsonl")[0]
-    assert first["step"] == 7
-    assert 4 < first["train/loss"] < 5.6
-    assert first["tokens"] == 7 * 64
+    first = RunFolder(finished).metrics()[0]
+    assert first.step == 7
+    assert first.train_loss is not None
+    assert 4 < first.train_loss < 5.6
+    assert first.tokens == 7 * 64
 
 
 def test_the_summary_agrees_with_evaluate(finished):
     summary = json.loads((finished / "summary.json").read_text())
     measured = api.evaluate(finished, quiet=True, precision=summary["precision"])
-    # The same windows in batches of another size: the sums differ by rounding, in bf16 by up to 2^-8 a product.
+    # The same windows in batches of a different size: sums differ by rounding, in bf16 by up to 2^-8 per product.
     assert measured.loss == pytest.approx(summary["val_loss"], rel=1e-5 if summary["precision"] == "fp32" else 5e-3)
 
 
-def test_a_finished_run_goes_on_only_with_more_steps(finished):
+def test_a_finished_run_resumes_only_with_more_steps(finished):
     with pytest.raises(CheckpointError, match=r"finished: 20 of 20 steps.*--train.max-steps"):
         api.resume(finished, quiet=True)
 
@@ -144,71 +144,71 @@ def test_a_finished_run_goes_on_only_with_more_steps(finished):
         ({"train": {"optimizer": "adamw", "max_steps": 30}}, "optimizer"),
     ],
 )
-def test_another_model_seed_or_optimizer_is_refused_by_name(finished, sections, named):
+def test_a_different_model_seed_or_optimizer_is_refused_by_name(finished, sections, named):
     with pytest.raises(CheckpointError, match=f"its {named} was"):
         api.resume(finished, settings=sections, quiet=True)
 
 
-def test_a_first_signal_saves_and_says_how_to_go_on(text, tmp_path, monkeypatch):
+def test_the_first_signal_saves_and_names_the_command_to_resume(text, tmp_path, monkeypatch):
     original = loop.train_step
 
-    def update_and_interrupt(trainee, step):
+    def step_and_interrupt(state, step):
         if step == 3:
             signal.raise_signal(signal.SIGTERM)
-        return original(trainee, step)
+        return original(state, step)
 
-    monkeypatch.setattr(loop, "train_step", update_and_interrupt)
+    monkeypatch.setattr(loop, "train_step", step_and_interrupt)
     with pytest.raises(Interrupted, match="tokenloom train --resume") as stopped:
         api.train(text, out=tmp_path / "run", settings=settings(), quiet=True)
     assert stopped.value.exit_code == 143
     assert [path.name for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000004"]
 
 
-def test_a_loss_that_is_no_number_never_reaches_the_weights(text, tmp_path, monkeypatch):
+def test_a_gradient_that_is_not_finite_does_not_update_the_weights(text, tmp_path, monkeypatch):
     seen = {}
-    original = loop._gradients
+    original = step.compute_gradient
 
-    def poisoned(trainee, step):
-        nats = original(trainee, step)
-        if step == 12:
-            next(trainee.model.parameters()).grad.fill_(float("nan"))
-            seen["before"] = [parameter.detach().clone() for parameter in trainee.model.parameters()]
-            seen["model"] = trainee.model
+    def compute_nan_gradient(state, number):
+        nats = original(state, number)
+        if number == 12:
+            next(state.model.parameters()).grad.fill_(float("nan"))
+            seen["before"] = [parameter.detach().clone() for parameter in state.model.parameters()]
+            seen["model"] = state.model
         return nats
 
-    monkeypatch.setattr(loop, "_gradients", poisoned)
-    with pytest.raises(TrainingError, match=r"step 13: the gradient is not a number.*windows at tokens"):
+    monkeypatch.setattr(step, "compute_gradient", compute_nan_gradient)
+    with pytest.raises(TrainingError, match=r"step 13: the gradient is not finite.*windows at tokens"):
         api.train(text, out=tmp_path / "run", settings=settings(), quiet=True)
     assert all(
         map(bool, [before.equal(now) for before, now in zip(seen["before"], seen["model"].parameters(), strict=True)])
     )
 
 
-def test_the_update_does_not_depend_on_the_micro_batch_size(text, tmp_path):
+def test_a_step_does_not_depend_on_the_micro_batch_size(text, tmp_path):
     losses = []
     for size in (1, 4):
         run = tmp_path / str(size)
         wanted = settings(
             model={"dropout": 0.0}, train={"micro_batch_size": size, "max_steps": 10, "precision": "fp32"}
         )
-        losses.append(api.train(text, out=run, settings=wanted, quiet=True)["val_loss"])
-    # fp32 sums in another order: 1e-7 an operation, grown over ten updates.
+        losses.append(api.train(text, out=run, settings=wanted, quiet=True).val_loss)
+    # fp32 sums in a different order: 1e-7 per operation, amplified over ten steps.
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_patience_stops_early_and_keeps_the_best(text, tmp_path):
-    still = {"learning_rate": 1e-30, "muon_learning_rate": 1e-30}  # the loss can neither fall nor rise
-    wanted = settings(train={**still, "patience": 1, "eval_interval": 5})
+    frozen = {"learning_rate": 1e-30, "muon_learning_rate": 1e-30}  # the loss stays constant
+    wanted = settings(train={**frozen, "patience": 1, "eval_interval": 5})
     summary = api.train(text, out=tmp_path / "run", settings=wanted, quiet=True)
-    assert summary["steps"] == 10  # the best at 5, no better at 10
+    assert summary.steps == 10  # the best at 5, no better at 10
     assert list_checkpoints(tmp_path / "run" / "checkpoints", "best")
 
 
-def test_a_budget_fixes_the_steps_and_is_saved(text, tmp_path):
+def test_a_budget_determines_the_steps_and_they_are_saved(text, tmp_path):
     wanted = settings()
     del wanted["train"]["max_steps"], wanted["train"]["eval_interval"]
     summary = api.train(text, out=tmp_path / "run", budget=6, settings=wanted, quiet=True)
-    assert summary["steps"] == read_run_config(tmp_path / "run").train.max_steps > 1
+    assert summary.steps == RunFolder(tmp_path / "run").config().train.max_steps > 1
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_budget_fixes_the_steps_and_is_saved(text, tmp_path):
         ({"train": {"device": "abacus"}}, 'device "abacus" is not supported'),
     ],
 )
-def test_preflight_refuses_with_a_setting_that_works_and_leaves_nothing(text, tmp_path, sections, message):
+def test_preflight_errors_name_a_setting_that_works_and_no_files_are_written(text, tmp_path, sections, message):
     with pytest.raises(TokenloomError, match=message):
         api.train(text, out=tmp_path / "run", settings=settings(**sections), quiet=True)
     assert not (tmp_path / "run").exists()
@@ -232,11 +232,11 @@ def test_preflight_refuses_with_a_setting_that_works_and_leaves_nothing(text, tm
 def test_training_without_validation_text_works(text, tmp_path):
     wanted = settings(data={"val_fraction": 0.0}, train={"max_steps": 5})
     summary = api.train(text, out=tmp_path / "run", settings=wanted, quiet=True)
-    assert summary["val_loss"] is None
+    assert summary.val_loss is None
     assert (tmp_path / "run" / "report.html").exists()
 
 
-def test_nothing_existing_is_overwritten(finished, text):
+def test_an_existing_folder_is_not_overwritten(finished, text):
     before = (finished / "config.toml").read_bytes()
     with pytest.raises(UsageError, match="exists already.*--resume"):
         api.train(text, out=finished, settings=settings(), quiet=True)
@@ -254,14 +254,14 @@ def test_two_processes_train_the_same_model_as_one(text, tmp_path):
         command = [*torchrun, processes, str(script), "train", str(text), *flags.split(), *shape.split()]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stderr
-        losses.append(json.loads(done.stdout)["val_loss"])  # one object: only the main process speaks
-    # The gradient's two halves are summed in another order: 1e-7 an operation, grown over eight updates.
+        losses.append(json.loads(done.stdout)["val_loss"])  # one object: only rank 0 prints
+    # The two halves of the gradient are summed in a different order: 1e-7 per operation, amplified over eight steps.
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert sorted(run.name for run in (tmp_path / "runs").iterdir()) == ["rhyme", "rhyme-2"]
 
 
-def test_the_plan_is_told_before_training(text, tmp_path, capfd):
+def test_the_plan_is_printed_before_training(text, tmp_path, capfd):
     api.train(text, out=tmp_path / "run", settings=settings(train={"max_steps": 2}))
-    told = capfd.readouterr().err
-    assert re.search(r"windows +[\d,]+ to train on, 4 in a batch, [\d,]+ to validate", told)
-    assert re.search(r"needs +about [\d.]+ GB of memory, about ", told)
+    printed = capfd.readouterr().err
+    assert re.search(r"windows +[\d,]+ for training, 4 per batch, [\d,]+ for validation", printed)
+    assert re.search(r"needs +about [\d.]+ GB of memory, about ", printed)

@@ -1,4 +1,4 @@
-"""The learning rate at the steps that matter, for every schedule."""
+"""The learning rate at characteristic steps, for every schedule."""
 
 import math
 
@@ -20,10 +20,10 @@ def rates(config) -> list[float]:
 
 
 @pytest.mark.parametrize("schedule", SHAPES)
-def test_it_rises_in_equal_parts_to_the_peak(schedule):
+def test_the_warmup_rises_linearly_to_the_peak(schedule):
     config = config_of(schedule, initial_lr=0.2)
     rise = rates(config)[:20]
-    assert rise[0] == pytest.approx(0.2 + 0.8 / 20)  # the first update is not wasted on initial_lr itself
+    assert rise[0] == pytest.approx(0.2 + 0.8 / 20)  # the first step is already above initial_lr
     assert rise[9] == pytest.approx(0.6)
     assert rise[19] == pytest.approx(1.0)
     assert [b - a for a, b in zip(rise, rise[1:], strict=False)] == pytest.approx([0.04] * 19)
@@ -43,7 +43,7 @@ def test_without_a_warmup_it_starts_at_the_peak(schedule):
         ("wsd", 1, 1, 1, 0.55, 0.1 + 0.9 / 40, 0.1),
     ],
 )
-def test_it_falls_as_its_name_says(schedule, after_warmup, quarter, half, three_quarters, last, end):
+def test_the_decay_follows_the_schedule(schedule, after_warmup, quarter, half, three_quarters, last, end):
     config = config_of(schedule)
     at = {20: after_warmup, 40: quarter, 60: half, 80: three_quarters, 99: last, 100: end}
     at[99] = last or 0.1 + 0.45 * (1 + math.cos(math.pi * 79 / 80))
@@ -53,13 +53,13 @@ def test_it_falls_as_its_name_says(schedule, after_warmup, quarter, half, three_
 
 @pytest.mark.parametrize("schedule", SHAPES)
 @pytest.mark.parametrize("warmup", [0, 1, 20, 99, 100, 500])
-def test_it_stays_within_its_bounds_whatever_the_warmup(schedule, warmup):
+def test_it_stays_within_its_bounds_for_any_warmup(schedule, warmup):
     config = config_of(schedule, warmup_steps=warmup, initial_lr=0.05)
     seen = rates(config)
     assert all(0.05 < rate <= 1.0 for rate in seen)
     fall = seen[warmup:]
     assert fall == sorted(fall, reverse=True)
-    assert learning_rate(10**6, config) <= 1.0  # past the end too
+    assert learning_rate(10**6, config) <= 1.0  # also after the last step
 
 
 @pytest.mark.parametrize("schedule", SHAPES)
@@ -78,7 +78,7 @@ def test_wsd_is_stable_and_decays_at_the_end(decay):
         assert seen == pytest.approx(rates(config_of("linear", warmup_steps=0, min_lr=0.0)))
 
 
-def test_muons_is_the_same_share_of_its_peak():
+def test_muons_rate_is_the_same_fraction_of_its_peak():
     config = config_of("cosine", muon_learning_rate=0.02)
     for step in (0, 5, 19, 20, 50, 99):
         assert muon_learning_rate(step, config) == pytest.approx(0.02 * learning_rate(step, config))
@@ -94,12 +94,12 @@ def test_appendix_d_warms_up_over_27_of_135_steps_and_follows_the_cosine_of_the_
         progress = (step - 27) / (135 - 27)
         book = 1e-5 + (1e-3 - 1e-5) * 0.5 * (1 + math.cos(math.pi * progress))
         assert learning_rate(step, config) == pytest.approx(book, rel=1e-12)
-    for step in range(27):  # ours is one step ahead here: the book's first update is made at initial_lr
+    for step in range(27):  # one step ahead of the book, whose first step is made at initial_lr
         book = 1e-5 + (step + 1) * (1e-3 - 1e-5) / 27
         assert learning_rate(step, config) == pytest.approx(book, rel=1e-12)
     assert max(rates(config)) == 1e-3
 
 
-def test_the_books_own_training_has_one_rate_throughout():
+def test_the_training_of_chapter_5_has_a_constant_rate():
     config = TrainConfig(max_steps=90, schedule="constant", learning_rate=4e-4, warmup_steps=0)
     assert set(rates(config)) == {4e-4}

@@ -92,7 +92,7 @@ def test_the_card_tells_what_the_run_knows(run, tmp_path):
         "good.txt",
         "| seed | 99 |",
         "| steps | 2 |",
-        f"{summary['val_loss']:.4f}",
+        f"{summary.val_loss:.4f}",
         "`tokenloom",
     ):
         assert fact in card

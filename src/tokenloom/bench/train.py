@@ -66,15 +66,16 @@ def tokenloom(shape: str, seconds: float, steps: int, precision: str) -> Metrics
     from tokenloom.data.tokenizers import load_tokenizer
     from tokenloom.model import build
     from tokenloom.model.flops import training_flops_per_token
-    from tokenloom.training.loop import Counters, TrainState, train_step
+    from tokenloom.run_folder import RunFolder
     from tokenloom.training.optimizer import Optimizer
+    from tokenloom.training.step import Counters, TrainState, train_step
 
     tune_malloc()
     config = _config(shape)
     model = build(config.model, torch.Generator().manual_seed(SEED))
     state = TrainState(
         config=config,
-        run=Path("bench"),  # nothing is written to it
+        run=RunFolder(Path("bench")),  # nothing is written to it
         model=model,
         loss=model.loss,
         optimizer=Optimizer(model, config.train),
@@ -83,11 +84,11 @@ def tokenloom(shape: str, seconds: float, steps: int, precision: str) -> Metrics
         tokenizer=load_tokenizer("gpt2"),
         runtime=choose_runtime("cpu", precision),
         world=World(),
-        progress=Counters(),
+        counters=Counters(),
         peak_flops=1.0,  # MFU is computed by flops_utilization
         flops_per_token=training_flops_per_token(config.model),
     )
-    return _measure(lambda step: train_step(state, step)[0] / state.tokens_per_step, seconds, steps)
+    return _measure(lambda step: train_step(state, step).nats / state.tokens_per_step, seconds, steps)
 
 
 def book(shape: str, seconds: float, steps: int) -> Metrics:

@@ -68,8 +68,8 @@ def train(
         summary = api.train(
             *sources, preset=preset, config=config, out=out, budget=budget, started=start, settings=settings
         )
-    if json and summary:  # Under torchrun, only the main process has a summary.
-        print(json_format.dumps(summary))
+    if json and summary is not None:  # Under torchrun, only rank 0 has a summary.
+        print(json_format.dumps(summary.to_json()))
 
 
 def _refuse_with_resume(settings: Settings, flags: Mapping[str, object]) -> None:

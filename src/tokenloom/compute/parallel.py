@@ -33,7 +33,7 @@ class World:
     def all_reduce(self, values: Tensor) -> Tensor:
         """Element-wise sum over all processes, in place."""
         if self.world_size > 1:
-            dist.all_reduce(values)
+            dist.all_reduce(values)  # pyright: ignore[reportUnknownMemberType]  # torch does not annotate it
         return values
 
     def all_reduce_gradients(self, parameters: Iterable[Tensor]) -> None:
@@ -41,7 +41,7 @@ class World:
         if self.world_size > 1:
             for parameter in parameters:
                 if parameter.grad is not None:
-                    dist.all_reduce(parameter.grad)
+                    dist.all_reduce(parameter.grad)  # pyright: ignore  # torch does not annotate it
 
     def broadcast(self, value: T) -> T:
         """The main process's value, in every process. The value is pickled, so it should be small."""
@@ -53,7 +53,7 @@ class World:
     def barrier(self) -> None:
         """Block until every process has reached this point."""
         if self.world_size > 1:
-            dist.barrier()
+            dist.barrier()  # pyright: ignore[reportUnknownMemberType]  # torch does not annotate it
 
 
 def init_process_group() -> World:

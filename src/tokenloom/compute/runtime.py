@@ -55,7 +55,7 @@ def choose_runtime(device: str = "auto", precision: Precision | str = "auto", lo
     Raises `UsageError` for a device or precision that is not supported on this machine.
     """
     resolved = _resolve_device(device)
-    if resolved.type == "cuda" and resolved.index is None:
+    if resolved == torch.device("cuda"):  # without an index
         resolved = torch.device("cuda", local_rank)
     if precision == "auto":
         precision = _fast_precision(resolved)
@@ -91,12 +91,12 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     resumed run gets the same numbers as an uninterrupted one.
     """
     digest = hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()
-    torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)  # pyright: ignore  # torch does not annotate it
 
 
 def compile_loss(loss: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """Compile a model's `loss`; the model itself stays uncompiled for evaluation and generation."""
-    return torch.compile(loss, dynamic=False)
+    return torch.compile(loss, dynamic=False)  # pyright: ignore[reportUnknownMemberType]  # torch does not annotate it
 
 
 def peak_flops(runtime: Runtime, size: int = 2048, seconds: float = 0.3) -> float:
@@ -118,7 +118,7 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e6
     info = psutil.Process().memory_info()
     if hasattr(info, "peak_wset"):  # Windows
-        return info.peak_wset / 1e6  # type: ignore[attr-defined]
+        return info.peak_wset / 1e6  # type: ignore[attr-defined]  # only on Windows
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from tokenloom.metrics import METRICS, Metric, MetricsRecord
 from tokenloom.reporting.formatting import clock_time, compact, duration, sparkline, visible
 from tokenloom.reporting.messages import LINE_WIDTH, bits_per_byte_levels, summary_lines
 from tokenloom.reporting.terminal import can_draw, encodable, stderr_console
-from tokenloom.run_records import Baselines, RunPlan, RunSummary, SampleRecord
+from tokenloom.run_records import RunPlan, RunSummary, SampleRecord
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -23,53 +23,7 @@ SAMPLE_LINES = 6
 THROUGHPUT = METRICS["tokens_per_sec"]
 
 
-class Display(Protocol):
-    """Receives the events of training; by default it ignores them."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def started(self, plan: Mapping[str, Any] | RunPlan) -> None:
-        """Training is about to begin."""
-        return
-
-    def stepped(self, step: int, loss: float, tokens_per_sec: float) -> None:
-        """A step is done; `loss` in nats per token."""
-        return
-
-    def recorded(self, record: Mapping[str, Any] | MetricsRecord) -> None:
-        """A record was written to the metrics file."""
-        return
-
-    def sampled(self, sample: Mapping[str, Any] | SampleRecord) -> None:
-        """A sample was written to the samples file."""
-        return
-
-    def notice(self, text: str) -> None:
-        """Something that the user should know."""
-        return
-
-    def replanned(self, max_steps: int) -> None:
-        """The number of steps has changed."""
-        return
-
-    def finished(self, summary: Mapping[str, Any] | RunSummary) -> None:
-        """Training is done."""
-        return
-
-    def close(self) -> None:
-        """No more events follow; may be called twice."""
-        return
-
-
-class QuietDisplay(Display):
-    """A display that shows nothing."""
-
-
-class TrainingDisplay(Display):
+class TrainingDisplay:
     """Training as a live panel on a terminal or in a notebook, and as plain lines, one per record, elsewhere.
 
     `started` prints the plan, `recorded` and `sampled` the results on the way, `finished` the summary. `stepped` only
@@ -90,8 +44,13 @@ class TrainingDisplay(Display):
         self._latest: MetricsRecord | None = None
         self._best_val_loss = math.inf
 
-    def started(self, plan: Mapping[str, Any] | RunPlan) -> None:
-        plan = plan if isinstance(plan, RunPlan) else _plan_of(plan)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def started(self, plan: RunPlan) -> None:
         self._plan = plan
         self._step = plan.first_step
         for name, text in _plan_lines(plan):
@@ -120,8 +79,7 @@ class TrainingDisplay(Display):
         if self._plan is not None:
             self._plan = replace(self._plan, max_steps=max_steps)
 
-    def recorded(self, record: Mapping[str, Any] | MetricsRecord) -> None:
-        record = record if isinstance(record, MetricsRecord) else MetricsRecord.from_json(record)
+    def recorded(self, record: MetricsRecord) -> None:
         self._latest = self._latest.updated(record) if self._latest else record
         val_loss = record.val_loss
         is_best = val_loss is not None and val_loss < self._best_val_loss < math.inf
@@ -133,8 +91,7 @@ class TrainingDisplay(Display):
             # The panel shows throughput and time left.
             self._print_line(self._record_line(self._latest, is_best, []))
 
-    def sampled(self, sample: Mapping[str, Any] | SampleRecord) -> None:
-        sample = sample if isinstance(sample, SampleRecord) else SampleRecord(**sample)
+    def sampled(self, sample: SampleRecord) -> None:
         prompt, completion = visible(sample.prompt), visible(sample.text)
         if self._is_live:
             self._print(_sample_block(prompt, completion, self.console))
@@ -144,8 +101,7 @@ class TrainingDisplay(Display):
     def notice(self, text: str) -> None:
         self._print_line(text, style="yellow", truncate=False)
 
-    def finished(self, summary: Mapping[str, Any] | RunSummary) -> None:
-        summary = summary if isinstance(summary, RunSummary) else RunSummary(**summary)
+    def finished(self, summary: RunSummary) -> None:
         self.close()
         for line in summary_lines(summary, self._plan.baselines if self._plan else None):
             self._print_line(line, truncate=False)
@@ -209,12 +165,6 @@ class TrainingDisplay(Display):
         marks = " .:-=+*#" if self.console.options.ascii_only else "▁▂▃▄▅▆▇█"
         losses.add_row(Text(sparkline(self._losses.values(), width, marks), style="cyan"), figures)
         return Group(bar, losses)
-
-
-def _plan_of(values: Mapping[str, Any]) -> RunPlan:
-    baselines: Any = values["baselines"] and Baselines(**values["baselines"])
-    fields: dict[str, Any] = {**values, "baselines": baselines}
-    return RunPlan(**fields)
 
 
 class _LossHistory:

@@ -1,1 +1,1 @@
-"""How weights are found: one visible loop, its schedule, its optimizers, its budget of time and its records."""
+"""Training: the loop, the training step, schedules, optimizers, time budgets and logs."""

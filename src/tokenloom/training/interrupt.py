@@ -1,40 +1,43 @@
-"""Stopping on a signal: the first one asks, the second one insists."""
+"""Stopping on SIGINT and SIGTERM: the first signal requests a stop, the second one stops immediately."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
-from typing import Self
+from typing import Any, Self
+
+_Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 
 class StopRequest:
-    """A context in which SIGINT and SIGTERM only set `requested`, once; then they do what they always did.
+    """A context in which the first SIGINT or SIGTERM only sets `requested`, and restores the previous handlers.
 
-    So the loop can finish its step and save, and an impatient second Ctrl-C still stops at once: whatever is being
-    written then is unfinished under another name, and what was there before stays whole.
+    The loop can then finish its step and save a checkpoint. A second signal stops the process immediately; files that
+    are being written at that moment keep their old content, because all writes are atomic.
     """
 
     def __init__(self) -> None:
         self.requested = False
         self.signal_number = signal.SIGINT
-        self._before: dict[signal.Signals, object] = {}
+        self._previous: dict[signal.Signals, _Handler] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # only there may handlers be set
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask)
+                self._previous[number] = signal.signal(number, self._request)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._restore()
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _request(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         self.signal_number = signal.Signals(number)
         self._restore()
 
     def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        self._before = {}
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}

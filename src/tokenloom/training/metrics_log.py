@@ -1,82 +1,61 @@
-"""The records of a run: metrics.jsonl, samples.jsonl and, if wanted, TensorBoard."""
+"""The logs of a run: metrics.jsonl, samples.jsonl and, if configured, TensorBoard events."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from tokenloom.errors import MissingExtraError
+from tokenloom.metrics import METRICS, MetricsRecord
+from tokenloom.run_folder import JsonlWriter, RunFolder, truncate_jsonl
+from tokenloom.run_records import SampleRecord
 
-METRICS = "metrics.jsonl"
-SAMPLES = "samples.jsonl"
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+# A scalar is plotted over the step; these are other ways to say where the run is.
+_NOT_PLOTTED = {METRICS[field].key for field in ("step", "tokens", "seconds")}
 
 
 class MetricsLog:
-    """Appends one JSON object a record, flushed at once, so that a reader can follow a run while it trains.
+    """Appends records to the logs of a run.
 
-    A tracker that starts at a step later than 0 first cuts the files back to it: what a killed run wrote after its last
-    checkpoint is about to be written again.
+    If the first step is above 0, the files are truncated to it: records after the last checkpoint of a killed run are
+    written again by the resumed one. Raises `MissingExtraError` if TensorBoard is requested and not installed.
     """
 
-    def __init__(self, run: Path, first_step: int = 0, *, tensorboard: bool = False) -> None:
-        run.mkdir(parents=True, exist_ok=True)
-        self._board = _open_tensorboard(run, first_step) if tensorboard else None  # first: it may be missing
-        self._files = {}
-        for name in (METRICS, SAMPLES):
-            cut_back(run / name, first_step)
-            self._files[name] = (run / name).open("a", encoding="utf-8")
+    def __init__(self, run: RunFolder, first_step: int = 0, *, tensorboard: bool = False) -> None:
+        # Before any file is changed, because it may not be installed.
+        self._tensorboard = _open_tensorboard(run, first_step) if tensorboard else None
+        run.path.mkdir(parents=True, exist_ok=True)
+        truncate_jsonl(run.metrics_file, first_step)
+        truncate_jsonl(run.samples_file, first_step)
+        self._metrics, self._samples = JsonlWriter(run.metrics_file), JsonlWriter(run.samples_file)
 
-    def record(self, record: Mapping[str, Any]) -> None:
-        """Losses, rates and times at a step."""
-        self._append(METRICS, record)
-        if self._board is not None:
-            for key, value in record.items():
-                if isinstance(value, int | float) and key not in ("step", "tokens", "seconds"):
-                    self._board.add_scalar(key, value, record["step"])
+    def record(self, record: MetricsRecord) -> None:
+        values = record.to_json()
+        self._metrics.write(values)
+        if self._tensorboard is not None:
+            for key, value in values.items():
+                if key not in _NOT_PLOTTED:
+                    self._tensorboard.add_scalar(key, value, record.step)  # pyright: ignore  # torch does not annotate it
 
-    def sample(self, sample: Mapping[str, Any]) -> None:
-        """What the model wrote at a step."""
-        self._append(SAMPLES, sample)
-        if self._board is not None:
-            self._board.add_text(f"prompt: {sample['prompt']}", sample["text"], sample["step"])
+    def sample(self, sample: SampleRecord) -> None:
+        self._samples.write(asdict(sample))
+        if self._tensorboard is not None:
+            title = f"prompt: {sample.prompt}"
+            self._tensorboard.add_text(title, sample.text, sample.step)  # pyright: ignore  # torch does not annotate it
 
     def close(self) -> None:
-        for file in self._files.values():
-            file.close()
-        if self._board is not None:
-            self._board.close()
-
-    def _append(self, name: str, value: Mapping[str, Any]) -> None:
-        self._files[name].write(json.dumps(value) + "\n")
-        self._files[name].flush()
+        self._metrics.close()
+        self._samples.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records in a file of JSON lines; a last line that a crash cut short is left out."""
-    if not path.exists():
-        return []
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
-    return records
-
-
-def cut_back(path: Path, step: int) -> None:
-    """Keep only the records up to `step`; a fresh run (step 0) starts with an empty file."""
-    kept = [record for record in read_records(path) if step > 0 and record["step"] <= step]
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-    unfinished.replace(path)
-
-
-def _open_tensorboard(run: Path, first_step: int) -> Any:
+def _open_tensorboard(run: RunFolder, first_step: int) -> SummaryWriter:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise MissingExtraError("tensorboard", "track", "--train.tensorboard") from None
-    return SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
+    return SummaryWriter(str(run.tensorboard), purge_step=first_step)

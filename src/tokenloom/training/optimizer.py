@@ -17,9 +17,9 @@ LEARNING_RATES = {"adamw": learning_rate, "muon": muon_learning_rate}
 
 
 class Optimizer:
-    """One or two of torch's optimizers, stepped together, whose state is saved under the parameters' names.
+    """One or two torch optimizers that are stepped together; their state is saved under parameter names.
 
-    Decay applies to matrices and embeddings, never to gains and biases. Sources: AdamW arXiv:1711.05101;
+    Weight decay applies to matrices and embeddings, not to gains and biases. Sources: AdamW arXiv:1711.05101;
     Muon: Jordan et al. 2024, and arXiv:2502.16982.
     """
 
@@ -27,8 +27,8 @@ class Optimizer:
         self.config = config
         self.names: dict[nn.Parameter, str] = {parameter: name for name, parameter in model.named_parameters()}
         matrices = [p for name, p in model.named_parameters() if name.startswith("h.") and p.ndim == 2]
-        by_muon = set(matrices) if config.optimizer == "muon" else set()
-        rest = [p for p in model.parameters() if p not in by_muon]
+        muon_params = set(matrices if config.optimizer == "muon" else ())
+        rest = [p for p in model.parameters() if p not in muon_params]
         groups = [
             {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
             {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
@@ -41,28 +41,29 @@ class Optimizer:
                 fused=rest[0].device.type in ("cpu", "cuda"),
             )
         }
-        if by_muon:
+        if muon_params:
             self.parts["muon"] = Muon(
-                [p for p in matrices if p in by_muon],
+                [p for p in matrices if p in muon_params],
                 lr=config.muon_learning_rate,
                 weight_decay=config.weight_decay,
                 adjust_lr_fn="original",
             )
 
-    def step(self, step: int) -> float:
-        """Update the weights after `step` finished updates; gives AdamW's learning rate."""
+    def step(self, step: int) -> dict[str, float]:
+        """Update the weights after `step` finished steps; returns the learning rate of each part."""
+        rates = {kind: LEARNING_RATES[kind](step, self.config) for kind in self.parts}
         for kind, part in self.parts.items():
             for group in part.param_groups:
-                group["lr"] = LEARNING_RATES[kind](step, self.config)
+                group["lr"] = rates[kind]
             part.step()
-        return learning_rate(step, self.config)
+        return rates
 
     def zero_grad(self) -> None:
         for part in self.parts.values():
             part.zero_grad(set_to_none=True)
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """Everything the optimizers remember, as `adamw/exp_avg/<parameter>`."""
+        """The state of all parts, as `adamw/exp_avg/<parameter>`."""
         return {
             f"{kind}/{key}/{self.names[cast(nn.Parameter, parameter)]}": value
             for kind, part in self.parts.items()
@@ -71,28 +72,28 @@ class Optimizer:
         }
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take back what `state_tensors` gave; raises `CheckpointError` where it does not fit."""
-        places = {
+        """Restore the state that `state_tensors` returned; raises `CheckpointError` if it does not match."""
+        parameters = {
             (kind, self.names[parameter]): parameter
             for kind, part in self.parts.items()
             for group in part.param_groups
             for parameter in group["params"]
         }
-        missing = set(places) if tensors else set()  # an optimizer that has made no step remembers nothing
+        missing = set(parameters if tensors else ())  # before its first step, an optimizer has no state
         for path, tensor in tensors.items():
             kind, _, rest = path.partition("/")
             key, _, name = rest.partition("/")
-            parameter = places.get((kind, name))
+            parameter = parameters.get((kind, name))
             if parameter is None or (tensor.ndim > 0 and tensor.shape != parameter.shape):
                 raise CheckpointError(
-                    f"the saved optimizer has {path} {tuple(tensor.shape)}, which this run's {'+'.join(self.parts)} "
-                    "has no place for. Resume with the configuration that was saved."
+                    f"the saved optimizer state has {path} {tuple(tensor.shape)}, which does not match this run's "
+                    f"{'+'.join(self.parts)}. Resume with the saved configuration."
                 )
             missing.discard((kind, name))
-            # AdamW counts its steps on the CPU or beside the parameter; the moments always live beside it.
+            # The moments are on the device of the parameter; AdamW accepts its step count there as well.
             self.parts[kind].state[parameter][key] = tensor.to(parameter.device)
         if missing:
             kind, name = min(missing)
             raise CheckpointError(
-                f"the saved optimizer has nothing of {kind} for {name}. Resume with the configuration that was saved."
+                f"the saved optimizer state has no {kind} state for {name}. Resume with the saved configuration."
             )

@@ -1,4 +1,4 @@
-"""What can be known before anything long begins: whether the text is enough, and what the run will take."""
+"""Checks before training: whether there is enough text, and the size of the run."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tokenloom.data.shards import Shards
 from tokenloom.errors import TrainingError
 from tokenloom.model.flops import count_parameters, training_flops_per_token
 
-# fp32 weights, gradients and AdamW's two moments.
-BYTES_A_PARAMETER = 16
-# Numbers kept for the backward pass by a block, for each token and each unit of width (measured on both families).
-ACTIVATIONS_A_BLOCK = 34
+# fp32 weights, gradients and the two moments of AdamW.
+BYTES_PER_PARAMETER = 16
+# Values that a block keeps for the backward pass, per token and unit of n_embd (measured on both families).
+ACTIVATIONS_PER_BLOCK = 34
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Sizes of a run before it starts."""
+    """The size of a run, before it starts."""
 
     parameters: int
     flops_per_token: float
@@ -28,31 +28,31 @@ class Estimate:
 
 
 def preflight(config: Config, shards: Shards, world_size: int = 1) -> Estimate:
-    """Sizes of the run; raises `TrainingError`, with a setting that works, where the text cannot feed it."""
+    """The size of the run; raises `TrainingError`, naming settings that work, if there is not enough text."""
     block, batch = config.model.block_size, config.train.batch_size
     stride = config.data.stride or block
     n_train, n_val = shards.train.n_tokens, shards.val.n_tokens
     windows = count_windows(n_train, block, stride)
     if windows == 0:
         raise TrainingError(
-            f"the context of {block:,} tokens is longer than the training text of {n_train:,}. "
-            f"Use more text, or --model.block-size {_fitting(n_train, n_val)}."
+            f"the context of {block:,} tokens is longer than the training text of {n_train:,} tokens. "
+            f"Use more text, or --model.block-size {_suggested_block_size(n_train, n_val)}."
         )
     if windows < batch:
         raise TrainingError(
-            f"the training text gives {windows:,} windows of {block:,} tokens, fewer than a batch of {batch:,}. "
+            f"the training text has {windows:,} windows of {block:,} tokens, fewer than a batch of {batch:,}. "
             f"Use more text, --train.batch-size {windows}, or --model.block-size {max(1, n_train // (batch + 1))}."
         )
     validation_windows = count_windows(n_val, block, block)
     if config.data.val_fraction > 0 and validation_windows == 0:
         raise TrainingError(
             f"the validation text has {n_val:,} tokens, too few for one window of {block:,}. "
-            f"Use --model.block-size {_fitting(n_train, n_val)}, a larger --data.val-fraction, "
+            f"Use --model.block-size {_suggested_block_size(n_train, n_val)}, a larger --data.val-fraction, "
             "or --data.val-fraction 0 to train without validation."
         )
     if batch % world_size:
         raise TrainingError(
-            f"train.batch_size {batch} does not divide over {world_size} processes. "
+            f"train.batch_size {batch} is not a multiple of the {world_size} processes. "
             f"Use --train.batch-size {-(-batch // world_size) * world_size}."
         )
     parameters = count_parameters(config.model)
@@ -61,21 +61,21 @@ def preflight(config: Config, shards: Shards, world_size: int = 1) -> Estimate:
         flops_per_token=training_flops_per_token(config.model),
         windows=windows,
         validation_windows=validation_windows,
-        memory_bytes=_memory(config, parameters, world_size),
+        memory_bytes=_memory_bytes(config, parameters, world_size),
     )
 
 
-def _fitting(n_train: int, n_val: int) -> int:
-    """A context of which both texts hold a few windows."""
+def _suggested_block_size(n_train: int, n_val: int) -> int:
+    """A context length at which both texts have several windows."""
     smaller = min(n_train, n_val) if n_val > 1 else n_train
     return max(1, min(n_train // 4, (smaller - 1) // 2))
 
 
-def _memory(config: Config, parameters: int, world_size: int) -> int:
+def _memory_bytes(config: Config, parameters: int, world_size: int) -> int:
     model, train = config.model, config.train
     sequences = min(train.batch_size // world_size, train.micro_batch_size or train.batch_size)
     tokens = sequences * model.block_size
     blocks = 1 if train.activation_checkpointing else model.n_layer
-    activations = tokens * model.n_embd * ACTIVATIONS_A_BLOCK * blocks
+    activations = tokens * model.n_embd * ACTIVATIONS_PER_BLOCK * blocks
     logits = min(tokens * model.vocabulary, 1 << 24) * 3
-    return parameters * BYTES_A_PARAMETER + 4 * (activations + logits)
+    return parameters * BYTES_PER_PARAMETER + 4 * (activations + logits)

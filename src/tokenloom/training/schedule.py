@@ -9,10 +9,10 @@ from tokenloom.config import TrainConfig
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """AdamW's learning rate for the update after `step` finished ones.
+    """AdamW's learning rate after `step` finished steps.
 
-    It rises linearly from `initial_lr` to `learning_rate` over `warmup_steps` (none: starts at the peak), then falls
-    to `min_lr` at `max_steps` along `schedule`. Source: the book, appendix D.1-D.2; wsd: arXiv:2404.06395, section 4.
+    Rises linearly from `initial_lr` to `learning_rate` over `warmup_steps`, then follows `schedule` down to `min_lr` at
+    `max_steps`. Sources: the book, appendices D.1 and D.2; wsd (Warmup–Stable–Decay): arXiv:2404.06395, section 4.
     """
     peak, warmup = config.learning_rate, config.warmup_steps
     if step < warmup:
@@ -22,11 +22,11 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 def muon_learning_rate(step: int, config: TrainConfig) -> float:
-    """Muon's learning rate: at every step the same share of its peak as AdamW's."""
+    """Muon's learning rate: the same fraction of its peak as AdamW's at every step."""
     return config.muon_learning_rate * learning_rate(step, config) / config.learning_rate
 
 
-# Height above min_lr, from 1 to 0, as a function of the progress after the warmup.
+# Learning rate above min_lr as a fraction of its peak, by progress after the warmup (0 to 1) and decay_fraction.
 _SHAPES: dict[str, Callable[[float, float], float]] = {
     "constant": lambda progress, _: 1.0,
     "linear": lambda progress, _: 1 - progress,

@@ -1,0 +1,51 @@
+"""The validation loss of a model in training, and samples of its text."""
+
+from __future__ import annotations
+
+from tokenloom.evaluation.loss import measure
+from tokenloom.evaluation.measurement import Measurement
+from tokenloom.generation.text import generate_text
+from tokenloom.run_records import SampleRecord
+from tokenloom.sampling_params import SamplingParams
+from tokenloom.training.step import TrainState
+
+
+def evaluate(state: TrainState, batches: int | None = None) -> Measurement | None:
+    """Validation loss over the given number of batches, or over the whole text; None without validation text."""
+    if state.validation is None:
+        return None
+    with state.runtime.autocast():
+        return measure(
+            state.model,
+            state.validation,
+            context=min(state.config.model.block_size, len(state.validation) - 1),
+            batch_size=state.micro_batch_size,
+            byte_lengths=state.tokenizer.byte_lengths,
+            max_windows=None if batches is None else batches * state.micro_batch_size,
+        )
+
+
+def generate_samples(state: TrainState) -> list[SampleRecord]:
+    """Text generated after each of the configured prompts, with the same seed at every call."""
+    sample = state.config.sample
+    if sample.max_new_tokens == 0:
+        return []
+    with state.runtime.autocast():
+        completions = generate_text(
+            state.model,
+            state.tokenizer,
+            sample.prompts,
+            max_new_tokens=sample.max_new_tokens,
+            sampling=SamplingParams(temperature=sample.temperature, top_k=sample.top_k),
+            seed=sample.seed,
+        )
+    return [
+        SampleRecord(
+            step=state.counters.step,
+            tokens=state.counters.tokens,
+            seed=sample.seed,
+            prompt=prompt,
+            text=completion.text,
+        )
+        for prompt, (completion,) in zip(sample.prompts, completions, strict=True)
+    ]

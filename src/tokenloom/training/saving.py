@@ -1,0 +1,40 @@
+"""Checkpoints of a run: the newest ones, for resuming, and the one with the best validation loss."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from tokenloom.training.display import Display
+from tokenloom.training.step import TrainState
+from tokenloom.weights.checkpoint import Checkpoint, rotate_checkpoints, save_checkpoint
+
+
+def save(state: TrainState, display: Display) -> None:
+    """Save everything that a resumed run needs, and remove old checkpoints."""
+    if state.world.is_main:
+        checkpoint = write_checkpoint(state, state.run.checkpoints)
+        rotate_checkpoints(state.run.checkpoints, state.config.train.keep_checkpoints)
+        display.notice(f"saved {checkpoint.path}")
+    state.world.barrier()
+
+
+def save_best(state: TrainState) -> None:
+    """Save the weights as the best so far, replacing the previous best."""
+    if state.world.is_main:
+        best = {"val_loss": state.counters.best_val_loss}
+        folder = state.run.checkpoints
+        save_checkpoint(folder, state.counters.step, state.model, state.tokenizer, state=best, kind="best")
+        rotate_checkpoints(folder, 1, kind="best")
+
+
+def write_checkpoint(state: TrainState, folder: Path) -> Checkpoint:
+    """Write weights, optimizer state and counters as a checkpoint into `folder`."""
+    return save_checkpoint(
+        folder,
+        state.counters.step,
+        state.model,
+        state.tokenizer,
+        state=asdict(state.counters),
+        optimizer=state.optimizer.state_tensors(),
+    )

@@ -1,0 +1,164 @@
+"""One training step: forward and backward pass, gradient clipping, update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenloom.compute.parallel import World
+from tokenloom.compute.runtime import Runtime, seed_step
+from tokenloom.config import Config
+from tokenloom.data.batches import Batches
+from tokenloom.data.token_reader import TokenReader
+from tokenloom.data.tokenizers import Tokenizer
+from tokenloom.errors import TrainingError
+from tokenloom.model import Model
+from tokenloom.model.head import Reduction
+from tokenloom.run_folder import RunFolder
+from tokenloom.training.optimizer import Optimizer
+
+# With this loss scale or a smaller one, fp16 does not overflow because of the scale: the gradient itself diverges.
+MIN_LOSS_SCALE = 1.0
+
+
+@dataclass
+class Counters:
+    """What a checkpoint saves besides weights and optimizer state; the field names are the keys of its state.json."""
+
+    step: int = 0
+    """Finished steps."""
+    tokens: int = 0
+    """Training tokens seen."""
+    seconds: float = 0.0
+    """Wall-clock time of the run, earlier sessions included."""
+    best_step: int | None = None
+    best_val_loss: float | None = None
+    evaluations_without_gain: int = 0
+    """Consecutive evaluations without a new best validation loss."""
+    loss_scale: dict[str, Any] = field(default_factory=dict[str, Any])
+    """State of the gradient scaler; empty without fp16."""
+    unreported_nats: float = 0.0
+    """Summed training loss since the last metrics record."""
+    unreported_tokens: int = 0
+
+
+@dataclass
+class TrainState:
+    """Everything that training reads and updates."""
+
+    config: Config
+    run: RunFolder
+    model: Model
+    loss: Callable[[Tensor, Tensor, Reduction], Tensor]
+    """`model.loss`, compiled if configured."""
+    optimizer: Optimizer
+    batches: Batches
+    validation: TokenReader | None
+    tokenizer: Tokenizer
+    runtime: Runtime
+    world: World
+    counters: Counters
+    peak_flops: float
+    """Measured FLOP/s of the device."""
+    flops_per_token: float
+
+    def __post_init__(self) -> None:
+        self.scaler = torch.amp.GradScaler(self.runtime.device.type, enabled=self.runtime.precision == "fp16")
+        if self.counters.loss_scale:
+            self.scaler.load_state_dict(self.counters.loss_scale)
+
+    @property
+    def micro_batch_size(self) -> int:
+        batch_size = self.config.train.batch_size // self.world.world_size
+        return min(batch_size, self.config.train.micro_batch_size or batch_size)
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.config.train.batch_size * self.config.model.block_size
+
+    def set_max_steps(self, max_steps: int) -> None:
+        """Change the number of steps, here and in the run's config.toml, so that a resumed run has it as well."""
+        self.config = self.config.with_values(train={"max_steps": max_steps})
+        self.optimizer.config = self.config.train
+        if self.world.is_main:
+            self.run.write_config(self.config)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one training step reports."""
+
+    nats: float
+    """Training loss before the update, summed over the tokens of the step."""
+    lr: float
+    muon_lr: float | None
+    """None without Muon."""
+    grad_norm: float
+    """Global gradient norm before clipping."""
+
+
+def train_step(state: TrainState, step: int) -> StepResult:
+    """Update the weights once, after `step` finished steps.
+
+    Raises `TrainingError` if the loss or the gradient is not finite; the weights are not updated in that case.
+    """
+    seed_step(state.config.train.seed, step, state.world.rank)
+    while True:
+        nats = compute_gradient(state, step)
+        for optimizer in state.optimizer.parts.values():
+            state.scaler.unscale_(optimizer)
+        grad_norm = _clip_gradient(state.model, state.config.train.grad_clip)
+        if math.isfinite(grad_norm) and math.isfinite(nats):
+            break
+        if state.scaler.get_scale() <= MIN_LOSS_SCALE:
+            raise TrainingError(_non_finite_message(state, step, nats, grad_norm))
+        state.scaler.update()  # fp16 overflowed: repeat the batch with a smaller scale
+    rates = state.optimizer.step(step)
+    if state.scaler.is_enabled():
+        state.scaler.update()
+        state.counters.loss_scale = state.scaler.state_dict()
+    return StepResult(nats, rates["adamw"], rates.get("muon"), grad_norm)
+
+
+def compute_gradient(state: TrainState, step: int) -> float:
+    """Set every parameter's gradient to that of the step's mean loss; returns the summed loss in nats."""
+    device = state.runtime.device
+    state.optimizer.zero_grad()
+    ids, targets = state.batches.batch(step, state.world.rank, state.world.world_size)
+    nats = torch.zeros((), device=device)
+    state.model.train()
+    micro_batches = zip(
+        torch.split(ids, state.micro_batch_size), torch.split(targets, state.micro_batch_size), strict=True
+    )
+    for micro_ids, micro_targets in micro_batches:
+        with state.runtime.autocast():
+            loss = state.loss(micro_ids.to(device), micro_targets.to(device), "sum")
+        # Divide by the token count of the whole step, so that micro-batches and ranks add up to one mean.
+        state.scaler.scale(loss / state.tokens_per_step).backward()  # pyright: ignore  # torch does not annotate it
+        nats += loss.detach()
+    state.world.all_reduce_gradients(state.model.parameters())
+    return state.world.all_reduce(nats).item()
+
+
+def _clip_gradient(model: Model, max_norm: float | None) -> float:
+    """Scale the gradient down to a global norm of `max_norm`; returns its norm before."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if max_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(model.parameters(), max_norm, norm)
+    return norm.item()
+
+
+def _non_finite_message(state: TrainState, step: int, nats: float, grad_norm: float) -> str:
+    starts = ", ".join(f"{start:,}" for start in state.batches.starts(step)[:4])
+    quantity = "loss" if not math.isfinite(nats) else "gradient"
+    return (
+        f"step {step + 1:,}: the {quantity} is not finite (loss {nats / state.tokens_per_step:g}, "
+        f"gradient norm {grad_norm:g}; batch of windows at tokens {starts} …). The weights were not updated; the last "
+        "checkpoint is valid. Lower --train.learning-rate, or use --train.precision fp32."
+    )
