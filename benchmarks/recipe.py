@@ -1,9 +1,9 @@
 """Ablations of the default recipe within the same time budget.
 
-    python benchmarks/recipe.py --variants default "no softcap" "batch size 8 + no weight decay" --seeds 3
+    python benchmarks/recipe.py --variants default "no softcap" "batch 8 + no weight decay" --seeds 3
     python benchmarks/recipe.py -- python-docs --budget 2m
 
-A variant is the default with one setting changed, or several ("batch size 8 + cosine"). Each is trained once per seed
+A variant is the default with one setting changed, or several ("batch 8 + cosine"). Each is trained once per seed
 by `tokenloom train` on one CPU core, with one run per core in parallel. Prints a Markdown table. Every run is a line of
 a JSONL file, and runs that the file already contains are not repeated.
 """
@@ -32,22 +32,22 @@ VARIANTS: dict[str, list[str]] = {
     "no bigram embedding": ["--model.bigram-buckets", "none"],
     "4 times the bigram buckets": ["--model.bigram-buckets", "65536"],
     "value embeddings": ["--model.value-embeddings"],
-    "untied output head": ["--model.no-tie-embeddings"],
+    "untied embeddings": ["--model.no-tie-embeddings"],
     "no softcap": ["--model.softcap", "none"],
     "AdamW only": ["--train.optimizer", "adamw"],
-    "learning rates halved": ["--train.learning-rate", "0.002", "--train.muon-learning-rate", "0.01"],
-    "learning rates doubled": ["--train.learning-rate", "0.008", "--train.muon-learning-rate", "0.04"],
+    "half the learning rates": ["--train.learning-rate", "0.002", "--train.muon-learning-rate", "0.01"],
+    "twice the learning rates": ["--train.learning-rate", "0.008", "--train.muon-learning-rate", "0.04"],
     "cosine": ["--train.schedule", "cosine"],
-    "decay from the start": ["--train.schedule", "linear"],
+    "linear": ["--train.schedule", "linear"],
     "no gradient clipping": ["--train.grad-clip", "none"],
     "no weight decay": ["--train.weight-decay", "0"],
     "weight decay 0.3": ["--train.weight-decay", "0.3"],
     "dropout 0.1": ["--model.dropout", "0.1"],
     "beta1 0.9": ["--train.beta1", "0.9"],
     "2 heads": ["--model.n-head", "2"],
-    "batch size 8": ["--train.batch-size", "8"],
-    "batch size 32": ["--train.batch-size", "32"],
-    "context 128, batch size 32": ["--model.block-size", "128", "--train.batch-size", "32"],
+    "batch 8": ["--train.batch-size", "8"],
+    "batch 32": ["--train.batch-size", "32"],
+    "context 128, batch 32": ["--model.block-size", "128", "--train.batch-size", "32"],
     "3 layers of 192": ["--model.n-layer", "3", "--model.n-embd", "192", "--model.n-head", "3"],
     "5 layers of 320": ["--model.n-layer", "5", "--model.n-embd", "320", "--model.n-head", "5"],
     "6 layers of 384": ["--model.n-layer", "6", "--model.n-embd", "384", "--model.n-head", "6"],
