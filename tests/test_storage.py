@@ -112,6 +112,14 @@ def test_a_replacement_that_a_crash_interrupted_is_undone(tmp_path, monkeypatch)
     assert names(tmp_path / "run") == ["new"]
 
 
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "_exchange", lambda a, b: False)
+    (tmp_path / "old").mkdir()
+    with pytest.raises(FileNotFoundError):
+        replace_folder(tmp_path / "missing", tmp_path / "old")
+    assert names(tmp_path) == ["old"]
+
+
 def test_what_a_finished_replacement_left_is_removed(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / ".run.replaced").mkdir()

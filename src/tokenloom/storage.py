@@ -97,7 +97,11 @@ def replace_folder(source: Path, target: Path) -> None:
         replaced = _replaced_name(target)
         shutil.rmtree(replaced, ignore_errors=True)
         target.rename(replaced)
-        source.rename(target)
+        try:
+            source.rename(target)
+        except OSError:
+            recover_folders(target.parent)
+            raise
         shutil.rmtree(replaced, ignore_errors=True)
     fsync(target.parent)
 

@@ -1,4 +1,4 @@
-"""GPT-2 by name, from a server on loopback that drops, lies, stalls and says no."""
+"""Downloads of GPT-2, from a local server that drops connections, sends wrong bytes, stalls and refuses."""
 
 import hashlib
 import http.server
@@ -24,20 +24,20 @@ DATA = download.OPENAI_DATA
 
 
 class Server:
-    """Serves a folder, with ranges; `mishaps` says what goes wrong with a file, `asked` what was asked for."""
+    """Serves a folder, with ranges; `faults` lists what to do wrong with a file, `requests` what was requested."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.asked, self.mishaps = folder, [], {}
-        this = self
+        self.folder, self.requests, self.faults = folder, [], {}
+        server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_HEAD(self) -> None:
-                this.answer(self, body=False)
+                server.answer(self, body=False)
 
             def do_GET(self) -> None:
-                this.answer(self, body=True)
+                server.answer(self, body=True)
 
             def log_message(self, *args: object) -> None:
                 pass
@@ -49,9 +49,9 @@ class Server:
     def answer(self, request: http.server.BaseHTTPRequestHandler, body: bool) -> None:
         file = self.folder / request.path.lstrip("/").partition("?")[0]
         span = request.headers.get("Range")
-        self.asked.append((request.command, file.name, span))
-        mishap = self.mishaps.get(file.name, [])
-        what = mishap.pop(0) if mishap and body else None
+        self.requests.append((request.command, file.name, span))
+        fault = self.faults.get(file.name, [])
+        what = fault.pop(0) if fault and body else None
         if not file.is_file() or isinstance(what, int):
             request.send_response(what if isinstance(what, int) else 404)
             request.send_header("Content-Length", "0")
@@ -105,7 +105,7 @@ def server(tmp_path, monkeypatch):
     (folder / "encoder.json").write_text(json.dumps({**written, "<|endoftext|>": 50256}))
     merges = [" ".join(pair) for pair in gpt2.to_json()["model"]["merges"]]
     (folder / "vocab.bpe").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
-    (folder / "model.ckpt.meta").write_bytes(b"a graph that nobody reads")
+    (folder / "model.ckpt.meta").write_bytes(b"a graph, which is not read")
     started = Server(tmp_path / "served")
     monkeypatch.setenv("TOKENLOOM_GPT2_URL", started.url)
     monkeypatch.setitem(download.OPENAI_BYTES, "124M", (folder / DATA).stat().st_size)
@@ -116,20 +116,20 @@ def server(tmp_path, monkeypatch):
     started.stop()
 
 
-def test_openais_files_are_fetched_once_and_then_nothing_is_asked(server):
-    told = []
-    folder = download.download_model("openai:124M", progress=lambda *figures: told.append(figures))
+def test_openais_files_are_downloaded_once(server):
+    calls = []
+    folder = download.download_model("openai:124M", progress=lambda *figures: calls.append(figures))
     for name in download.OPENAI_FILES:
         assert (folder / name).read_bytes() == (server.folder / "124M" / name).read_bytes()
     size = download.OPENAI_BYTES["124M"]
-    assert told[-1] == (f"downloading {DATA}", size, size)
-    assert len(server.asked) == 7
+    assert calls[-1] == (f"downloading {DATA}", size, size)
+    assert len(server.requests) == 7
     assert download.download_model("openai:124M") == folder
-    assert len(server.asked) == 7
+    assert len(server.requests) == 7
     assert not list(folder.glob("*.part"))
 
 
-def test_the_chapters_function_gives_settings_and_nested_weights(server, tmp_path):
+def test_the_books_function_returns_settings_and_nested_weights(server, tmp_path):
     settings, params = download_and_load_gpt2("124M", tmp_path / "models")
     assert settings["n_layer"] == len(params["blocks"]) == 2
     assert (tmp_path / "models" / "124M" / DATA).is_file()
@@ -137,36 +137,36 @@ def test_the_chapters_function_gives_settings_and_nested_weights(server, tmp_pat
         download_and_load_gpt2("125M", tmp_path)
 
 
-@pytest.mark.parametrize("mishap", ["dropped", "slow"])
-def test_a_broken_connection_goes_on_where_it_was(server, mishap):
-    server.mishaps[DATA] = [mishap, mishap]
+@pytest.mark.parametrize("fault", ["dropped", "slow"])
+def test_a_broken_connection_is_resumed(server, fault):
+    server.faults[DATA] = [fault, fault]
     folder = download.download_model("openai:124M")
     assert (folder / DATA).read_bytes() == (server.folder / "124M" / DATA).read_bytes()
-    spans = [span for _, name, span in server.asked if name == DATA]
+    spans = [span for _, name, span in server.requests if name == DATA]
     half = download.OPENAI_BYTES["124M"] // 2 // download.CHUNK_BYTES * download.CHUNK_BYTES
     assert spans[:2] == [None, f"bytes={half}-"]
     assert len(spans) == 3
 
 
-def test_a_server_without_ranges_sends_it_all_again(server):
-    server.mishaps[DATA] = ["dropped", "no ranges"]
+def test_a_server_without_ranges_sends_the_whole_file_again(server):
+    server.faults[DATA] = ["dropped", "no ranges"]
     folder = download.download_model("openai:124M")
     assert (folder / DATA).read_bytes() == (server.folder / "124M" / DATA).read_bytes()
 
 
-def test_what_an_earlier_call_fetched_is_kept(server):
-    server.mishaps[DATA] = ["dropped", 403]
+def test_partial_files_of_an_earlier_call_are_reused(server):
+    server.faults[DATA] = ["dropped", 403]
     with pytest.raises(WeightsError, match=r"cannot download model\.ckpt\.data.*answered 403"):
         download.download_model("openai:124M")
-    before = len(server.asked)
+    before = len(server.requests)
     download.download_model("openai:124M")
     half = download.OPENAI_BYTES["124M"] // 2 // download.CHUNK_BYTES * download.CHUNK_BYTES
-    assert server.asked[before:] == [("GET", DATA, f"bytes={half}-")]
+    assert server.requests[before:] == [("GET", DATA, f"bytes={half}-")]
 
 
 @pytest.mark.parametrize("name", [DATA, "model.ckpt.index", "vocab.bpe", "encoder.json"])
 def test_wrong_bytes_are_not_kept(server, name):
-    server.mishaps[name] = ["wrong bytes"]
+    server.faults[name] = ["wrong bytes"]
     with pytest.raises(WeightsError, match=f"cannot download {name}"):
         download.download_model("openai:124M")
     folder = download.cache_folder() / "models" / "openai-124M"
@@ -174,15 +174,15 @@ def test_wrong_bytes_are_not_kept(server, name):
     assert download.download_model("openai:124M") == folder
 
 
-def test_the_second_server_has_what_the_first_refuses_or_spoils(server, monkeypatch):
+def test_the_second_server_is_used_if_the_first_refuses(server, monkeypatch):
     monkeypatch.delenv("TOKENLOOM_GPT2_URL")
     monkeypatch.setattr(download, "OPENAI_SERVERS", (f"{server.url}/nothing", server.url))
     download.download_model("openai:124M")
-    assert [name for _, name, _ in server.asked[:2]] == ["checkpoint", "checkpoint"]
+    assert [name for _, name, _ in server.requests[:2]] == ["checkpoint", "checkpoint"]
 
 
-def test_a_busy_server_is_asked_again_and_a_dead_one_is_named(server, monkeypatch):
-    server.mishaps["hparams.json"] = [503, 503]
+def test_a_busy_server_is_retried_and_an_unreachable_one_is_named(server, monkeypatch):
+    server.faults["hparams.json"] = [503, 503]
     download.download_model("openai:124M")
     server.stop()
     monkeypatch.setenv("TOKENLOOM_CACHE", str(download.cache_folder()) + "-other")
@@ -190,7 +190,7 @@ def test_a_busy_server_is_asked_again_and_a_dead_one_is_named(server, monkeypatc
         download.download_model("openai:124M")
 
 
-def test_a_damaged_file_of_a_complete_folder_is_noticed_when_it_is_read(server):
+def test_a_corrupt_file_of_a_complete_folder_is_detected_when_it_is_read(server):
     folder = download.download_model("openai:124M")
     content = bytearray((folder / DATA).read_bytes())
     content[500] ^= 1
@@ -200,12 +200,12 @@ def test_a_damaged_file_of_a_complete_folder_is_noticed_when_it_is_read(server):
 
 
 @pytest.mark.parametrize("name", ["openai:1M", "openai:"])
-def test_unknown_names_are_told_the_known_ones(name):
+def test_an_unknown_name_gets_the_list_of_names(name):
     with pytest.raises(WeightsError, match="openai:1558M"):
         load(name)
 
 
-def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
+def test_a_folder_of_that_name_takes_precedence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gpt2").mkdir()
     assert not download.is_model_name("gpt2")
@@ -221,7 +221,7 @@ def hub(server, tmp_path, model_of, monkeypatch):
     model = model_of("gpt2", vocab_size=tokenizer.vocab_size)
     place = tmp_path / "served" / "openai-community" / "gpt2" / "resolve" / "main"
     export_model(LoadedModel(model, tokenizer, tmp_path), place, "hf", license="mit")
-    (place / "tokenizer_config.json").unlink()  # as any tokenizer from elsewhere
+    (place / "tokenizer_config.json").unlink()  # which a tokenizer of another origin lacks
     server.model, server.place = model, place
     return server
 
@@ -230,26 +230,26 @@ def test_gpt2_comes_from_the_hub_once(hub, tmp_path):
     folder = download.download_model("gpt2", cache=tmp_path / "hub")
     assert torch.equal(load(folder).model.wte.weight, hub.model.wte.weight)
     assert load(folder).tokenizer is load_tokenizer("gpt2")
-    before = len(hub.asked)
+    before = len(hub.requests)
     assert download.download_model("gpt2", cache=tmp_path / "hub") == folder
-    assert len(hub.asked) == before
+    assert len(hub.requests) == before
 
 
-def test_a_connection_to_the_hub_that_drops_is_taken_up(hub, tmp_path):
-    hub.mishaps["model.safetensors"] = ["dropped"]
+def test_a_broken_connection_to_the_hub_is_resumed(hub, tmp_path):
+    hub.faults["model.safetensors"] = ["dropped"]
     folder = download.download_model("gpt2", cache=tmp_path / "hub")
     assert (folder / "model.safetensors").read_bytes() == (hub.place / "model.safetensors").read_bytes()
 
 
 def test_wrong_bytes_from_the_hub_are_not_kept(hub, tmp_path):
-    hub.mishaps["model.safetensors"] = ["wrong bytes"]
+    hub.faults["model.safetensors"] = ["wrong bytes"]
     with pytest.raises(WeightsError, match="is corrupt: its hash"):
         download.download_model("gpt2", cache=tmp_path / "hub")
     folder = download.download_model("gpt2", cache=tmp_path / "hub")
     assert (folder / "model.safetensors").read_bytes() == (hub.place / "model.safetensors").read_bytes()
 
 
-def test_a_hub_without_the_model_and_none_at_all_are_told(hub, tmp_path, monkeypatch):
+def test_a_missing_model_and_an_unreachable_hub_are_reported(hub, tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match="answered 404"):
         download.download_model("gpt2-xl", cache=tmp_path / "hub")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
@@ -257,8 +257,8 @@ def test_a_hub_without_the_model_and_none_at_all_are_told(hub, tmp_path, monkeyp
         download.download_model("gpt2", cache=tmp_path / "hub")
 
 
-def test_offline_means_offline(hub, tmp_path, monkeypatch):
+def test_nothing_is_requested_offline(hub, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsError, match="HF_HUB_OFFLINE"):
         download.download_model("gpt2", cache=tmp_path / "hub")
-    assert hub.asked == []
+    assert hub.requests == []

@@ -1,4 +1,4 @@
-"""What is handed on opens elsewhere, and comes back as it was."""
+"""Exported models open in other libraries, and load back unchanged."""
 
 import os
 
@@ -12,7 +12,7 @@ from tokenloom.errors import CheckpointError, UsageError, WeightsError
 from tokenloom.weights.export import export_model
 from tokenloom.weights.load import LoadedModel, load
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # whatever is opened here is opened from the disk
+os.environ["HF_HUB_OFFLINE"] = "1"  # transformers reads only local files
 transformers = pytest.importorskip("transformers")
 IDS = torch.arange(16)[None]
 
@@ -39,7 +39,7 @@ def run(tmp_path_factory):
 def test_a_folder_for_hugging_face_opens_there(loaded, tmp_path):
     export_model(loaded, tmp_path / "out", "hf")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
-    # 1e-4 in fp32 is the promise: the same products in another layout.
+    # The documented tolerance in fp32: the same products are computed in another layout.
     torch.testing.assert_close(theirs(IDS).logits, loaded.model(IDS), rtol=0, atol=1e-4)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer("Grüße, 世界").input_ids == loaded.tokenizer.encode("Grüße, 世界")
@@ -50,11 +50,11 @@ def test_a_folder_for_hugging_face_opens_there(loaded, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["gpt2", "modern"])
-def test_a_pth_comes_back_as_it_was(model_of, tmp_path, name):
+def test_a_pth_loads_back_unchanged(model_of, tmp_path, name):
     tokenizer = load_tokenizer("byte")
     model = model_of(name, vocab_size=tokenizer.vocab_size)
-    (told,) = export_model(LoadedModel(model, tokenizer, tmp_path), tmp_path / "model.pth", "pth")
-    assert "contains no tokenizer" in told
+    (notice,) = export_model(LoadedModel(model, tokenizer, tmp_path), tmp_path / "model.pth", "pth")
+    assert "contains no tokenizer" in notice
     tokenizer.save(tmp_path)
     again = load(tmp_path / "model.pth")
     assert again.model.config == model.config
@@ -63,7 +63,7 @@ def test_a_pth_comes_back_as_it_was(model_of, tmp_path, name):
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("qkv_bias", [True, False])
-def test_the_books_model_takes_it_strictly(model_of, tmp_path, tied, qkv_bias):
+def test_the_books_model_loads_it_strictly(model_of, tmp_path, tied, qkv_bias):
     tokenizer = load_tokenizer("gpt2")
     shape = {"vocab_size": 50257, "tie_embeddings": tied, "qkv_bias": qkv_bias}
     model = model_of("gpt2", **shape)
@@ -71,19 +71,19 @@ def test_the_books_model_takes_it_strictly(model_of, tmp_path, tied, qkv_bias):
     settings = {"vocab_size": 50257, "context_length": 16, "emb_dim": 16, "n_heads": 2, "n_layers": 2}
     classes = [GPTModel]
     try:
-        from llms_from_scratch.ch04 import GPTModel as Theirs
+        from llms_from_scratch.ch04 import GPTModel as BookGPTModel
 
-        classes.append(Theirs)
+        classes.append(BookGPTModel)
     except ImportError:
-        pass  # the book's own package is not needed: ours has its names, its order and its strictness
+        pass  # the book's package is optional: `tokenloom.book` has the same names and order
     for cls in classes:
         book = cls({**settings, "drop_rate": 0.0, "qkv_bias": qkv_bias})
         book.load_state_dict(torch.load(tmp_path / "model.pth", weights_only=True))
-        # fused products sum in another order than the book's three
+        # One fused product sums in another order than the book's three.
         torch.testing.assert_close(book.eval()(IDS), model(IDS), rtol=0, atol=1e-4)
 
 
-def test_the_card_tells_what_the_run_knows(run, tmp_path):
+def test_the_model_card_reports_the_training_run(run, tmp_path):
     folder, summary = run
     api.export(folder, tmp_path / "out", license="apache-2.0")
     card = (tmp_path / "out" / "README.md").read_text()
@@ -99,7 +99,7 @@ def test_the_card_tells_what_the_run_knows(run, tmp_path):
     assert transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.n_ctx == 8
 
 
-def test_what_is_there_is_not_overwritten(loaded, tmp_path):
+def test_existing_files_are_not_overwritten(loaded, tmp_path):
     (tmp_path / "model.pth").write_text("the only copy")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("the only copy")
@@ -109,7 +109,7 @@ def test_what_is_there_is_not_overwritten(loaded, tmp_path):
     assert (tmp_path / "model.pth").read_text() == "the only copy"
 
 
-def test_a_failure_leaves_nothing_behind(loaded, tmp_path, monkeypatch):
+def test_a_failed_export_leaves_no_files(loaded, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
@@ -121,7 +121,7 @@ def test_a_failure_leaves_nothing_behind(loaded, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_modern_model_is_refused_where_nothing_computes_it(model_of, tmp_path):
+def test_a_modern_model_is_refused_by_formats_without_its_architecture(model_of, tmp_path):
     tokenizer = load_tokenizer("byte")
     loaded = LoadedModel(model_of("modern", vocab_size=tokenizer.vocab_size), tokenizer, tmp_path)
     for format in ("hf", "book"):

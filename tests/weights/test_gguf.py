@@ -1,4 +1,4 @@
-"""GGUF: what is written is read back, here and by the gguf package; what it cannot say is refused."""
+"""GGUF files are read back, here and by the gguf package; what the format cannot represent is refused."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def loaded(model_of, tmp_path):
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("qkv_bias", [True, False])
-def test_f32_comes_back_bit_for_bit(loaded, tmp_path, tied, qkv_bias):
+def test_f32_is_restored_bit_for_bit(loaded, tmp_path, tied, qkv_bias):
     before = loaded(extend_tokenizer(PAIRS, ["<|user|>"]), padding=5, tie_embeddings=tied, qkv_bias=qkv_bias)
     assert api.export(before, tmp_path / "model.gguf", quantization="f32") == []
     after = load(tmp_path / "model.gguf")
@@ -38,9 +38,9 @@ def test_f32_comes_back_bit_for_bit(loaded, tmp_path, tied, qkv_bias):
     assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
 
 
-# Rounded to 11 bits; and to steps of 1/127 of the largest of 32 numbers, which is itself rounded to 11 bits.
+# f16 has 11 significant bits; q8_0 has steps of 1/127 of the largest of 32 values, a scale that is itself f16.
 @pytest.mark.parametrize(("quantization", "error"), [("f16", 2**-11), ("q8_0", 0.5 / 127 + 2**-11)])
-def test_rounded_weights_are_near_and_the_rest_is_exact(loaded, tmp_path, quantization, error):
+def test_quantized_weights_are_within_tolerance_and_the_rest_is_exact(loaded, tmp_path, quantization, error):
     before = loaded(n_embd=64)
     api.export(before, tmp_path / "model.gguf", format="gguf", quantization=quantization)
     after = load(tmp_path / "model.gguf").model.state_dict()
@@ -52,31 +52,31 @@ def test_rounded_weights_are_near_and_the_rest_is_exact(loaded, tmp_path, quanti
             assert torch.equal(after[name], tensor)
 
 
-def test_the_gguf_package_reads_what_llama_cpp_asks_for(loaded, tmp_path):
+def test_the_gguf_package_reads_what_llama_cpp_requires(loaded, tmp_path):
     before = loaded(qkv_bias=False)
     api.export(before, tmp_path / "model.gguf", quantization="f32")
     reader = gguf.GGUFReader(tmp_path / "model.gguf")
-    said = {name: field.contents() for name, field in reader.fields.items()}
-    assert said["general.architecture"] == "gpt2"
-    assert (said["gpt2.context_length"], said["gpt2.attention.head_count"]) == (16, 2)
-    assert (said["tokenizer.ggml.model"], said["tokenizer.ggml.pre"]) == ("gpt2", "gpt-2")
-    assert len(said["tokenizer.ggml.tokens"]) == PAIRS.vocab_size
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    assert fields["general.architecture"] == "gpt2"
+    assert (fields["gpt2.context_length"], fields["gpt2.attention.head_count"]) == (16, 2)
+    assert (fields["tokenizer.ggml.model"], fields["tokenizer.ggml.pre"]) == ("gpt2", "gpt-2")
+    assert len(fields["tokenizer.ggml.tokens"]) == PAIRS.vocab_size
     tensors = {tensor.name: tensor for tensor in reader.tensors}
-    known = {gguf.TENSOR_NAMES[kind].split(".")[-1] for kind in gguf.MODEL_TENSORS[gguf.MODEL_ARCH.GPT2]}
-    assert {name.split(".")[-2] for name in tensors} == known
+    expected_names = {gguf.TENSOR_NAMES[kind].split(".")[-1] for kind in gguf.MODEL_TENSORS[gguf.MODEL_ARCH.GPT2]}
+    assert {name.split(".")[-2] for name in tensors} == expected_names
     expected = before.model.h[1].attn.c_attn.weight.detach().numpy()
     np.testing.assert_array_equal(tensors["blk.1.attn_qkv.weight"].data, expected)
     assert not tensors["blk.1.attn_qkv.bias"].data.any()
 
 
-def test_gpt2s_own_tokenizer_is_known_again(loaded, tmp_path):
+def test_gpt2s_tokenizer_is_recognized(loaded, tmp_path):
     api.export(loaded(load_tokenizer("gpt2")), tmp_path / "model.gguf")
     assert load(tmp_path / "model.gguf").tokenizer is load_tokenizer("gpt2")
 
 
-def test_a_conversion_of_llama_cpp_is_read_too(loaded, tmp_path, monkeypatch):
+def test_a_file_converted_by_llama_cpp_is_read(loaded, tmp_path, monkeypatch):
     before = loaded()
-    monkeypatch.setattr("tokenloom.weights.gguf._CONFIG", "somebody.else")
+    monkeypatch.setattr("tokenloom.weights.gguf._CONFIG", "other.config")
     api.export(before, tmp_path / "model.gguf", quantization="f32")
     monkeypatch.undo()
     after = load(tmp_path / "model.gguf")
@@ -90,13 +90,13 @@ def test_a_conversion_of_llama_cpp_is_read_too(loaded, tmp_path, monkeypatch):
         ({"tokenizer": load_tokenizer("byte")}, "cannot be exported as gguf"),
     ],
 )
-def test_what_gguf_cannot_say_is_refused(loaded, tmp_path, change, why):
+def test_what_gguf_cannot_represent_is_refused(loaded, tmp_path, change, why):
     with pytest.raises(WeightsError, match=why):
         api.export(loaded(**change), tmp_path / "model.gguf")
     assert not list(tmp_path.iterdir())
 
 
-def test_numbers_and_widths_that_do_not_fit_are_refused(loaded, tmp_path):
+def test_unsupported_values_widths_and_options_are_refused(loaded, tmp_path):
     before = loaded()
     with pytest.raises(WeightsError, match="multiple of 32"):
         api.export(before, tmp_path / "model.gguf", quantization="q8_0")
@@ -112,7 +112,7 @@ def test_numbers_and_widths_that_do_not_fit_are_refused(loaded, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_damaged_file_is_refused_by_name(loaded, tmp_path):
+def test_a_corrupt_file_is_named(loaded, tmp_path):
     api.export(loaded(), tmp_path / "model.gguf")
     content = (tmp_path / "model.gguf").read_bytes()
     for size in (0, 3, 20, 1000, len(content) // 2, len(content) - 5000):

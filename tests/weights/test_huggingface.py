@@ -1,4 +1,4 @@
-"""A GPT-2 of ours is a Hugging Face folder, and one of theirs is a model of ours."""
+"""Checkpoints of a GPT-2 open in transformers, and transformers' folders open here."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tokenloom.weights.huggingface import from_huggingface, to_huggingface
 from tokenloom.weights.lazy_tensors import LazyModel
 from tokenloom.weights.load import load
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # whatever is opened here is opened from the disk
+os.environ["HF_HUB_OFFLINE"] = "1"  # transformers reads only local files
 transformers = pytest.importorskip("transformers")
 
 TEXT = "Every effort moves you. The quick brown fox jumps over the lazy dog; 1234 times, isn't it? Grüße, 世界 👋\n"
@@ -25,12 +25,12 @@ SHAPES = {
     "deep": {"block_size": 32, "n_layer": 5, "n_head": 1, "n_embd": 8},
     "wide": {"block_size": 20, "n_layer": 1, "n_head": 6, "n_embd": 48},
 }
-# The promise is 1e-4 in fp32; both do the same products in another layout, and logits are some tens here.
+# The documented tolerance in fp32: the same products in another layout; the logits here are some tens.
 CLOSE = {"rtol": 0, "atol": 1e-4}
 
 
 def wild_gpt2(**options) -> GPT2:
-    """Every weight far from its initial value: biases, gains and positions have a say."""
+    """A GPT-2 with all weights, biases included, far from their initial values, so that each affects the logits."""
     random = torch.Generator().manual_seed(7)
     model = GPT2(ModelConfig(family="gpt2", **options), random)
     with torch.no_grad():
@@ -45,15 +45,15 @@ def ids_for(model, count=3):
     return torch.randint(0, config.vocab_size, (count, config.block_size), generator=random)
 
 
-def their_model(folder):
+def transformers_model(folder):
     model, report = transformers.AutoModelForCausalLM.from_pretrained(
         folder, output_loading_info=True, dtype=torch.float32
     )
-    assert not any(report.values()), report  # nothing missing, unexpected or misshapen
+    assert not any(report.values()), report  # no missing or unexpected keys, no mismatched shapes
     return model.eval()
 
 
-def their_gpt2(**options):
+def transformers_gpt2(**options):
     torch.manual_seed(0)
     sizes = {"n_positions": 12, "n_layer": 2, "n_head": 2, "n_embd": 16, "bos_token_id": 0, "eos_token_id": 0}
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=257, **sizes, **options)).eval()
@@ -63,35 +63,35 @@ def their_gpt2(**options):
     return model
 
 
-# Ours, opened by them
+# Written here, opened by transformers
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("qkv_bias", [True, False])
-def test_transformers_opens_a_checkpoint_as_it_stands(tmp_path, shape, tied, qkv_bias):
+def test_transformers_opens_a_checkpoint(tmp_path, shape, tied, qkv_bias):
     tokenizer = make_tokenizer("byte")
     model = wild_gpt2(vocab_size=tokenizer.vocab_size, tie_embeddings=tied, qkv_bias=qkv_bias, **SHAPES[shape])
     path = save_checkpoint(tmp_path, 1, model, tokenizer, state={}).path
-    theirs = their_model(path)
+    reference = transformers_model(path)
     ids = ids_for(model)
     expected = model(ids)
     assert expected.std() > 0.5
-    torch.testing.assert_close(theirs(ids).logits, expected, **CLOSE)
-    assert sum(parameter.numel() for parameter in theirs.parameters()) == (
+    torch.testing.assert_close(reference(ids).logits, expected, **CLOSE)
+    assert sum(parameter.numel() for parameter in reference.parameters()) == (
         sum(parameter.numel() for parameter in model.parameters())
         + (0 if qkv_bias else 3 * model.config.n_embd * model.config.n_layer)
     )
 
 
 @torch.no_grad()
-def test_transformers_continues_a_text_as_we_do(tmp_path):
+def test_transformers_generates_the_same_tokens(tmp_path):
     tokenizer = make_tokenizer("byte")
     model = wild_gpt2(vocab_size=257, tie_embeddings=False, **SHAPES["deep"])
-    theirs = their_model(save_checkpoint(tmp_path, 1, model, tokenizer, state={}).path)
+    reference = transformers_model(save_checkpoint(tmp_path, 1, model, tokenizer, state={}).path)
     ids = torch.tensor([tokenizer.encode("Every")])
-    written = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False)
+    written = reference.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False)
     ours = ids
     while ours.shape[1] < written.shape[1]:
         ours = torch.cat([ours, model(ours)[:, -1:].argmax(-1)], dim=1)
@@ -104,31 +104,31 @@ def test_transformers_opens_the_tokenizer_and_gives_the_same_ids(tmp_path, kind)
     tokenizer = make_tokenizer(kind, [TEXT * 20])
     model = wild_gpt2(vocab_size=tokenizer.vocab_size, **SHAPES["small"])
     path = save_checkpoint(tmp_path, 1, model, tokenizer, state={}).path
-    theirs = transformers.AutoTokenizer.from_pretrained(path)
+    reference = transformers.AutoTokenizer.from_pretrained(path)
     for text in (TEXT, " two  spaces\tand\r\ntabs ", "a<|endoftext|>b", ""):
-        assert theirs.encode(text) == tokenizer.encode(text)
-        assert theirs.decode(theirs.encode(text)) == text
-    assert theirs.eos_token_id == tokenizer.eot_id == their_model(path).config.eos_token_id
+        assert reference.encode(text) == tokenizer.encode(text)
+        assert reference.decode(reference.encode(text)) == text
+    assert reference.eos_token_id == tokenizer.eot_id == transformers_model(path).config.eos_token_id
 
 
-def test_dropout_and_context_are_passed_on(tmp_path):
+def test_dropout_and_context_are_exported(tmp_path):
     model = wild_gpt2(vocab_size=257, dropout=0.25, **SHAPES["small"])
-    config = their_model(save_checkpoint(tmp_path, 1, model, make_tokenizer("byte"), state={}).path).config
+    config = transformers_model(save_checkpoint(tmp_path, 1, model, make_tokenizer("byte"), state={}).path).config
     assert (config.resid_pdrop, config.embd_pdrop, config.attn_pdrop) == (0.25, 0.25, 0.25)
     assert config.n_positions == config.max_position_embeddings == 12
 
 
-# Theirs, opened by us
+# Written by transformers, opened here
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_folder_that_transformers_wrote_is_read(tmp_path, tied):
-    theirs = their_gpt2(tie_word_embeddings=tied)
-    theirs.save_pretrained(tmp_path)
+    reference = transformers_gpt2(tie_word_embeddings=tied)
+    reference.save_pretrained(tmp_path)
     ours = read_folder(tmp_path).read()
     ids = ids_for(ours)
-    torch.testing.assert_close(ours(ids), theirs(ids).logits, **CLOSE)
+    torch.testing.assert_close(ours(ids), reference(ids).logits, **CLOSE)
     assert (ours.lm_head.weight is ours.wte.weight) == tied
     assert ours.config == ModelConfig(
         family="gpt2", vocab_size=257, dropout=0.1, tie_embeddings=tied, **SHAPES["small"]
@@ -136,44 +136,44 @@ def test_a_folder_that_transformers_wrote_is_read(tmp_path, tied):
 
 
 @torch.no_grad()
-def test_half_precision_weights_are_read_into_single(tmp_path):
-    theirs = their_gpt2().to(torch.bfloat16)
-    theirs.save_pretrained(tmp_path)
+def test_half_precision_weights_are_converted_to_fp32(tmp_path):
+    reference = transformers_gpt2().to(torch.bfloat16)
+    reference.save_pretrained(tmp_path)
     ours = read_folder(tmp_path).read()
     assert {parameter.dtype for parameter in ours.parameters()} == {torch.float32}
-    assert torch.equal(ours.wte.weight, theirs.transformer.wte.weight.float())
+    assert torch.equal(ours.wte.weight, reference.transformer.wte.weight.float())
 
 
 def test_a_folder_that_transformers_wrote_is_loaded_with_its_tokenizer(tmp_path):
     tokenizer = make_tokenizer("byte")
-    tokenizer.save(tmp_path / "ours")
-    transformers.AutoTokenizer.from_pretrained(tmp_path / "ours").save_pretrained(tmp_path / "theirs")
-    their_gpt2().save_pretrained(tmp_path / "theirs")
-    loaded = load(tmp_path / "theirs")
-    assert loaded.path == tmp_path / "theirs"
+    tokenizer.save(tmp_path / "saved")
+    transformers.AutoTokenizer.from_pretrained(tmp_path / "saved").save_pretrained(tmp_path / "reference")
+    transformers_gpt2().save_pretrained(tmp_path / "reference")
+    loaded = load(tmp_path / "reference")
+    assert loaded.path == tmp_path / "reference"
     assert loaded.tokenizer.encode(TEXT) == tokenizer.encode(TEXT)
 
 
 @torch.no_grad()
-def test_a_checkpoint_goes_through_transformers_and_back(tmp_path):
+def test_a_checkpoint_survives_a_round_trip_through_transformers(tmp_path):
     model = wild_gpt2(vocab_size=257, tie_embeddings=False, qkv_bias=False, **SHAPES["small"])
-    theirs = their_model(save_checkpoint(tmp_path, 1, model, make_tokenizer("byte"), state={}).path)
-    theirs.save_pretrained(tmp_path / "back")
+    reference = transformers_model(save_checkpoint(tmp_path, 1, model, make_tokenizer("byte"), state={}).path)
+    reference.save_pretrained(tmp_path / "back")
     again = read_folder(tmp_path / "back").read()
     assert again.config == model.config
     assert torch.equal(again(ids_for(model)), model(ids_for(model)))
 
 
 @torch.no_grad()
-def test_biases_that_transformers_has_trained_are_not_lost(tmp_path):
-    """Our configuration says there are none; the weights know better."""
+def test_biases_trained_in_transformers_are_kept(tmp_path):
+    """The saved configuration has no biases, but the weights do."""
     model = wild_gpt2(vocab_size=257, qkv_bias=False, **SHAPES["small"])
-    theirs = their_model(save_checkpoint(tmp_path, 1, model, make_tokenizer("byte"), state={}).path)
-    theirs.transformer.h[1].attn.c_attn.bias += 0.5
-    theirs.save_pretrained(tmp_path / "tuned")
+    reference = transformers_model(save_checkpoint(tmp_path, 1, model, make_tokenizer("byte"), state={}).path)
+    reference.transformer.h[1].attn.c_attn.bias += 0.5
+    reference.save_pretrained(tmp_path / "tuned")
     ours = read_folder(tmp_path / "tuned").read()
     assert ours.config.qkv_bias
-    torch.testing.assert_close(ours(ids_for(ours)), theirs(ids_for(ours)).logits, **CLOSE)
+    torch.testing.assert_close(ours(ids_for(ours)), reference(ids_for(ours)).logits, **CLOSE)
 
 
 # The mapping
@@ -181,7 +181,7 @@ def test_biases_that_transformers_has_trained_are_not_lost(tmp_path):
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("qkv_bias", [True, False])
-def test_there_and_back_is_where_we_were(tied, qkv_bias):
+def test_the_conversion_is_inverted_exactly(tied, qkv_bias):
     model = wild_gpt2(vocab_size=50, tie_embeddings=tied, qkv_bias=qkv_bias, **SHAPES["small"])
     state = model.state_dict()
     config, tensors = to_huggingface(model.config, state, eot_id=3)
@@ -194,8 +194,8 @@ def test_there_and_back_is_where_we_were(tied, qkv_bias):
     assert all(torch.equal(read[name], tensor) for name, tensor in state.items())
 
 
-def test_names_without_prefix_and_masks_among_the_weights_are_understood():
-    """As the first exports of GPT-2 on the hub have them."""
+def test_names_without_prefix_and_stored_masks_are_read():
+    """The first exports of GPT-2 on the Hub have them."""
     model = wild_gpt2(vocab_size=50, **SHAPES["small"])
     config, tensors = to_huggingface(model.config, model.state_dict(), eot_id=0)
     del config["tokenloom"]
@@ -219,9 +219,9 @@ def test_names_without_prefix_and_masks_among_the_weights_are_understood():
         ({"add_cross_attention": True}, "add_cross_attention True"),
     ],
 )
-def test_a_gpt2_that_computes_something_else_is_refused(change, said):
-    """Its weights would fit, and its logits would be wrong."""
-    config = their_gpt2().config.to_dict() | change
+def test_a_gpt2_with_unsupported_settings_is_refused(change, said):
+    """Its weights would load, but its logits would be wrong."""
+    config = transformers_gpt2().config.to_dict() | change
     config = {key: value for key, value in config.items() if value is not None}
     with pytest.raises(WeightsError, match=said):
         from_huggingface(config, {})
@@ -231,7 +231,7 @@ def test_a_gpt2_that_computes_something_else_is_refused(change, said):
 def test_a_missing_tensor_is_named(tmp_path, name):
     from safetensors.torch import load_file, save_file
 
-    their_gpt2().save_pretrained(tmp_path)
+    transformers_gpt2().save_pretrained(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     del tensors[name]
     save_file(tensors, tmp_path / "model.safetensors")

@@ -22,8 +22,8 @@ def folder(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["gpt2", "several-files"])
-def test_the_model_is_the_one_that_the_book_makes_of_it(name):
-    """By another way: nested numpy arrays, put into the book's model."""
+def test_the_model_equals_the_one_that_the_book_builds(name):
+    """The book assigns nested NumPy arrays to its own model."""
     ours = read_openai(WRITTEN / name).read()
     settings, params = parameters_as_book(WRITTEN / name)
     assert settings == {"n_vocab": 300, "n_ctx": 16, "n_embd": 8, "n_head": 2, "n_layer": 2}
@@ -33,7 +33,7 @@ def test_the_model_is_the_one_that_the_book_makes_of_it(name):
     assert ours.lm_head.weight is ours.wte.weight
 
 
-def test_the_tokenizer_is_gpt2s_unless_its_merges_are_others(folder):
+def test_another_merge_list_is_refused(folder):
     assert openai_tokenizer(folder).vocab_size == 50257
     (folder / "vocab.bpe").write_text("#version: 0.2\na b\n")
     with pytest.raises(WeightsError, match=r"vocab.bpe"):
@@ -50,7 +50,7 @@ def test_missing_files_are_named(folder):
         load(folder)
 
 
-def test_another_shape_is_refused_by_name(folder):
+def test_settings_that_do_not_match_the_weights_are_refused(folder):
     (folder / "hparams.json").write_text('{"n_vocab": 301, "n_ctx": 16, "n_embd": 8, "n_head": 2, "n_layer": 2}')
     with pytest.raises(TokenloomError, match=r"wte.weight"):
         read_openai(folder).read()

@@ -1,4 +1,4 @@
-"""The same figures as transformers, for weights that go either way: logits, losses, and two hundred greedy tokens."""
+"""Parity with transformers in both directions: logits, losses, and two hundred greedy tokens."""
 
 import os
 
@@ -14,7 +14,7 @@ from tokenloom.weights.export import export_model
 from tokenloom.weights.folder import read_folder
 from tokenloom.weights.load import LoadedModel, load
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # whatever is opened here is opened from the disk
+os.environ["HF_HUB_OFFLINE"] = "1"  # transformers reads only local files
 transformers = pytest.importorskip("transformers")
 
 TOKENS = 200
@@ -29,8 +29,8 @@ SHAPES = [
 ]
 
 
-def stirred(model, scale):
-    """Weights so far from their start that attention decides, and that few tokens are almost equally likely."""
+def perturbed(model, scale):
+    """Perturb the weights so that attention matters and few tokens have almost equal probabilities."""
     random = torch.Generator().manual_seed(11)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -39,24 +39,24 @@ def stirred(model, scale):
 
 
 @torch.no_grad()
-def same_figures(ours, theirs, distinct):
-    config = ours.config
+def assert_parity(model, reference, distinct):
+    config = model.config
     T = min(config.block_size, 256)
     ids = torch.randint(0, config.vocab_size, (2, T + 1), generator=torch.Generator().manual_seed(3))
-    logits, expected = ours(ids[:, :-1]), theirs(ids[:, :-1]).logits
+    logits, expected = model(ids[:, :-1]), reference(ids[:, :-1]).logits
     assert expected.std() > 0.3
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)
 
-    loss = ours.loss(ids[:, :-1], ids[:, 1:]).item()
-    # Theirs shifts by itself: the same targets are those after all but the last of the ids.
-    same = ours.loss(ids[:, :-2], ids[:, 1:-1]).item()
-    assert same == pytest.approx(theirs(ids[:, :-1], labels=ids[:, :-1]).loss.item(), rel=1e-6)
+    loss = model.loss(ids[:, :-1], ids[:, 1:]).item()
+    # transformers shifts the labels itself, so its last id has no target.
+    same = model.loss(ids[:, :-2], ids[:, 1:-1]).item()
+    assert same == pytest.approx(reference(ids[:, :-1], labels=ids[:, :-1]).loss.item(), rel=1e-6)
     expected_loss = torch.nn.functional.cross_entropy(expected.double().flatten(0, 1), ids[:, 1:].flatten())
     assert loss == pytest.approx(expected_loss.item(), rel=1e-6)
 
     prompt = ids[:1, :8]
-    written = {
-        cached: theirs.generate(
+    expected_ids = {
+        cached: reference.generate(
             prompt,
             attention_mask=torch.ones_like(prompt),
             max_new_tokens=TOKENS,
@@ -68,7 +68,7 @@ def same_figures(ours, theirs, distinct):
     }
     for cached in (True, False):
         steps = generate(
-            ours,
+            model,
             prompt.tolist(),
             max_new_tokens=TOKENS,
             sampling=SamplingParams(temperature=0.0),
@@ -76,30 +76,30 @@ def same_figures(ours, theirs, distinct):
             use_cache=cached,
         )
         (completion,) = collect(steps)
-        assert completion.token_ids == written[cached]
-    assert len(set(written[True])) >= distinct, "a text that repeats itself would show little"
+        assert completion.token_ids == expected_ids[cached]
+    assert len(set(expected_ids[True])) >= distinct, "a repetitive text tests little"
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_ours_exported_and_opened_there_and_read_back(shape, tmp_path):
+def test_a_model_exported_to_transformers(shape, tmp_path):
     config = ModelConfig(family="gpt2", tie_embeddings=False, **shape)
-    ours = stirred(GPT2(config, torch.Generator().manual_seed(7)), 0.05)
-    export_model(LoadedModel(ours, load_tokenizer("byte"), tmp_path), tmp_path / "out", "hf", license="mit")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
-    theirs.generation_config.eos_token_id = None  # nobody ends before two hundred
-    same_figures(ours, theirs, distinct=20)
+    model = perturbed(GPT2(config, torch.Generator().manual_seed(7)), 0.05)
+    export_model(LoadedModel(model, load_tokenizer("byte"), tmp_path), tmp_path / "out", "hf", license="mit")
+    reference = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    reference.generation_config.eos_token_id = None  # generate all two hundred tokens
+    assert_parity(model, reference, distinct=20)
     again = load(tmp_path / "out").model.state_dict()
-    assert all(torch.equal(again[name], tensor) for name, tensor in ours.state_dict().items())
+    assert all(torch.equal(again[name], tensor) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("tied", [True, False])
-def test_theirs_saved_and_read_here(shape, tied, tmp_path):
+def test_a_model_saved_by_transformers(shape, tied, tmp_path):
     torch.manual_seed(5)
     sizes = {"n_positions": shape["block_size"]} | {k: v for k, v in shape.items() if k != "block_size"}
     sizes["tie_word_embeddings"] = tied
-    theirs = stirred(transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)), 0.05)
-    theirs.generation_config.eos_token_id = None
-    theirs.save_pretrained(tmp_path / "theirs")
-    # Random weights that are tied like to say the last token again.
-    same_figures(read_folder(tmp_path / "theirs").read(), theirs, distinct=2 if tied else 20)
+    reference = perturbed(transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)), 0.05)
+    reference.generation_config.eos_token_id = None
+    reference.save_pretrained(tmp_path / "reference")
+    # With tied random weights, the last token tends to be repeated.
+    assert_parity(read_folder(tmp_path / "reference").read(), reference, distinct=2 if tied else 20)

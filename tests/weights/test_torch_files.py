@@ -1,4 +1,4 @@
-"""Files of torch.save: the book's, ours, nanoGPT's, Hugging Face's old ones; and those that want to run code."""
+"""PyTorch files of the book, Tokenloom, nanoGPT and Hugging Face; pickles that execute code are refused."""
 
 import json
 import os
@@ -37,11 +37,11 @@ def test_the_books_files_are_read(tmp_path, book_model, wrap):
     loaded = load(tmp_path / "model.pth")
     assert torch.equal(loaded.model(IDS), book_model(IDS))
     assert loaded.tokenizer.fingerprint == load_tokenizer("gpt2").fingerprint
-    assert len(loaded.notices) == 2  # heads and tokenizer are not in the file
+    assert len(loaded.notices) == 2  # about the number of heads and the tokenizer
 
 
 @pytest.mark.parametrize("settings", [{"n_head": 4}, {"n_heads": 4}, {"tokenloom": {"n_head": 4}}])
-def test_the_number_of_heads_may_stand_beside(tmp_path, settings):
+def test_the_number_of_heads_is_read_from_a_config_file(tmp_path, settings):
     torch.manual_seed(1)
     model = GPTModel({**SMALL, "n_heads": 4}).eval()
     torch.save(model.state_dict(), tmp_path / "model.pth")
@@ -51,7 +51,7 @@ def test_the_number_of_heads_may_stand_beside(tmp_path, settings):
     assert notices == []
 
 
-def test_a_width_that_does_not_tell_the_heads_asks_for_them(tmp_path):
+def test_an_unknown_number_of_heads_is_reported(tmp_path):
     torch.save(GPTModel({**SMALL, "emb_dim": 48}).state_dict(), tmp_path / "model.pth")
     with pytest.raises(WeightsError, match="number of attention heads"):
         read_torch_model(tmp_path / "model.pth")
@@ -68,7 +68,7 @@ def test_weights_of_a_compiled_or_wrapped_nanogpt_are_read(tmp_path, model_of):
     assert again.lm_head.weight is again.wte.weight
 
 
-def test_our_own_families_come_back(tmp_path, model):
+def test_both_families_are_restored(tmp_path, model):
     content = {"model_state_dict": model.state_dict(), "tokenloom": model.config.model_dump()}
     torch.save(content, tmp_path / "model.pth")
     stored, notices = read_torch_model(tmp_path / "model.pth")
@@ -78,7 +78,7 @@ def test_our_own_families_come_back(tmp_path, model):
 
 
 @pytest.mark.parametrize("shards", [1, 2])
-def test_hugging_faces_old_bin_files_are_read(tmp_path, model_of, shards):
+def test_hugging_faces_bin_files_are_read(tmp_path, model_of, shards):
     from safetensors.torch import load_file
 
     model = model_of("gpt2")
@@ -95,7 +95,7 @@ def test_hugging_faces_old_bin_files_are_read(tmp_path, model_of, shards):
     assert torch.equal(read_folder(tmp_path).read()(IDS), model(IDS))
 
 
-class Evil:
+class Exploit:
     def __init__(self, proof):
         self.proof = proof
 
@@ -104,29 +104,29 @@ class Evil:
 
 
 @pytest.mark.parametrize("name", ["model.pth", "pytorch_model.bin"])
-def test_a_pickle_that_carries_code_is_refused_and_nothing_runs(tmp_path, book_model, name):
-    proof = tmp_path / "it-ran"
-    torch.save({**book_model.state_dict(), "evil": Evil(proof)}, tmp_path / name)
+def test_a_pickle_that_executes_code_is_refused_and_not_executed(tmp_path, book_model, name):
+    proof = tmp_path / "executed"
+    torch.save({**book_model.state_dict(), "exploit": Exploit(proof)}, tmp_path / name)
     with pytest.raises(WeightsError, match="--trust"):
         load(tmp_path / name)
     assert not proof.exists()
 
 
-def test_what_was_made_elsewhere_is_read_only_if_trusted(tmp_path, model):
-    class_of_its_own = {"model_state_dict": model.state_dict(), "tokenloom": model.config.model_dump(), "at": Path_()}
-    torch.save(class_of_its_own, tmp_path / "model.pth")
+def test_a_pickle_of_custom_classes_is_read_only_if_trusted(tmp_path, model):
+    content = {"model_state_dict": model.state_dict(), "tokenloom": model.config.model_dump(), "at": CustomClass()}
+    torch.save(content, tmp_path / "model.pth")
     with pytest.raises(WeightsError, match="--trust"):
         read_torch_model(tmp_path / "model.pth")
     stored, _ = read_torch_model(tmp_path / "model.pth", trust=True)
     assert torch.equal(stored.read()(IDS), model(IDS))
 
 
-class Path_:
-    """Something harmless that is no tensor."""
+class CustomClass:
+    """A harmless object that is not a tensor."""
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ([1, 2], "contains a list"),
         ({}, "it is empty"),
@@ -135,19 +135,19 @@ class Path_:
         ({"tok_emb.weight": torch.ones(2, 2), "head": torch.ones(2)}, "head is not a tensor of the book"),
     ],
 )
-def test_what_is_no_model_is_refused_by_name(tmp_path, content, said):
+def test_what_is_not_a_model_is_refused(tmp_path, content, message):
     torch.save(content, tmp_path / "model.pth")
-    with pytest.raises(WeightsError, match=said):
+    with pytest.raises(WeightsError, match=message):
         read_torch_model(tmp_path / "model.pth")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a pickle", b"PK\x03\x04 and then nothing"])
-def test_a_damaged_file_is_refused(tmp_path, content):
+def test_a_corrupt_file_is_refused(tmp_path, content):
     (tmp_path / "model.pth").write_bytes(content)
     with pytest.raises(WeightsError, match="model.pth"):
         read_torch_model(tmp_path / "model.pth")
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
         load(tmp_path / "model.pth")

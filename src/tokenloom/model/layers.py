@@ -16,4 +16,5 @@ def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
 
 def embedding(rows: int, width: int) -> nn.Embedding:
     """An uninitialized embedding on the default device."""
-    return nn.Embedding(rows, width, device="meta").to_empty(device=torch.get_default_device())
+    # Not by way of the meta device as above: initializing an embedding there imports torch._dynamo, 40 MB of memory.
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)  # pyright: ignore[reportUnknownMemberType]

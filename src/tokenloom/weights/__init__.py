@@ -1,1 +1,1 @@
-"""Weights at rest: our checkpoints, and the formats of others."""
+"""Model weights on disk: checkpoints, and the formats of other projects."""

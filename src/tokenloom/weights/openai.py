@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from tokenloom.config import Config
 from tokenloom.data.tokenizers import Tokenizer, load_tokenizer
@@ -25,6 +25,9 @@ SETTINGS = {
     "n_head": "n_head",
     "n_layer": "n_layer",
 }
+NestedParameters: TypeAlias = dict[str, Any]
+"""Arrays by name, dictionaries of them by module, and under "blocks" a list of these."""
+
 _OUTSIDE_BLOCKS = {"wte": "wte.weight", "wpe": "wpe.weight"}
 _KINDS = {"g": "weight", "w": "weight", "b": "bias"}
 
@@ -62,10 +65,10 @@ def openai_tokenizer(folder: Path) -> Tokenizer:
     return load_tokenizer("gpt2")
 
 
-def parameters_as_book(folder: Path) -> tuple[dict[str, int], dict[str, Any]]:
+def parameters_as_book(folder: Path) -> tuple[dict[str, int], NestedParameters]:
     """OpenAI's settings, and its weights nested as the book's `download_and_load_gpt2` returns them (NumPy, fp32)."""
     settings = _hparams(folder)
-    params: dict[str, Any] = {"blocks": [{} for _ in range(settings["n_layer"])]}
+    params: NestedParameters = {"blocks": [{} for _ in range(settings["n_layer"])]}
     for variable, tensor in _variables(folder).items():
         tensor.verify()
         *path, last = variable.removeprefix("model/").removeprefix("ln_f/").split("/")

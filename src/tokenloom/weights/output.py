@@ -36,5 +36,6 @@ def output_file(path: Path) -> Generator[Path]:
 
 
 def _failed(path: Path, error: Exception, advice: str) -> CheckpointError:
-    reason = getattr(error, "strerror", None) or error
+    cause = error if isinstance(error, OSError) else error.__context__
+    reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else error
     return CheckpointError(f"could not write {path}: {reason}. {advice}")

@@ -1,6 +1,6 @@
-"""Write the small checkpoints of this folder with TensorFlow itself, and what is in them as safetensors.
+"""Write the small checkpoints of this folder with TensorFlow, and their expected tensors as safetensors.
 
-Run in an environment of its own, with tensorflow-cpu and safetensors installed:
+Run in a separate environment with tensorflow-cpu and safetensors installed:
 python tests/weights/openai-checkpoints/write_checkpoint.py
 """
 
@@ -28,7 +28,7 @@ def gpt2_variables(random):
         shapes = {"attn/c_attn": (width, 3 * width), "attn/c_proj": (width, width)}
         shapes |= {"mlp/c_fc": (width, 4 * width), "mlp/c_proj": (4 * width, width)}
         for name, shape in shapes.items():
-            # OpenAI's matrices are kernels of a convolution over one position.
+            # OpenAI stores matrices as kernels of a convolution of width 1.
             variables |= {f"model/h{i}/{name}/w": normal(1, *shape), f"model/h{i}/{name}/b": normal(shape[1])}
     return variables | {"model/ln_f/g": 1 + normal(width), "model/ln_f/b": normal(width)}
 
@@ -52,7 +52,7 @@ def write(folder, variables, parts=1):
     tf.raw_ops.MergeV2Checkpoints(
         checkpoint_prefixes=[str(prefix) for prefix in prefixes], destination_prefix=str(folder / "model.ckpt")
     )
-    if len(variables) < 1000:  # the many say themselves what they are
+    if len(variables) < 1000:  # the many tensors have values that follow from their names
         save_file(variables, folder / "expected.safetensors")
 
 
