@@ -27,9 +27,9 @@ def output(capsys, *argv):
 
 
 def test_piped_it_is_a_table_of_80_columns_without_control_characters(checkpoints, capsys):
-    said = output(capsys, "compare", *checkpoints, "--text", "all work and\tno play, " * 3, "--words", "2")
-    assert "\x1b" not in said
-    lines = said.splitlines()
+    table = output(capsys, "compare", *checkpoints, "--text", "all work and\tno play, " * 3, "--words", "2")
+    assert "\x1b" not in table
+    lines = table.splitlines()
     assert lines[0].split() == ["token", "nats", "in", "A", "nats", "in", "B", "difference"]
     assert max(len(line) for line in lines if not line.startswith(("A ", "B "))) <= 80
     for title in ("words that B gained on", "words that B lost on"):
@@ -41,13 +41,13 @@ def test_piped_it_is_a_table_of_80_columns_without_control_characters(checkpoint
 def test_its_losses_are_those_of_evaluate(checkpoints, capsys, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("all work and no play makes Jack a dull boy")
-    mine = json.loads(output(capsys, "compare", *checkpoints, str(text), "--json"))
+    comparison = json.loads(output(capsys, "compare", *checkpoints, str(text), "--json"))
     for column, checkpoint in enumerate(checkpoints):
-        theirs = json.loads(output(capsys, "evaluate", checkpoint, str(text), "--json"))
-        total = sum(part["nats"][column] for part in mine["parts"])
-        # 1e-6 is the promise: fp32 logits, summed in another order.
-        assert total == pytest.approx(theirs["loss"] * theirs["tokens"], rel=1e-6)
-        assert mine["models"][column]["bits_per_byte"] == pytest.approx(theirs["bits_per_byte"], rel=1e-6)
+        evaluation = json.loads(output(capsys, "evaluate", checkpoint, str(text), "--json"))
+        total = sum(part["nats"][column] for part in comparison["parts"])
+        # The documented tolerance: fp32 logits, summed in a different order.
+        assert total == pytest.approx(evaluation["loss"] * evaluation["tokens"], rel=1e-6)
+        assert comparison["models"][column]["bits_per_byte"] == pytest.approx(evaluation["bits_per_byte"], rel=1e-6)
 
 
 def test_one_text_is_needed(checkpoints, capsys):

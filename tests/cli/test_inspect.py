@@ -25,20 +25,20 @@ def output(capsys, *argv):
 
 def test_piped_it_is_a_table_without_control_characters(checkpoint, capsys, tmp_path):
     (tmp_path / "text.txt").write_text("dull\tboy 👋")
-    said = output(capsys, checkpoint, str(tmp_path / "text.txt"))
-    assert "\x1b" not in said
-    lines = said.splitlines()
+    table = output(capsys, checkpoint, str(tmp_path / "text.txt"))
+    assert "\x1b" not in table
+    lines = table.splitlines()
     assert len(lines) == 1 + 12 + 1  # nine characters after the first, of which one has four bytes
     assert lines[4].startswith('"\\t"')
     assert "on 12 tokens, context 12, stride 12" in lines[-1]
 
 
-def test_the_loss_is_the_one_of_evaluate(checkpoint, capsys, tmp_path):
+def test_the_loss_is_that_of_evaluate(checkpoint, capsys, tmp_path):
     (tmp_path / "text.txt").write_text("all work and no play makes Jack a dull boy")
-    mine = json.loads(output(capsys, checkpoint, str(tmp_path / "text.txt"), "--json", "--stride", "4"))
+    inspection = json.loads(output(capsys, checkpoint, str(tmp_path / "text.txt"), "--json", "--stride", "4"))
     with pytest.raises(SystemExit):
         main(["evaluate", checkpoint, str(tmp_path / "text.txt"), "--json", "--stride", "4"])
-    theirs = json.loads(capsys.readouterr().out)
-    assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-6)  # fp32 logits, summed in another order
-    assert (mine["context"], mine["stride"]) == (theirs["context"], theirs["stride"])
-    assert len(mine["tokens"][0]["top"]) == 10
+    evaluation = json.loads(capsys.readouterr().out)
+    assert inspection["loss"] == pytest.approx(evaluation["loss"], rel=1e-6)  # fp32 logits, summed in a different order
+    assert (inspection["context"], inspection["stride"]) == (evaluation["context"], evaluation["stride"])
+    assert len(inspection["tokens"][0]["top"]) == 10

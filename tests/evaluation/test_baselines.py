@@ -1,4 +1,4 @@
-"""Baselines: counting against hand-made sums, compressors against texts whose information is known."""
+"""Baselines: entropies against explicit sums, compressors on texts of known entropy."""
 
 import math
 from dataclasses import asdict
@@ -25,7 +25,7 @@ def tokens_of(text: bytes) -> TokenArray:
 
 
 def of_bytes(train: bytes, text: bytes, **options):
-    """Baselines with a token for each byte."""
+    """Baselines with one token per byte."""
     return figures(tokens_of(train), tokens_of(text), BYTES, **options)
 
 
@@ -52,14 +52,14 @@ def test_the_keys_are_always_the_same():
 
 
 def test_random_bytes_cost_eight_bits_and_repeated_ones_almost_none():
-    fresh, known = of_bytes(RANDOM[:20_000], RANDOM[20_000:]), of_bytes(RANDOM, RANDOM[5_000:15_000])
+    new, repeated = of_bytes(RANDOM[:20_000], RANDOM[20_000:]), of_bytes(RANDOM, RANDOM[5_000:15_000])
     for key in ("xz_bits_per_byte", "zstd_bits_per_byte"):
-        assert fresh[key] == pytest.approx(8, abs=0.05)
-        assert 0 <= known[key] < 1  # a match of xz is at most 273 bytes long, and costs a few itself
-    assert fresh["unigram_bits_per_byte"] == pytest.approx(8, abs=0.05)
+        assert new[key] == pytest.approx(8, abs=0.05)
+        assert 0 <= repeated[key] < 1  # a match of xz is at most 273 bytes long, and costs a few itself
+    assert new["unigram_bits_per_byte"] == pytest.approx(8, abs=0.05)
 
 
-def test_compressors_know_the_training_text():
+def test_compressors_use_the_training_text():
     words = b"the quick brown fox jumps over the lazy dog and runs far away "
     with_train, without = of_bytes(words, words), of_bytes(b"", words)
     assert with_train["xz_bits_per_byte"] < 0.5 * without["xz_bits_per_byte"]
@@ -73,8 +73,8 @@ def test_long_texts_are_cut_to_the_end_of_training_and_the_start_of_validation(m
     assert (repeated["compressed_train_bytes"], repeated["compressed_val_bytes"]) == (10_000, 5_000)
     assert repeated["xz_bits_per_byte"] < 1
     assert repeated["val_bytes"] == 30_000
-    forgotten = of_bytes(RANDOM[:20_000], RANDOM[:10_000])
-    assert forgotten["xz_bits_per_byte"] > 7.9
+    out_of_reach = of_bytes(RANDOM[:20_000], RANDOM[:10_000])
+    assert out_of_reach["xz_bits_per_byte"] > 7.9
 
 
 def test_tokens_are_counted_in_chunks(monkeypatch):
@@ -84,7 +84,7 @@ def test_tokens_are_counted_in_chunks(monkeypatch):
     assert baselines(tokens, tokens, BYTES) == whole
 
 
-def test_nothing_to_compare_on_is_refused():
+def test_an_empty_text_is_refused():
     with pytest.raises(DataError, match="text is empty"):
         of_bytes(b"some text", b"")
 

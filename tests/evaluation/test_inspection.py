@@ -17,27 +17,27 @@ TEXT = "All work, no play: 👋 makes<|endoftext|>Jack a dull boy.\n"
 
 
 @pytest.fixture(params=["gpt2", "modern"])
-def reader(request, model_of):
+def model(request, model_of):
     return model_of(request.param, vocab_size=BYTE.vocab_size + 3)
 
 
 @pytest.mark.parametrize(("context", "stride"), [(None, None), (16, 16), (16, 5), (7, 7), (1, 1)])
-def test_the_losses_of_the_tokens_add_up_to_the_measured_one(reader, context, stride):
+def test_the_losses_of_the_tokens_add_up_to_the_measured_one(model, context, stride):
     ids = BYTE.encode_array(TEXT)
-    total = inspect_tokens(reader, ids, BYTE, context=context, stride=stride).measurement
-    measured = measure(reader, TokenArray(ids), context=total.context, stride=total.stride)
+    total = inspect_tokens(model, ids, BYTE, context=context, stride=stride).measurement
+    measured = measure(model, TokenArray(ids), context=total.context, stride=total.stride)
     assert total.tokens == measured.tokens == len(ids) - 1
-    # 1e-6 is the promise: fp32 logits, summed in another order.
+    # The documented tolerance: fp32 logits, summed in a different order.
     assert total.nats == pytest.approx(measured.nats, rel=1e-6)
     assert total.perplexity == pytest.approx(measured.perplexity, rel=1e-5)
 
 
-def test_each_figure_is_computed_from_the_logits(reader):
+def test_each_figure_is_computed_from_the_logits(model):
     ids = BYTE.encode_array("dull boy")
-    tokens = inspect_tokens(reader, ids, BYTE, top=4).tokens
+    tokens = inspect_tokens(model, ids, BYTE, top=4).tokens
     with torch.no_grad():
-        chances = reader(torch.from_numpy(ids[None, :-1].astype(np.int64)))[0].double().softmax(dim=-1)
-    for row, target, token in zip(chances, ids[1:], tokens, strict=True):
+        probs = model(torch.from_numpy(ids[None, :-1].astype(np.int64)))[0].double().softmax(dim=-1)
+    for row, target, token in zip(probs, ids[1:], tokens, strict=True):
         assert (token.id, token.text) == (target, chr(target))
         # fp32 against float64
         assert token.probability == pytest.approx(row[int(target)].item(), rel=1e-4)
@@ -47,20 +47,20 @@ def test_each_figure_is_computed_from_the_logits(reader):
         assert [other.id for other in token.top] == row.topk(4).indices.tolist()
 
 
-def test_tokens_that_are_a_part_of_a_character_keep_their_bytes(reader):
-    result = inspect_tokens(reader, BYTE.encode_array("a👋"), BYTE)
+def test_tokens_that_are_a_part_of_a_character_keep_their_bytes(model):
+    result = inspect_tokens(model, BYTE.encode_array("a👋"), BYTE)
     assert [token.content.hex() for token in result.tokens] == ["f0", "9f", "91", "8b"]
     assert result.first == Token(97, b"a")
     assert result.to_json()["first"] == {"id": 97, "text": "a", "bytes": "61"}
 
 
 @pytest.mark.parametrize("text", ["", "x"])
-def test_a_text_without_a_token_to_score_is_refused(reader, text):
+def test_a_text_without_a_token_to_score_is_refused(model, text):
     with pytest.raises(DataError, match="at least 2 tokens"):
-        inspect_tokens(reader, BYTE.encode_array(text), BYTE)
+        inspect_tokens(model, BYTE.encode_array(text), BYTE)
 
 
 @pytest.mark.parametrize("wrong", [{"top": -1}, {"context": 17}, {"context": 4, "stride": 5}])
-def test_numbers_out_of_range_are_refused(reader, wrong):
+def test_numbers_out_of_range_are_refused(model, wrong):
     with pytest.raises(UsageError):
-        inspect_tokens(reader, BYTE.encode_array(TEXT), BYTE, **wrong)
+        inspect_tokens(model, BYTE.encode_array(TEXT), BYTE, **wrong)

@@ -15,7 +15,7 @@ from tokenloom.model.gpt2 import GPT2
 
 VOCABULARY, BLOCK_SIZE = 30, 12
 TOKENS = np.random.default_rng(0).integers(0, VOCABULARY, 59).astype(np.uint16)
-# Sums of some fifty float32 losses in another order: a few units in the last of their seven digits.
+# Sums of about fifty float32 losses in a different order: errors of a few units in the seventh digit.
 CLOSE = {"rel": 3e-6}
 
 
@@ -31,14 +31,14 @@ def model():
 
 
 def token_nats(model, tokens, start: int, target: int) -> float:
-    """-log p of one token after those from `start` to it."""
+    """-log p of the token at `target`, given those from `start`."""
     with torch.no_grad():
         logits = model(torch.tensor(tokens[start:target].astype(np.int64))[None])
     return -logits[0, -1].double().log_softmax(-1)[int(tokens[target])].item()
 
 
 def reference_nats(model, tokens, context: int, stride: int) -> list[float]:
-    """Token by token: the first window that reaches a token scores it."""
+    """Token by token: each is scored by the first window that contains it."""
     nats = []
     for target in range(1, len(tokens)):
         start = 0
@@ -50,7 +50,7 @@ def reference_nats(model, tokens, context: int, stride: int) -> list[float]:
 
 @pytest.mark.parametrize(("context", "stride"), [(12, 12), (12, 5), (12, 1), (7, 3), (1, 1), (10, 9)])
 @pytest.mark.parametrize("length", [2, 3, 12, 13, 14, 25, 59])
-def test_every_token_but_the_first_is_scored_once_with_the_context_that_was_promised(model, context, stride, length):
+def test_every_token_but_the_first_is_scored_once_with_the_documented_context(model, context, stride, length):
     tokens = TOKENS[:length]
     measured = measure(model, TokenArray(tokens), context=context, stride=stride, batch_size=4)
     expected = reference_nats(model, tokens, context, stride)
@@ -60,14 +60,14 @@ def test_every_token_but_the_first_is_scored_once_with_the_context_that_was_prom
 
 
 @pytest.mark.parametrize("stride", [12, 5])
-def test_the_batch_size_changes_nothing(model, stride):
+def test_the_batch_size_does_not_change_the_result(model, stride):
     sums = [
         measure(model, TokenArray(TOKENS), context=12, stride=stride, batch_size=size).nats for size in (1, 2, 3, 100)
     ]
     assert sums == pytest.approx([sums[0]] * 4, **CLOSE)
 
 
-def test_the_mean_weighs_tokens_and_not_windows(model):
+def test_the_mean_is_over_tokens_and_not_windows(model):
     tokens = TOKENS[:15]  # a window of 12 scored tokens, and one of 2
     first, last = (
         measure(model, TokenArray(tokens[:13]), context=12),
@@ -79,10 +79,10 @@ def test_the_mean_weighs_tokens_and_not_windows(model):
     assert whole.loss != pytest.approx((first.loss + last.loss) / 2, rel=1e-3)
 
 
-def test_a_smaller_stride_looks_back_further():
-    """A model that knows a token once it has seen it: more context, less loss."""
+def test_a_smaller_stride_gives_more_context():
+    """For a model that predicts tokens of its context, more context means a lower loss."""
     repeated = np.tile(np.arange(6), 10)
-    losses = [measure(Recaller(), TokenArray(repeated), context=8, stride=stride).loss for stride in (8, 4, 2)]
+    losses = [measure(ContextModel(), TokenArray(repeated), context=8, stride=stride).loss for stride in (8, 4, 2)]
     assert losses == sorted(losses, reverse=True)
     assert losses[0] > losses[-1]
 
@@ -104,21 +104,21 @@ def test_a_subset_is_spread_evenly_and_always_the_same(model):
     assert subset == measure(model, TokenArray(tokens), context=12, max_windows=2)
 
 
-def test_more_windows_than_there_are_is_all_of_them(model):
+def test_a_limit_above_the_number_of_windows_is_no_limit(model):
     assert measure(model, TokenArray(TOKENS), context=12, max_windows=99) == measure(
         model, TokenArray(TOKENS), context=12
     )
 
 
-def test_progress_is_told_in_windows(model):
-    told = []
+def test_progress_is_reported_in_windows(model):
+    reports = []
     measure(
-        model, TokenArray(TOKENS), context=12, batch_size=2, progress=lambda done, total: told.append((done, total))
+        model, TokenArray(TOKENS), context=12, batch_size=2, progress=lambda done, total: reports.append((done, total))
     )
-    assert told == [(2, 5), (4, 5), (5, 5)]
+    assert reports == [(2, 5), (4, 5), (5, 5)]
 
 
-def test_dropout_and_gradients_are_off_while_measuring_and_training_goes_on_after(model):
+def test_dropout_and_gradients_are_off_and_the_training_mode_is_restored(model):
     expected = measure(model, TokenArray(TOKENS), context=12)
     model.train()
     model.h[0].eval()
@@ -128,7 +128,7 @@ def test_dropout_and_gradients_are_off_while_measuring_and_training_goes_on_afte
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_training_mode_comes_back_after_an_error(model):
+def test_training_mode_is_restored_after_an_error(model):
     model.train()
     with pytest.raises(ZeroDivisionError):
         measure(model, TokenArray(TOKENS), context=12, progress=lambda done, total: 1 // 0)
@@ -154,19 +154,19 @@ def test_the_callers_autocast_is_used(model):
         ({"context": 8, "max_windows": 0}, "max_windows"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_in_one_line(model, options, said):
+def test_options_out_of_range_are_refused_in_one_line(model, options, said):
     with pytest.raises(UsageError, match=said) as refused:
         measure(model, TokenArray(TOKENS), **options)
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("length", [0, 1])
-def test_a_text_too_short_to_predict_anything_is_refused(model, length):
+def test_a_text_without_a_token_to_score_is_refused(model, length):
     with pytest.raises(DataError, match=f"at least 2 tokens, got {length}"):
         measure(model, TokenArray(TOKENS[:length]), context=12)
 
 
-def test_tokens_of_another_tokenizer_are_refused(model):
+def test_tokens_outside_the_vocabulary_are_refused(model):
     with pytest.raises(DataError, match="token 30 .* outside the model's vocabulary, 0 to 29"):
         measure(model, TokenArray(np.array([1, 2, 30])), context=12)
 
@@ -188,15 +188,15 @@ def test_the_books_loader_loss_of_nothing_is_not_a_number(model):
     assert math.isnan(loss_over_batches(model, batches(2), num_batches=0))
 
 
-class Recaller(nn.Module):
-    """Sure of a token that its window already holds, undecided about others."""
+class ContextModel(nn.Module):
+    """Predicts the tokens that its context contains with a higher probability."""
 
     def __init__(self) -> None:
         super().__init__()
         self.config = ModelConfig(vocab_size=6, block_size=8)
-        self.sureness = nn.Parameter(torch.tensor(3.0))
+        self.logit = nn.Parameter(torch.tensor(3.0))
 
     def loss(self, ids, targets, reduction="mean"):
-        held = nn.functional.one_hot(ids, 6).cumsum(1).clamp(max=1)
-        logits = self.sureness * held.float()
+        in_context = nn.functional.one_hot(ids, 6).cumsum(1).clamp(max=1)
+        logits = self.logit * in_context.float()
         return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction=reduction)

@@ -1,4 +1,4 @@
-"""Attention sees what came before and nothing else, whether it was kept in a cache or computed again."""
+"""Attention is causal, and gives the same result with and without the cache."""
 
 import math
 from itertools import combinations
@@ -13,9 +13,9 @@ from tokenloom.model import attention
 from tokenloom.model.attention import KVCache, attend
 
 T = 8
-# Every way to cut T tokens into consecutive parts: a cut or none at each of the T - 1 places between them.
+# Every way to split T tokens into consecutive parts.
 SPLITS = [(0, *cuts, T) for count in range(T) for cuts in combinations(range(1, T), count)]
-# The same sums in another order: in double precision 1e-15 of each, over two layers and logits of some tens.
+# Sums in a different order: relative rounding of 1e-15 in double precision, over two layers, for logits up to about 50.
 CLOSE = {"rtol": 0, "atol": 1e-12}
 
 
@@ -36,7 +36,7 @@ def cached_logits(model, ids, cuts, cache):
 
 
 def plain_attention(q, k, v):
-    """Softmax of scaled products, token by token, as section 3.2 of Vaswani et al. writes it."""
+    """Scaled dot-product attention token by token, as in section 3.2 of Vaswani et al."""
     B, H, T, D = q.shape
     group = H // k.shape[1]
     y = torch.zeros(B, T, H, D, dtype=q.dtype)
@@ -49,7 +49,7 @@ def plain_attention(q, k, v):
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_attention_is_the_textbooks(kv_heads):
+def test_attention_matches_its_definition(kv_heads):
     random = torch.Generator().manual_seed(0)
     q = torch.randn(2, 4, 5, 6, dtype=torch.double, generator=random)
     k, v = torch.randn(2, 2, kv_heads, 5, 6, dtype=torch.double, generator=random)
@@ -60,7 +60,7 @@ def test_dropout_drops_attention_weights():
     torch.manual_seed(0)
     q, k = torch.randn(2, 1, 1, 400, 4)
     ones = torch.ones(1, 1, 400, 4)
-    sums = attend(q, k, ones, dropout=0.5)  # the sum of the weights that stayed, each doubled
+    sums = attend(q, k, ones, dropout=0.5)  # the sum of the kept weights, each doubled
     assert sums.std() > 0.01
     assert sums[0, 50:].mean().item() == pytest.approx(1, abs=0.02)  # 350 means of 50 to 400 weights each
     assert torch.allclose(attend(q, k, ones), torch.ones(1, 400, 4))
@@ -70,10 +70,10 @@ def test_dropout_drops_attention_weights():
 
 
 def test_no_logit_depends_on_a_later_token(model):
-    """Through gradients: those of a logit with respect to the embeddings of later positions are exactly zero."""
+    """The gradient of a logit with respect to the embeddings at later positions is exactly zero."""
     embedded = []
     for module in model.modules():
-        if isinstance(module, nn.Embedding):  # positions, pairs and values included
+        if isinstance(module, nn.Embedding):  # including position, bigram and value embeddings
             module.register_forward_hook(lambda module, args, output: embedded.append(output))
     logits = model(ids_of(1, T))
     assert len(embedded) == {"gpt2": 2, "modern": 3}[model.config.family]
@@ -81,17 +81,17 @@ def test_no_logit_depends_on_a_later_token(model):
         for gradient in torch.autograd.grad(logits[0, t].logsumexp(0), embedded, retain_graph=True):
             size = gradient.reshape(T, -1).abs().amax(-1)
             assert (size[t + 1 :] == 0).all()
-            assert size[t] > 0  # it does depend on its own
+            assert size[t] > 0  # depends on its own position
         token_gradient = torch.autograd.grad(logits[0, t].square().sum(), embedded[0], retain_graph=True)[0]
-        assert (token_gradient.reshape(T, -1).abs().amax(-1)[: t + 1] > 0).all()  # and on all before it
+        assert (token_gradient.reshape(T, -1).abs().amax(-1)[: t + 1] > 0).all()  # and on all earlier ones
 
 
-def test_logits_stay_when_later_tokens_change(model):
+def test_logits_do_not_change_with_later_tokens(model):
     ids = ids_of(2, T)
     changed = ids.clone()
     changed[:, 5:] = (ids[:, 5:] + 1) % 60
     before, after = model(ids), model(changed)
-    torch.testing.assert_close(after[:, :5], before[:, :5], rtol=0, atol=1e-5)  # fp32, logits of some tens
+    torch.testing.assert_close(after[:, :5], before[:, :5], rtol=0, atol=1e-5)  # fp32, logits up to about 50
     assert (after[:, 5:] != before[:, 5:]).any()
 
 
@@ -99,7 +99,7 @@ def test_logits_stay_when_later_tokens_change(model):
 
 
 @torch.no_grad()
-def test_cached_logits_are_the_uncached_ones_however_the_tokens_are_cut(precise):
+def test_cached_logits_equal_uncached_ones_for_every_split_of_the_tokens(precise):
     ids = ids_of(2, T)
     expected = precise(ids)
     assert len(SPLITS) == 2 ** (T - 1)
@@ -109,18 +109,18 @@ def test_cached_logits_are_the_uncached_ones_however_the_tokens_are_cut(precise)
 
 
 @torch.no_grad()
-def test_cached_logits_in_single_precision_differ_by_rounding_alone(model):
+def test_cached_logits_in_single_precision_differ_only_by_rounding(model):
     ids = ids_of(3, 16)
     logits = cached_logits(model, ids, range(17), model.new_cache(3))
-    # fp32 keeps 1e-7 of each number; logits are some tens, after two layers of sums over 16 to 64 terms.
+    # fp32 rounds to 1e-7; logits are up to about 50, after two layers of sums over 16 to 64 terms.
     torch.testing.assert_close(logits, model(ids), rtol=0, atol=1e-4)
     assert torch.equal(logits.argmax(-1), model(ids).argmax(-1))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("parts", [(1, 1, 1), (2, 3, 1), (5,)])
-def test_rows_of_different_lengths_go_on_together(precise, parts):
-    """Each row as if it were alone, whether tokens come one by one or in parts."""
+def test_rows_of_different_lengths_continue_together(precise, parts):
+    """Each row has the logits it has alone, whether tokens are fed one by one or in parts."""
     lengths = (3, 7, 1, 7)
     rows = [ids_of(1, length + sum(parts), seed=length) for length in lengths]
     together = precise.new_cache(len(rows))
@@ -140,7 +140,7 @@ def test_rows_of_different_lengths_go_on_together(precise, parts):
 
 
 @torch.no_grad()
-def test_rows_may_leave_and_others_take_their_places(precise):
+def test_rows_can_be_removed_and_replaced(precise):
     ids = ids_of(3, 10)
     cache = precise.new_cache(3)
     precise(ids[:, :6], cache)
@@ -157,7 +157,7 @@ def test_rows_may_leave_and_others_take_their_places(precise):
 
 
 @torch.no_grad()
-def test_a_kept_cache_and_the_one_it_came_from_go_separate_ways(precise):
+def test_a_selection_of_rows_is_a_copy(precise):
     ids = ids_of(2, 6)
     cache = precise.new_cache(2)
     precise(ids[:, :4], cache)
@@ -167,7 +167,7 @@ def test_a_kept_cache_and_the_one_it_came_from_go_separate_ways(precise):
 
 
 @torch.no_grad()
-def test_ids_may_be_overwritten_once_they_were_given(precise):
+def test_ids_may_be_overwritten_after_the_forward_pass(precise):
     ids = ids_of(1, 6)
     cache, given = precise.new_cache(1), ids[:, :1].clone()
     for t in range(6):
@@ -191,25 +191,25 @@ def test_storage_is_allocated_once_for_the_key_and_value_heads():
     config = ModelConfig(vocab_size=9, n_layer=3, n_head=4, n_kv_head=2, n_embd=32, block_size=5)
     cache = KVCache(config, 7, torch.device("cpu"), torch.bfloat16)
     assert cache.keys.shape == cache.values.shape == (3, 7, 2, 5, 8)
-    assert cache.keys.dtype == torch.float32  # on a CPU, whatever is asked for
+    assert cache.keys.dtype == torch.float32  # always on a CPU
     assert cache.lengths.tolist() == [0] * 7
 
 
 @torch.no_grad()
-def test_under_autocast_the_cache_keeps_the_models_precision_and_the_ids(model):
+def test_under_autocast_the_cache_has_the_models_precision(model):
     ids = ids_of(2, 6)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cache = model.new_cache(2)
         logits = cached_logits(model, ids, (0, 3, 4, 6), cache)
         expected = model(ids)
     assert cache.keys.dtype == torch.float32
-    # bf16 keeps 8 bits: logits of some tens are rounded to tenths.
+    # bf16 has 8 bits: logits up to about 50 are rounded to tenths.
     torch.testing.assert_close(logits.float(), expected.float(), rtol=0.05, atol=0.5)
 
 
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2)])
-def test_products_in_bf16_are_attention_and_have_its_gradient(heads):
-    """Against torch's own attention in fp32; both round to 8 bits on the way."""
+def test_attention_by_bf16_matrix_products_has_the_same_result_and_gradient(heads):
+    """Against torch's attention in fp32; bf16 rounds to 8 bits."""
     random = torch.Generator().manual_seed(4)
     q, k, v = (
         torch.randn(2, H, 12, 8, generator=random).bfloat16().requires_grad_() for H in (heads[0], *heads[1:] * 2)
@@ -224,7 +224,7 @@ def test_products_in_bf16_are_attention_and_have_its_gradient(heads):
         torch.testing.assert_close(mine.float(), theirs.float(), rtol=0.05, atol=0.05)
 
 
-def test_a_square_too_large_goes_the_other_way(monkeypatch):
+def test_too_many_scores_fall_back_to_torchs_attention(monkeypatch):
     q = torch.zeros(1, 2, 8, 4, dtype=torch.bfloat16)
     monkeypatch.setattr(attention, "MAX_MATMUL_SCORES", 2 * 8 * 8 - 1)
     assert not attention._matmul_is_faster(q, q)

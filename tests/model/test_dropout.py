@@ -1,4 +1,4 @@
-"""Dropout: which share goes, what becomes of the rest, and from which stream the masks come."""
+"""Dropout: the fraction of zeroed elements, the scale of the others, and the random numbers used."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from tokenloom.model.dropout import Dropout, drop
 
 
 @pytest.mark.parametrize("p", [0.01, 0.1, 0.5, 0.9])
-def test_the_share_that_goes_is_p_and_the_mean_stays(p):
+def test_the_zeroed_fraction_is_p_and_the_mean_is_kept(p):
     torch.manual_seed(0)
     dropped = drop(torch.ones(1001, 1001, dtype=torch.bfloat16), p)
     deviation = (p * (1 - p) / dropped.numel()) ** 0.5
@@ -17,14 +17,14 @@ def test_the_share_that_goes_is_p_and_the_mean_stays(p):
     assert dropped.unique().numel() == 2
 
 
-def test_every_lane_of_a_drawn_number_is_as_likely_to_go_and_goes_alone():
+def test_the_lanes_of_a_random_number_are_zeroed_independently_with_equal_probability():
     torch.manual_seed(0)
-    gone = (drop(torch.ones(100_000, 4, dtype=torch.bfloat16), 0.25) == 0).double()
-    torch.testing.assert_close(gone.mean(0), torch.full((4,), 0.25, dtype=torch.double), atol=0.008, rtol=0)
-    assert (torch.corrcoef(gone.T) - torch.eye(4)).abs().max() < 0.02
+    zeroed = (drop(torch.ones(100_000, 4, dtype=torch.bfloat16), 0.25) == 0).double()
+    torch.testing.assert_close(zeroed.mean(0), torch.full((4,), 0.25, dtype=torch.double), atol=0.008, rtol=0)
+    assert (torch.corrcoef(zeroed.T) - torch.eye(4)).abs().max() < 0.02
 
 
-def test_what_went_has_no_gradient_and_the_rest_is_scaled():
+def test_zeroed_elements_have_no_gradient_and_others_are_scaled():
     torch.manual_seed(0)
     x = torch.ones(64, 64, dtype=torch.bfloat16, requires_grad=True)
     dropped = drop(x, 0.5)
@@ -40,7 +40,7 @@ def test_the_same_seed_gives_the_same_mask():
     assert not torch.equal(masks[0], masks[2])
 
 
-def test_in_fp32_the_masks_are_torchs_own():
+def test_in_fp32_the_masks_are_torchs():
     x = torch.randn(50, 50)
     torch.manual_seed(3)
     expected = F.dropout(x, 0.1)
@@ -48,7 +48,7 @@ def test_in_fp32_the_masks_are_torchs_own():
     assert torch.equal(Dropout(0.1)(x), expected)
 
 
-def test_nothing_is_dropped_or_drawn_without_need():
+def test_without_dropout_the_input_is_returned_and_no_random_number_consumed():
     x, state = torch.ones(8, dtype=torch.bfloat16), torch.get_rng_state()
     assert Dropout(0.0)(x) is x
     assert Dropout(0.5).eval()(x) is x

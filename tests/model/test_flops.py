@@ -1,4 +1,4 @@
-"""Counts from the configuration alone are those of the model that runs."""
+"""Counts from the configuration match the model itself."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ CONFIGS = {
         n_layer=2, n_kv_head=2, bigram_buckets=31, value_embeddings=True, tie_embeddings=False, softcap=None, **SHAPE
     ),
 }
-# Parameters as their authors and the book give them.
+# Number of parameters according to their authors and the book.
 PUBLISHED = {
     "book-124m": 162_419_712,
     "gpt2-124m": 124_439_808,
@@ -35,7 +35,7 @@ def config(request):
 
 
 def counted_flops(run) -> int:
-    # Only the plain implementation of attention is made of products that the counter sees on a CPU.
+    # On a CPU the counter only counts the matrix products of the unfused implementation of attention.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops()
@@ -51,20 +51,20 @@ def test_published_models_have_their_published_number_of_parameters(name):
 
 
 @pytest.mark.parametrize("name", sorted(set(preset_names()) - set(PUBLISHED)))
-def test_counting_a_preset_allocates_nothing(name):
+def test_a_preset_can_be_counted_without_allocating_it(name):
     model = Config.of(read_preset(name), {"model": {"vocab_size": 50257}}).model
     assert count_parameters(model) > 1_000_000
 
 
 @pytest.mark.parametrize("T", [None, 1, 5])
-def test_operations_of_a_forward_pass_are_those_that_torch_counts(config, T):
+def test_flops_of_a_forward_pass_are_those_that_torch_counts(config, T):
     model = build(config).eval()
     ids = torch.zeros(1, T or config.block_size, dtype=torch.long)
     with torch.no_grad():
         assert forward_flops(config, T) == counted_flops(lambda: model(ids))
 
 
-def test_operations_grow_with_the_batch_and_nothing_else(config):
+def test_flops_are_proportional_to_the_batch_size(config):
     model = build(config).eval()
     ids = torch.zeros(3, config.block_size, dtype=torch.long)
     with torch.no_grad():

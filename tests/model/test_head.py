@@ -1,4 +1,4 @@
-"""The loss is the cross-entropy of the logits, in chunks or not, and does not know micro-batches."""
+"""The loss is the cross-entropy of the logits for any chunk size and any micro-batch size."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from tokenloom.model import head
 from tokenloom.model.head import apply_softcap, head_loss
 
 V = 60
-# The products are made in double precision, and a row's loss is the same number in whatever chunk.
+# In double precision; the loss of a row does not depend on its chunk.
 CLOSE = {"rtol": 1e-12, "atol": 1e-14}
 SOFTCAPS = [None, 5.0]
 
@@ -47,7 +47,7 @@ def test_the_loss_of_a_model_is_the_cross_entropy_of_its_logits(model):
     assert model.loss(ids, targets, "none").shape == (ids.numel(),)
 
 
-def test_targets_of_minus_100_do_not_count(model):
+def test_targets_of_minus_100_are_not_counted(model):
     ids, targets = batch_of()
     marked = targets.clone()
     marked[1:, 2:] = -100
@@ -61,18 +61,18 @@ def test_targets_of_minus_100_do_not_count(model):
 @pytest.mark.parametrize("softcap", SOFTCAPS)
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("rows", [1, 4, 20])
-def test_chunks_change_neither_loss_nor_gradients(monkeypatch, softcap, reduction, rows):
-    """21 positions in chunks that divide them and that do not."""
+def test_chunk_size_changes_neither_loss_nor_gradients(monkeypatch, softcap, reduction, rows):
+    """21 positions, in chunks whose size divides 21 or does not."""
 
-    def look():
+    def loss_and_gradients():
         x, weight, targets = head_inputs()
         loss = head_loss(x, weight, targets, softcap=softcap, reduction=reduction)
         (loss * torch.arange(1, loss.numel() + 1).reshape(loss.shape)).sum().backward()
         return loss, x.grad, weight.grad
 
-    whole = look()
+    whole = loss_and_gradients()
     monkeypatch.setattr(head, "CHUNK_LOGITS", rows * V)
-    for chunked, expected in zip(look(), whole, strict=True):
+    for chunked, expected in zip(loss_and_gradients(), whole, strict=True):
         torch.testing.assert_close(chunked, expected, **CLOSE)
 
 
@@ -86,14 +86,14 @@ def test_a_model_in_chunks_has_the_same_gradients(monkeypatch, model):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_no_more_logits_than_a_chunk_exist_at_once(monkeypatch, training):
+def test_logits_are_computed_one_chunk_at_a_time(monkeypatch, training):
     seen = []
 
-    def watched(logits, softcap):
+    def recording_softcap(logits, softcap):
         seen.append(len(logits))
         return logits
 
-    monkeypatch.setattr(head, "apply_softcap", watched)
+    monkeypatch.setattr(head, "apply_softcap", recording_softcap)
     monkeypatch.setattr(head, "CHUNK_LOGITS", 8 * V + 5)
     x, weight, targets = head_inputs()
     with torch.set_grad_enabled(training):
@@ -101,10 +101,10 @@ def test_no_more_logits_than_a_chunk_exist_at_once(monkeypatch, training):
     assert seen == [8, 8, 5]
     if training:
         loss.backward()
-        assert seen == [8, 8, 5]  # their gradient was made with them
+        assert seen == [8, 8, 5]  # the gradient was computed with them
 
 
-def test_a_vocabulary_larger_than_a_chunk_goes_one_position_at_a_time(monkeypatch):
+def test_a_vocabulary_larger_than_a_chunk_is_computed_one_position_at_a_time(monkeypatch):
     x, weight, targets = head_inputs()
     expected = head_loss(x, weight, targets)
     monkeypatch.setattr(head, "CHUNK_LOGITS", V - 1)
@@ -113,7 +113,7 @@ def test_a_vocabulary_larger_than_a_chunk_goes_one_position_at_a_time(monkeypatc
 
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 3, 4])
 def test_gradients_do_not_depend_on_the_micro_batch_size(model, micro_batch_size):
-    """They are those of the mean over all tokens, even where the last micro-batch is smaller."""
+    """They are those of the mean over all tokens, also if the last micro-batch is smaller."""
     model.double()
     ids, targets = batch_of(6)
     model.zero_grad()
@@ -124,18 +124,18 @@ def test_gradients_do_not_depend_on_the_micro_batch_size(model, micro_batch_size
         torch.testing.assert_close(gradient, expected[name], rtol=1e-10, atol=1e-13)  # sums of 42 terms, reordered
 
 
-def test_the_cap_bounds_logits_and_leaves_small_ones():
+def test_the_softcap_bounds_logits_and_keeps_small_ones():
     logits = torch.tensor([1000.0, -1000.0, 0.01])
     assert apply_softcap(logits, 15.0).tolist() == pytest.approx([15, -15, 0.01], rel=1e-6)
     assert torch.equal(apply_softcap(logits, None), logits)
 
 
-def test_the_loss_is_summed_in_single_precision_whatever_the_products_are_in():
+def test_the_loss_is_summed_in_fp32_also_under_autocast():
     x, weight, targets = (t.detach() for t in head_inputs())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = head_loss(x.float(), weight.float(), targets, reduction="none")
     assert loss.dtype == torch.float32
-    # Products keep 8 bits: a hundredth of logits of a few units.
+    # Products have 8 bits: errors of about a hundredth of logits of a few units.
     expected = head_loss(x, weight, targets, reduction="none").float()
     torch.testing.assert_close(loss, expected, rtol=0.02, atol=0.1)
 

@@ -1,4 +1,4 @@
-"""The modern family: every idea of its block does what its paper says."""
+"""The modern family: every part of the block does what its paper says."""
 
 import math
 
@@ -20,29 +20,29 @@ def new(**changes):
     return Modern(SMALL.model_copy(update=changes), torch.Generator().manual_seed(0)).eval()
 
 
-def test_at_first_every_block_passes_its_input_on():
-    """So the untrained model is its embedding and its head, however deep."""
+def test_an_untrained_block_is_the_identity():
+    """So the untrained model is its embedding and its head, at any depth."""
     model, ids = new(bigram_buckets=97, value_embeddings=True), ids_of(2, 8)
     normed = torch.nn.functional.rms_norm(model.wte(ids), (16,))
     expected = torch.nn.functional.rms_norm(normed, (16,)) @ model.lm_head.weight.T
     torch.testing.assert_close(model(ids), 15 * torch.tanh(expected / 15), rtol=0, atol=1e-6)  # fp32, logits below 1
 
 
-def test_yet_every_weight_has_a_gradient_once_the_projections_have_left_zero(model_of):
-    """The fixture's weights are away from zero: nothing is dead."""
+def test_every_weight_has_a_gradient_once_the_projections_are_not_zero(model_of):
+    """The fixture's weights are not zero."""
     model, ids = model_of("modern"), ids_of(2, 16)
     model.loss(ids, ids.roll(-1, 1)).backward()
     assert all(parameter.grad.abs().max() > 0 for parameter in model.parameters())
 
 
-def test_the_first_step_moves_the_projections_into_the_stream_pairs_and_values_follow():
+def test_the_first_step_changes_the_zero_initialized_projections():
     model, ids = new(bigram_buckets=97, value_embeddings=True), ids_of(2, 8)
     model.loss(ids, ids.roll(-1, 1)).backward()
-    moving = {name for name, parameter in model.named_parameters() if parameter.grad.abs().max() > 0}
-    assert {"wte.weight", "pairs.weight", "h.0.attn.c_proj.weight", "h.2.mlp.c_proj.weight"} <= moving
+    changing = {name for name, parameter in model.named_parameters() if parameter.grad.abs().max() > 0}
+    assert {"wte.weight", "pairs.weight", "h.0.attn.c_proj.weight", "h.2.mlp.c_proj.weight"} <= changing
 
 
-def test_initial_weights_have_the_deviations_that_keep_the_size_of_the_stream():
+def test_initial_weights_have_the_documented_standard_deviations():
     model = new(n_embd=128, vocab_size=400, bigram_buckets=97, value_embeddings=True)
     for name, parameter in model.named_parameters():
         if name.endswith("mix"):
@@ -51,36 +51,36 @@ def test_initial_weights_have_the_deviations_that_keep_the_size_of_the_stream():
             assert (parameter == 0).all(), name
         else:
             expected = 0.02 if name.startswith(("wte", "lm_head")) else 1 / math.sqrt(parameter.shape[1])
-            # The deviation of 16,384 draws or more is off by 0.6% or less; five times that.
+            # The standard error of 16,384 or more samples is at most 0.6%; five times that.
             assert parameter.std().item() == pytest.approx(expected, rel=0.03), name
 
 
-def test_a_generator_fixes_the_weights_and_spares_the_default_one():
+def test_a_generator_determines_the_weights_and_the_default_one_is_not_used():
     before = torch.random.get_rng_state()
     first, second = new(), new()
     assert torch.equal(torch.random.get_rng_state(), before)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
-def test_rotary_products_depend_on_the_distance_alone():
+def test_rotary_products_depend_only_on_the_distance():
     config = SMALL.model_copy(update={"n_embd": 32, "block_size": 12})
     rotary, random = Rotary(config).double(), torch.Generator().manual_seed(0)
     q, k = torch.randn(2, 16, dtype=torch.double, generator=random)
 
-    def turned(x, position):
+    def rotated(x, position):
         cos, sin = (angle.flatten() for angle in rotary(torch.tensor([position])))
         a, b = x.chunk(2)
         return torch.cat([a * cos - b * sin, a * sin + b * cos])
 
-    near, far = (turned(q, start + 3) @ turned(k, start) for start in (0, 8))
-    # Angles are kept in fp32, 1e-7 of each.
+    near, far = (rotated(q, start + 3) @ rotated(k, start) for start in (0, 8))
+    # Angles are in fp32, rounded to 1e-7.
     assert near.item() == pytest.approx(far.item(), abs=1e-5)
-    assert near.item() != pytest.approx((turned(q, 4) @ turned(k, 0)).item(), abs=1e-2)
-    assert torch.equal(turned(q, 0), q)
-    assert turned(q, 7).norm().item() == pytest.approx(q.norm().item(), rel=1e-6)
+    assert near.item() != pytest.approx((rotated(q, 4) @ rotated(k, 0)).item(), abs=1e-2)
+    assert torch.equal(rotated(q, 0), q)
+    assert rotated(q, 7).norm().item() == pytest.approx(q.norm().item(), rel=1e-6)
 
 
-def test_the_rotary_angles_are_there_even_where_the_model_is_laid_out_on_no_device():
+def test_a_model_on_the_meta_device_has_its_rotary_angles():
     with torch.device("meta"):
         model = Modern(SMALL)
     assert model.wte.weight.is_meta
@@ -88,18 +88,18 @@ def test_the_rotary_angles_are_there_even_where_the_model_is_laid_out_on_no_devi
     assert not {name for name in model.state_dict() if name.startswith("rotary")}
 
 
-def test_logits_never_pass_the_cap(model_of):
-    wild, ids = model_of("modern", softcap=2.0), ids_of(2, 16)
+def test_logits_are_bounded_by_the_softcap(model_of):
+    model, ids = model_of("modern", softcap=2.0), ids_of(2, 16)
     with torch.no_grad():
-        wild.lm_head.weight *= 100
-        assert wild(ids).abs().max() <= 2.0
+        model.lm_head.weight *= 100
+        assert model(ids).abs().max() <= 2.0
         uncapped = model_of("modern", softcap=None)
         uncapped.lm_head.weight *= 100
         assert uncapped(ids).abs().max() > 2.0
 
 
-def test_a_pair_of_tokens_has_an_embedding_of_its_own(model_of):
-    """The second token of a pair looks up the pair; the first of a text has nothing before it."""
+def test_consecutive_tokens_have_a_bigram_embedding(model_of):
+    """The row of a token depends on its predecessor; the first token of a text has none."""
     rows = []
     model = model_of("modern")
     model.pairs.register_forward_hook(lambda module, args, output: rows.append(args[0]))
@@ -108,18 +108,18 @@ def test_a_pair_of_tokens_has_an_embedding_of_its_own(model_of):
     assert first[1] == first[3] == second[2]  # 3 5
     assert first[2] == second[1]  # 5 3
     assert len({first[0], first[1], first[2], first[4]}) == 4
-    assert second[0] != second[2]  # 5 at the beginning, and 5 after 3
+    assert second[0] != second[2]  # 5 at the start, and 5 after 3
     assert max(first + second) < 97
 
 
-def test_all_buckets_can_be_reached():
+def test_all_buckets_are_used():
     pairs = torch.cartesian_prod(torch.arange(50), torch.arange(50))
     rows = Modern._pair_ids(pairs, None, 97)[:, 1]
     assert set(rows.tolist()) == set(range(97))
 
 
 @pytest.mark.parametrize(("n_layer", "with_values"), [(1, {"0"}), (2, {"1"}), (3, {"0", "2"}), (4, {"1", "3"})])
-def test_every_other_block_has_value_embeddings_the_last_one_included(n_layer, with_values):
+def test_every_other_block_counted_from_the_last_has_value_embeddings(n_layer, with_values):
     assert set(new(n_layer=n_layer, value_embeddings=True).values) == with_values
     assert not new(n_layer=n_layer).values
 
@@ -131,8 +131,8 @@ def test_fewer_key_and_value_heads_mean_smaller_projections_and_caches():
     assert shared.new_cache(1).keys.numel() * 2 == full.new_cache(1).keys.numel()
 
 
-def test_the_stream_may_return_to_its_start(model_of):
-    """A block whose weight on the start is all there is gives what a first block would."""
+def test_a_block_can_add_the_embedding_to_the_residual_stream(model_of):
+    """A block whose only nonzero weight is that of the embedding outputs the embedding."""
     model, ids = model_of("modern"), ids_of(1, 16)
     with torch.no_grad():
         for block in model.h:
@@ -141,11 +141,11 @@ def test_the_stream_may_return_to_its_start(model_of):
             block.mlp.c_proj.weight.zero_()
         assert (model.hidden(ids) == 0).all()
         model.h[-1].mix[1] = 1.0
-        start = torch.nn.functional.rms_norm(model.wte(ids) + model.pairs(model._pair_ids(ids, None, 97)), (16,))
-        torch.testing.assert_close(model.hidden(ids), start, rtol=1e-5, atol=1e-6)  # fp32, normed once more
+        expected = torch.nn.functional.rms_norm(model.wte(ids) + model.pairs(model._pair_ids(ids, None, 97)), (16,))
+        torch.testing.assert_close(model.hidden(ids), expected, rtol=1e-5, atol=1e-6)  # fp32, normalized twice
 
 
-def test_dropout_acts_while_training_only(model_of):
+def test_dropout_is_applied_only_in_training_mode(model_of):
     model, ids = model_of("modern", dropout=0.3), ids_of(1, 16)
     assert torch.equal(model(ids), model(ids))
     assert torch.equal(model(ids), model_of("modern")(ids))
@@ -159,11 +159,11 @@ def test_a_tied_head_is_the_embedding_itself():
     assert new(tie_embeddings=False).lm_head.weight is not tied.wte.weight
 
 
-def test_the_vocabulary_must_be_known():
+def test_the_vocabulary_size_must_be_set():
     with pytest.raises(ConfigError, match="vocab_size"):
         Modern(ModelConfig())
 
 
-def test_more_tokens_than_the_context_are_our_own_mistake(model_of):
+def test_more_tokens_than_the_context_fail_an_assertion(model_of):
     with pytest.raises(AssertionError, match="17 tokens do not fit a context of 16"):
         model_of("modern")(torch.zeros(1, 17, dtype=torch.long))

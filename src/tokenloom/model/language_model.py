@@ -73,7 +73,7 @@ class GPT(nn.Module, ABC):
 
     @abstractmethod
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Initialize all weights from `generator`, or from torch's default generator."""
+        """Initialize all weights but those of LayerNorm, from `generator` or from torch's default generator."""
 
     def loss(self, ids: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
         """Cross-entropy in nats of targets (B, T) after ids (B, T); targets of `IGNORE_INDEX` (-100) are not counted.
