@@ -11,9 +11,7 @@ from tokenloom.model.modern import Modern
 
 FAMILIES: dict[str, type[GPT2] | type[Modern]] = {"gpt2": GPT2, "modern": Modern}
 
-__all__ = ["FAMILIES", "GPT", "GPT2", "Model", "Modern", "build"]
-
-Model = GPT
+__all__ = ["FAMILIES", "GPT", "GPT2", "Modern", "build"]
 
 
 def build(config: ModelConfig, generator: torch.Generator | None = None) -> GPT:

@@ -12,7 +12,7 @@ from tokenloom.config import Config, ModelConfig
 from tokenloom.data.tokenizers import make_tokenizer
 from tokenloom.data.tokenizers.load import needs_training
 from tokenloom.errors import ConfigError
-from tokenloom.model import Model
+from tokenloom.model import GPT
 from tokenloom.run_folder import RunFolder
 from tokenloom.weights.lazy_tensors import LazyModel
 from tokenloom.weights.load import ResolvedModel, load_optimizer, resolve_model
@@ -70,7 +70,7 @@ def configure_init_from(reference: str, preset: Layer, overrides: Sequence[Layer
     return config, [*resolved.notices, *notices]
 
 
-def build_initial_model(config: Config) -> Model:
+def build_initial_model(config: Config) -> GPT:
     """The model `train.init_from` in the shape of `config`: positions cropped, added tokens at the mean embedding."""
     assert config.train.init_from is not None
     resolved = resolve_model(config.train.init_from)

@@ -17,7 +17,7 @@ from tokenloom.data.batches import Batches
 from tokenloom.data.token_reader import TokenReader
 from tokenloom.data.tokenizers import Tokenizer
 from tokenloom.errors import TrainingError
-from tokenloom.model import Model
+from tokenloom.model import GPT
 from tokenloom.model.head import Reduction
 from tokenloom.run_folder import RunFolder
 from tokenloom.training.optimizer import Optimizer
@@ -53,7 +53,7 @@ class TrainState:
 
     config: Config
     run: RunFolder
-    model: Model
+    model: GPT
     loss: Callable[[Tensor, Tensor, Reduction], Tensor]
     """`model.loss`, compiled if configured."""
     optimizer: Optimizer
@@ -145,7 +145,7 @@ def compute_gradient(state: TrainState, step: int) -> float:
     return state.world.all_reduce(nats).item()
 
 
-def _clip_gradient(model: Model, max_norm: float | None) -> float:
+def _clip_gradient(model: GPT, max_norm: float | None) -> float:
     """Scale the gradient down to a global norm of `max_norm`; returns its norm before."""
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from tokenloom.errors import CheckpointError
-from tokenloom.model import Model
+from tokenloom.model import GPT
 from tokenloom.storage import recover_folders, sha256_of
 from tokenloom.weights.folder import read_folder, write_folder
 from tokenloom.weights.output import output_folder
@@ -51,7 +51,7 @@ class Checkpoint:
         match = _NAME.fullmatch(self.path.name)
         return int(match[2]) if match else int(self.state().get("step", 0))
 
-    def model(self) -> Model:
+    def model(self) -> GPT:
         """The model, on the CPU in fp32, in evaluation mode."""
         return read_folder(self.path).read()
 
@@ -69,7 +69,7 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path,
     step: int,
-    model: Model,
+    model: GPT,
     tokenizer: SavableTokenizer,
     *,
     state: Mapping[str, object],

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from tokenloom.config import Config
 from tokenloom.errors import CheckpointError
-from tokenloom.model import Model
+from tokenloom.model import GPT
 from tokenloom.weights.huggingface import from_huggingface, to_huggingface
 from tokenloom.weights.lazy_tensors import LazyModel, LazyTensor
 from tokenloom.weights.safetensors_files import INDEX, WEIGHTS, lazy_safetensors, save_tensors
@@ -36,7 +36,7 @@ def read_folder(folder: Path) -> LazyModel:
     )
 
 
-def write_folder(folder: Path, model: Model, eot_id: int) -> None:
+def write_folder(folder: Path, model: GPT, eot_id: int) -> None:
     """Write config.json and model.safetensors; `AutoModelForCausalLM` opens the folder of a GPT-2."""
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     if model.config.family == "gpt2":

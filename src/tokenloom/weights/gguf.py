@@ -21,7 +21,7 @@ from tokenloom.data.tokenizers import Tokenizer
 from tokenloom.data.tokenizers.added_tokens import ExtendedTokenizer, extend_tokenizer
 from tokenloom.data.tokenizers.bpe import BPETokenizer, gpt2_tokenizer, parse_merge, to_byte_level
 from tokenloom.errors import CheckpointError, MissingExtraError, WeightsError
-from tokenloom.model import Model
+from tokenloom.model import GPT
 from tokenloom.weights.huggingface import drop_zero_biases
 from tokenloom.weights.lazy_tensors import LazyModel, StoredTensor
 
@@ -49,7 +49,7 @@ _MAX_F16 = 65504.0
 _Q8_0_BLOCK_SIZE = 32  # values that share a scale
 
 
-def write_gguf(path: Path, model: Model, tokenizer: Tokenizer, quantization: str = "f16") -> None:
+def write_gguf(path: Path, model: GPT, tokenizer: Tokenizer, quantization: str = "f16") -> None:
     """Write a model of the GPT-2 family whose tokenizer llama.cpp supports.
 
     Matrices and the token embedding are written in `quantization`; layer norms, biases and positions stay f32. Raises
@@ -183,7 +183,7 @@ def _add_tokenizer(writer: Any, tokenizer: Tokenizer, vocabulary: int) -> None:
     writer.add_add_bos_token(False)
 
 
-def _gguf_tensors(model: Model) -> Iterator[tuple[str, Tensor]]:
+def _gguf_tensors(model: GPT) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a model by GGUF's names."""
     for name, tensor in model.state_dict().items():
         if name == "lm_head.weight" and model.config.tie_embeddings:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tokenloom.config import ModelConfig
 from tokenloom.errors import CheckpointError
-from tokenloom.model import Model, build
+from tokenloom.model import GPT, build
 
 SLICE_BYTES = 1 << 24
 
@@ -53,7 +53,7 @@ class LazyModel:
     source: str
     """The file or folder, for error messages."""
 
-    def read(self, dtype: torch.dtype = torch.float32) -> Model:
+    def read(self, dtype: torch.dtype = torch.float32) -> GPT:
         """The model on the CPU, in evaluation mode.
 
         Raises `CheckpointError` naming the first tensor that is missing, unexpected, unreadable or of another shape.

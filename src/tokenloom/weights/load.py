@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tokenloom.data.tokenizers import Tokenizer, load_tokenizer
 from tokenloom.errors import CheckpointError, TokenizerError
-from tokenloom.model import Model
+from tokenloom.model import GPT
 from tokenloom.run_folder import RunFolder
 from tokenloom.weights.book_names import state_from_book
 from tokenloom.weights.checkpoint import MANIFEST, OPTIMIZER, list_checkpoints, newest_checkpoint, open_checkpoint
@@ -32,7 +32,7 @@ _SUPPORTED = "a run, a checkpoint, a folder of GPT-2 from Hugging Face or OpenAI
 class LoadedModel:
     """A model in evaluation mode on the CPU, with its tokenizer."""
 
-    model: Model
+    model: GPT
     tokenizer: Tokenizer
     path: Path
     """The file or folder that it was loaded from."""
