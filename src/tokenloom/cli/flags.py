@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
-from pydantic import Field, create_model
+from pydantic import ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 
 from tokenloom.cli.parameters import CHECKPOINTS, DATA, HARDWARE, MODEL, SAMPLES, TRAINING
@@ -60,7 +60,13 @@ FIELD_GROUPS: Mapping[str, Group] = {
 }
 
 
-def section_flags(section: str, *only: str) -> type[Section]:
+class Flags(Section):
+    """Base of the flags of a section; validators are built when flags are parsed, which keeps --help fast."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+def section_flags(section: str, *only: str) -> type[Flags]:
     """The fields of a section, or `only` some of them, as flags.
 
     All are optional and only their types are checked: `Config.of` validates the merged configuration.
@@ -70,10 +76,10 @@ def section_flags(section: str, *only: str) -> type[Section]:
         for name, field in config_sections()[section].model_fields.items()
         if f"{section}.{name}" not in NOT_FLAGS and (not only or name in only)
     }
-    return create_model(section, __base__=Section, **fields)
+    return create_model(section, __base__=Flags, **fields)
 
 
-def given(flags: Section | None) -> dict[str, object]:
+def given(flags: Flags | None) -> dict[str, object]:
     """The flags that were given on the command line; all others keep the value of the preset or file."""
     return {} if flags is None else {name: getattr(flags, name) for name in flags.model_fields_set}
 
@@ -93,7 +99,7 @@ def _flag_type(section: str, name: str, field: FieldInfo) -> object:
 
 
 if TYPE_CHECKING:
-    ModelFlags = DataFlags = ReadingFlags = TrainFlags = SampleFlags = Section
+    ModelFlags = DataFlags = ReadingFlags = TrainFlags = SampleFlags = Flags
 else:
     ModelFlags = section_flags("model")
     DataFlags = section_flags("data")
