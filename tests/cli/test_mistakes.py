@@ -1,4 +1,4 @@
-"""What people type wrong: one line that says what, got and do; exit 1 or 2; nothing left, nothing overwritten."""
+"""Usage mistakes: one line on stderr, exit code 1 or 2, and no file created or changed."""
 
 import gzip
 import json
@@ -16,13 +16,13 @@ SHORT = ["--train.max-steps", "2", "--model.n-layer", "1", "--model.n-head", "2"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
+def workspace(tmp_path_factory) -> Path:
     """A folder with good and bad files, and a small run."""
-    place = tmp_path_factory.mktemp("place")
+    workspace = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOKENLOOM_CACHE", str(place / "cache"))
-        patch.chdir(place)
-        (place / "good.txt").write_text("all work and no play makes Jack a dull boy\n" * 100)
+        patch.setenv("TOKENLOOM_CACHE", str(workspace / "cache"))
+        patch.chdir(workspace)
+        (workspace / "good.txt").write_text("all work and no play makes Jack a dull boy\n" * 100)
         api.train(
             "good.txt",
             out="run",
@@ -33,37 +33,37 @@ def place(tmp_path_factory) -> Path:
                 "train": {"max_steps": 2, "batch_size": 2},
             },
         )
-    (place / "latin1.txt").write_bytes(b"caf\xe9 au lait " * 50)
-    (place / "empty.txt").write_text("")
-    (place / "short.txt").write_text("hi")
-    (place / "odd.xyz").write_text("text of an unknown kind")
-    (place / "nokey.jsonl").write_text('{"text": "fine"}\n{"body": "not fine"}\n')
-    (place / "badline.jsonl").write_text('{"text": "fine"}\n{"text": \n')
-    (place / "number.jsonl").write_text('{"text": 5}\n')
-    (place / "broken.txt.gz").write_bytes(gzip.compress(b"some text " * 1000)[:40])
-    (place / "nogzip.txt.gz").write_bytes(b"this is no gzip file")
-    (place / "noparquet.parquet").write_bytes(b"PAR? this is no parquet file")
-    (place / "nothing").mkdir()
-    (place / "bad.toml").write_text("[train\nmax_steps = 3\n")
-    (place / "unknown.toml").write_text("[train]\nmax_iters = 3\n")
-    (place / "flat.toml").write_text("train = 3\n")
-    (place / "notjson.json").write_text("{")
-    (place / "wordpiece.json").write_text('{"model": {"type": "WordPiece", "vocab": {"a": 0}}}')
-    (place / "existing").mkdir()
-    (place / "existing" / "thesis.txt").write_text("the only copy")
-    shutil.copytree(place / "run", place / "damaged")
-    for weights in (place / "damaged").rglob("model.safetensors"):
+    (workspace / "latin1.txt").write_bytes(b"caf\xe9 au lait " * 50)
+    (workspace / "empty.txt").write_text("")
+    (workspace / "short.txt").write_text("hi")
+    (workspace / "odd.xyz").write_text("text of an unknown kind")
+    (workspace / "nokey.jsonl").write_text('{"text": "fine"}\n{"body": "not fine"}\n')
+    (workspace / "badline.jsonl").write_text('{"text": "fine"}\n{"text": \n')
+    (workspace / "number.jsonl").write_text('{"text": 5}\n')
+    (workspace / "broken.txt.gz").write_bytes(gzip.compress(b"some text " * 1000)[:40])
+    (workspace / "nogzip.txt.gz").write_bytes(b"this is no gzip file")
+    (workspace / "noparquet.parquet").write_bytes(b"PAR? this is no parquet file")
+    (workspace / "nothing").mkdir()
+    (workspace / "bad.toml").write_text("[train\nmax_steps = 3\n")
+    (workspace / "unknown.toml").write_text("[train]\nmax_iters = 3\n")
+    (workspace / "flat.toml").write_text("train = 3\n")
+    (workspace / "notjson.json").write_text("{")
+    (workspace / "wordpiece.json").write_text('{"model": {"type": "WordPiece", "vocab": {"a": 0}}}')
+    (workspace / "existing").mkdir()
+    (workspace / "existing" / "thesis.txt").write_text("the only copy")
+    shutil.copytree(workspace / "run", workspace / "corrupt")
+    for weights in (workspace / "corrupt").rglob("model.safetensors"):
         weights.write_bytes(weights.read_bytes()[:-10])
-    shutil.copytree(place / "run", place / "gone")
-    shutil.rmtree(place / "gone" / "checkpoints")
-    torch.save({"weights": torch.nn.Linear(2, 2)}, place / "whole.pth")  # a pickled module, not its tensors
-    (place / "strange").mkdir()
-    (place / "strange" / "config.json").write_text('{"model_type": "bert"}')
-    return place
+    shutil.copytree(workspace / "run", workspace / "gone")
+    shutil.rmtree(workspace / "gone" / "checkpoints")
+    torch.save({"weights": torch.nn.Linear(2, 2)}, workspace / "whole.pth")  # a pickled module, not its tensors
+    (workspace / "strange").mkdir()
+    (workspace / "strange" / "config.json").write_text('{"model_type": "bert"}')
+    return workspace
 
 
 MISTAKES = [
-    # command line, exit code, and what the line must say
+    # Arguments, exit code, and a part of the message.
     (["trian"], 2, "unknown command"),
     (["train", "good.txt", "--max_iters", "5"], 2, "--train.max-steps"),
     (["train", "good.txt", "--train.max-stepz", "5"], 2, "--train.max-steps"),
@@ -111,7 +111,7 @@ MISTAKES = [
     (["train", "--resume", "run"], 1, "finished: 2 of 2 steps"),
     (["train", "--resume", "run", "--preset", "modern-s"], 2, "--preset cannot be used with --resume"),
     (["train", "--resume", "run", "--model.n-layer", "2"], 1, "its model was"),
-    (["train", "--resume", "damaged", "--train.max-steps", "4"], 1, "no checkpoint of damaged is valid"),
+    (["train", "--resume", "corrupt", "--train.max-steps", "4"], 1, "no checkpoint of corrupt is valid"),
     (["train", "--resume", "run", "gone"], 2, "takes one run"),
     (["prepare", "good.txt", "--tokenizer", "byte"], 2, "--out"),
     (["prepare", "good.txt", "--tokenizer", "byte", "--out", "existing"], 1, "existing"),
@@ -130,7 +130,7 @@ MISTAKES = [
     (["info", "whole.pth", "--trust"], 1, "is not a tensor"),
     (["chapter5", "--quick", "--device", "gpu"], 2, 'device "gpu" is not supported'),
     (["chapter5", "--quick", "--out", "good.txt"], 1, "good.txt"),
-    (["evaluate", "damaged"], 1, "no valid checkpoint"),
+    (["evaluate", "corrupt"], 1, "no valid checkpoint"),
     (["generate", "gone"], 1, "gone"),
     (["generate", "run@step-7"], 1, "Available: @step-1, @step-2"),
     (["generate", "nothing"], 1, "config.json"),
@@ -158,47 +158,47 @@ MISTAKES = [
 ]  # fmt: skip
 
 
-def snapshot(place: Path) -> dict[str, bytes]:
-    files = (file for file in place.rglob("*") if file.is_file() and "cache" not in file.parts)
-    return {str(file.relative_to(place)): file.read_bytes() for file in files}
+def snapshot(workspace: Path) -> dict[str, bytes]:
+    files = (file for file in workspace.rglob("*") if file.is_file() and "cache" not in file.parts)
+    return {str(file.relative_to(workspace)): file.read_bytes() for file in files}
 
 
-@pytest.mark.parametrize(("argv", "code", "says"), MISTAKES, ids=[" ".join(row[0])[:70] for row in MISTAKES])
-def test_a_mistake_gets_one_clear_line_and_leaves_nothing(place, monkeypatch, capfd, argv, code, says):
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("TOKENLOOM_CACHE", str(place / "cache"))
-    before = snapshot(place)
-    with pytest.raises(SystemExit) as left:
+@pytest.mark.parametrize(("argv", "code", "message"), MISTAKES, ids=[" ".join(row[0])[:70] for row in MISTAKES])
+def test_a_mistake_is_one_line_on_stderr_and_changes_no_file(workspace, monkeypatch, capfd, argv, code, message):
+    monkeypatch.chdir(workspace)
+    monkeypatch.setenv("TOKENLOOM_CACHE", str(workspace / "cache"))
+    before = snapshot(workspace)
+    with pytest.raises(SystemExit) as exit_info:
         main(argv)
-    said = capfd.readouterr().err
-    last = said.strip().splitlines()[-1]
-    assert left.value.code == code, said
-    assert "Traceback" not in said
+    stderr = capfd.readouterr().err
+    last = stderr.strip().splitlines()[-1]
+    assert exit_info.value.code == code, stderr
+    assert "Traceback" not in stderr
     assert last.startswith("tokenloom: ")
-    assert says in last
-    assert snapshot(place) == before
+    assert message in last
+    assert snapshot(workspace) == before
 
 
-def test_json_output_is_one_object_and_nothing_else(place, monkeypatch, capfd):
-    monkeypatch.chdir(place)
+def test_json_output_is_one_object(workspace, monkeypatch, capfd):
+    monkeypatch.chdir(workspace)
     for argv in (
         ["evaluate", "run", "--json"],
         ["generate", "run", "--max-new-tokens", "3", "--json"],
         ["info", "--json"],
     ):
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit_info:
             main(argv)
-        assert left.value.code == 0
+        assert exit_info.value.code == 0
         assert isinstance(json.loads(capfd.readouterr().out), dict)
 
 
-def test_a_damaged_checkpoint_that_is_passed_over_is_named(place, tmp_path, monkeypatch, capfd):
+def test_a_corrupt_checkpoint_that_is_skipped_is_named(workspace, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(place / "run", "run")
+    shutil.copytree(workspace / "run", "run")
     newest = Path("run/checkpoints/step-00000002/model.safetensors")
     newest.write_bytes(newest.read_bytes()[:-1])
-    for argv in (["evaluate", "run", str(place / "good.txt")], ["generate", "run", "--max-new-tokens", "1"]):
-        with pytest.raises(SystemExit) as left:
+    for argv in (["evaluate", "run", str(workspace / "good.txt")], ["generate", "run", "--max-new-tokens", "1"]):
+        with pytest.raises(SystemExit) as exit_info:
             main(argv)
-        assert left.value.code == 0
+        assert exit_info.value.code == 0
         assert "step-00000002 is corrupt (model.safetensors has" in capfd.readouterr().err

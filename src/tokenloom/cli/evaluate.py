@@ -60,16 +60,16 @@ def _table(result: Evaluation) -> str:
         ("perplexity", result.perplexity, "tokens"),
         ("bits per byte", result.bits_per_byte, ""),
         ("word perplexity", result.word_perplexity, "words"),
-        ("unigram entropy", baselines.unigram_bits_per_byte, "bits per byte, by counting tokens"),
+        ("unigram entropy", baselines.unigram_bits_per_byte, "bits per byte, from token frequencies"),
         ("xz", baselines.xz_bits_per_byte, f"bits per byte{_given(baselines)}"),
         ("zstd", baselines.zstd_bits_per_byte, f"bits per byte{_given(baselines)}"),
     ]
     lines = [f"{name:16} {value:12,.4f}  {unit}".rstrip() for name, value, unit in rows if value is not None]
-    measured_on = (
+    conditions = (
         f"on {result.tokens:,} tokens ({result.bytes:,} bytes), context {result.context:,}, "
         f"stride {result.stride:,}, {result.precision}"
     )
-    return "\n".join([*lines, measured_on])
+    return "\n".join([*lines, conditions])
 
 
 def _given(baselines: Baselines) -> str:
