@@ -203,7 +203,7 @@ def _plan_lines(plan: RunPlan) -> list[tuple[str, str]]:
         "data": f"{plan.data}: {compact(plan.train_tokens)} tokens for training{validation}",
         "windows": _windows_line(plan),
         "model": f"{compact(plan.parameters)} parameters, {compact(plan.flops_per_token)} FLOPs per token",
-        "machine": f"{plan.device}, {plan.precision}, {plan.threads} threads",
+        "machine": f"{plan.device}, {plan.precision}, {plan.threads} {'thread' if plan.threads == 1 else 'threads'}",
         "plan": _schedule_line(plan),
         "needs": _needs_line(plan),
         "baselines": f"{baselines} bits/byte" if baselines else "",
