@@ -1,4 +1,4 @@
-"""Where the arithmetic runs, how precisely, and what it draws."""
+"""Device, precision, random seeds, speed and memory."""
 
 from mmap import mmap
 
@@ -23,13 +23,13 @@ CPU = torch.device("cpu")
 # Device and precision
 
 
-def test_a_device_and_a_precision_may_be_asked_for_by_name():
+def test_a_device_and_a_precision_can_be_chosen_by_name():
     assert choose_runtime("cpu", "fp32") == Runtime(CPU, "fp32")
     assert choose_runtime("cpu", "bf16").dtype == torch.bfloat16
     assert choose_runtime("cpu:0", "fp32").device.type == "cpu"
 
 
-def test_left_alone_it_takes_what_is_there():
+def test_the_default_device_is_the_fastest_available():
     runtime = choose_runtime()
     expected = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     assert runtime.device.type == expected
@@ -38,7 +38,7 @@ def test_left_alone_it_takes_what_is_there():
 
 
 @pytest.mark.parametrize(
-    ("device", "precision", "said"),
+    ("device", "precision", "message"),
     [
         ("toaster", "fp32", 'device "toaster" is not supported. Choose auto, cpu'),
         ("", "fp32", 'device "" is not supported'),
@@ -47,21 +47,21 @@ def test_left_alone_it_takes_what_is_there():
         ("cpu", "fp16", "fp16 is not supported on a CPU"),
     ],
 )
-def test_what_is_not_there_is_refused_in_one_line(device, precision, said):
-    with pytest.raises(UsageError, match=said) as refused:
+def test_unsupported_values_are_refused_in_one_line(device, precision, message):
+    with pytest.raises(UsageError, match=message) as refused:
         choose_runtime(device, precision)
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 @pytest.mark.parametrize("name", ["cuda", "cuda:1"])
-def test_a_gpu_that_is_not_there_is_refused(name):
+def test_a_missing_gpu_is_refused(name):
     with pytest.raises(UsageError, match=f'device "{name}" is not available on this machine'):
         choose_runtime(name)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_products_run_in_the_runtimes_precision_and_weights_stay(precision, dtype):
+def test_matrix_products_use_the_precision_and_weights_stay_in_fp32(precision, dtype):
     layer, x = torch.nn.Linear(4, 4), torch.ones(2, 4)
     with choose_runtime("cpu", precision).autocast():
         y = layer(x)
@@ -71,48 +71,48 @@ def test_products_run_in_the_runtimes_precision_and_weights_stay(precision, dtyp
     assert layer.weight.grad.dtype == torch.float32
 
 
-def test_waiting_for_a_cpu_is_nothing():
+def test_synchronizing_a_cpu_does_nothing():
     Runtime(CPU, "fp32").synchronize()
 
 
 # Randomness
 
 
-def draws(seed, step, rank) -> tuple[float, ...]:
+def random_numbers(seed, step, rank) -> tuple[float, ...]:
     seed_step(seed, step, rank)
     return tuple(torch.rand(4).tolist())
 
 
-def test_what_an_update_draws_depends_on_seed_step_and_rank_alone():
-    first = draws(1, 2, 3)
+def test_random_numbers_of_a_step_depend_only_on_seed_step_and_rank():
+    first = random_numbers(1, 2, 3)
     torch.rand(100)
-    draws(5, 5, 5)
-    assert draws(1, 2, 3) == first
+    random_numbers(5, 5, 5)
+    assert random_numbers(1, 2, 3) == first
 
 
-def test_no_two_updates_draw_the_same():
+def test_random_numbers_differ_between_seeds_steps_and_ranks():
     triples = [(seed, step, rank) for seed in (0, 1, 12) for step in (0, 1, 2, 12, 112) for rank in (0, 1, 2, 11)]
-    assert len({draws(*triple) for triple in triples}) == len(triples)
+    assert len({random_numbers(*triple) for triple in triples}) == len(triples)
 
 
 # Speed and memory
 
 
-def test_the_ceiling_is_measured():
+def test_peak_flops_are_measured():
     flops = peak_flops(Runtime(CPU, "fp32"), size=256, seconds=0.02)
     assert 1e8 < flops < 1e15
 
 
-def test_the_most_memory_that_was_held_is_counted_and_not_what_is_held_now():
-    held = mmap(-1, 200_000_000)  # straight from the system: what is freed goes back, whatever malloc was told to keep
-    held.write(b"1" * len(held))
+def test_peak_memory_includes_memory_that_was_freed():
+    mapping = mmap(-1, 200_000_000)  # bypasses malloc, which may keep freed memory
+    mapping.write(b"1" * len(mapping))
     resident = psutil.Process().memory_info().rss / 1e6
-    held.close()
+    mapping.close()
     assert psutil.Process().memory_info().rss / 1e6 < resident - 100
     assert peak_memory_mb(CPU) > resident - 10
 
 
-def test_free_memory_is_a_number_of_bytes():
+def test_available_memory_is_in_bytes():
     assert available_memory(CPU) > 1_000_000
 
 
@@ -120,15 +120,17 @@ def test_free_memory_is_a_number_of_bytes():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, about itself
-def test_a_compiled_loss_has_the_gradients_of_the_plain_one(model):
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch uses its own deprecated functions
+def test_a_compiled_loss_has_the_same_gradients(model):
     ids, targets = torch.randint(0, 60, (2, 3, 16), generator=torch.Generator().manual_seed(0))
 
-    def look(loss):
+    def loss_and_gradients(loss):
         model.zero_grad()
         value = loss(ids, targets, "sum")
         value.backward()
         return [value.detach(), *(parameter.grad.clone() for parameter in model.parameters())]
 
-    for compiled, plain in zip(look(compile_loss(model.loss)), look(model.loss), strict=True):
-        torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-3)  # fused sums in fp32, of hundreds of terms
+    for compiled, plain in zip(
+        loss_and_gradients(compile_loss(model.loss)), loss_and_gradients(model.loss), strict=True
+    ):
+        torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-3)  # fused fp32 sums of hundreds of terms

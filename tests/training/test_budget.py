@@ -2,30 +2,17 @@
 
 import pytest
 
-from tokenloom.compute.parallel import World
-from tokenloom.compute.runtime import choose_runtime
-from tokenloom.config import Config, TrainConfig
-from tokenloom.data.prepare import prepare
+from tokenloom.config import TrainConfig
 from tokenloom.errors import UsageError
-from tokenloom.run_folder import RunFolder
 from tokenloom.training import budget as budgets
 from tokenloom.training import loop
 from tokenloom.training.budget import RESERVE_SECONDS, TimeBudget, parse_budget, plan_steps
 from tokenloom.training.display import QuietDisplay
 from tokenloom.training.interrupt import StopRequest
-from tokenloom.training.preflight import preflight
-from tokenloom.training.run import build_state
-
-TINY = {
-    "model": {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 16, "vocab_size": 257},
-    "data": {"tokenizer": "byte"},
-    "train": {"batch_size": 4, "warmup_steps": 2, "device": "cpu", "precision": "fp32"},
-    "sample": {"max_new_tokens": 0},
-}
 
 
 class FakeClock:
-    """A clock that only moves when it is told to."""
+    """A clock that a test moves forward."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -37,17 +24,6 @@ class FakeClock:
 @pytest.fixture
 def clock():
     return FakeClock()
-
-
-@pytest.fixture
-def state(tmp_path):
-    """A tiny model that is about to train."""
-    (tmp_path / "text.txt").write_text("all work and no play makes Jack a dull boy\n" * 400)
-    config = Config.of(TINY, {"data": {"sources": [str(tmp_path / "text.txt")]}})
-    shards = prepare(config.data, tmp_path / "shards")
-    run = RunFolder(tmp_path / "run")
-    run.path.mkdir()
-    return build_state(config, shards, run, choose_runtime("cpu", "fp32"), World(), preflight(config, shards))
 
 
 def budget_of(seconds, clock=lambda: 0.0, **costs):

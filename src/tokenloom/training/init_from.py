@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenloom.config import Config, ModelConfig
+from tokenloom.config import Config, ModelConfig, Settings
 from tokenloom.data.tokenizers import make_tokenizer
 from tokenloom.data.tokenizers.load import needs_training
 from tokenloom.errors import ConfigError
@@ -16,9 +16,6 @@ from tokenloom.model import GPT
 from tokenloom.run_folder import RunFolder
 from tokenloom.weights.lazy_tensors import LazyModel
 from tokenloom.weights.load import ResolvedModel, load_optimizer, resolve_model
-
-# One source of settings (preset, file or flags), nested by section as in config.toml.
-Layer = Mapping[str, Mapping[str, Any]]
 
 # Training settings for a model that does not come from a run. The learning rates are low, so that fine-tuning changes
 # the pretrained weights only slightly.
@@ -48,7 +45,7 @@ CHANGEABLE_SETTINGS = ("block_size", "dropout")
 TOKEN_TENSORS = ("wte.", "lm_head.", "values.")
 
 
-def configure_init_from(reference: str, preset: Layer, overrides: Sequence[Layer]) -> tuple[Config, list[str]]:
+def configure_init_from(reference: str, preset: Settings, overrides: Sequence[Settings]) -> tuple[Config, list[str]]:
     """The configuration of a run that starts from `reference`, and notices for the user.
 
     Shape and tokenizer are those of the referenced model. Training settings are those of its run, if it comes from

@@ -1,0 +1,33 @@
+"""The estimated size of a run; its errors are tested on whole runs in test_run.py."""
+
+from tokenloom.config import Config
+from tokenloom.data.batches import count_windows
+from tokenloom.data.prepare import prepare
+from tokenloom.model import build
+from tokenloom.training.preflight import preflight
+
+MODEL = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 16, "vocab_size": 257}
+
+
+def estimate(tmp_path, **train):
+    (tmp_path / "text.txt").write_text("all work and no play makes Jack a dull boy\n" * 400)
+    data = {"tokenizer": "byte", "sources": [str(tmp_path / "text.txt")]}
+    config = Config.of({"model": MODEL, "data": data, "train": {"batch_size": 8, **train}})
+    shards = prepare(config.data, tmp_path / "shards")
+    return config, shards, preflight(config, shards)
+
+
+def test_parameters_and_windows_are_exact(tmp_path):
+    config, shards, size = estimate(tmp_path)
+    assert size.parameters == sum(parameter.numel() for parameter in build(config.model).parameters())
+    assert size.windows == count_windows(shards.train.n_tokens, 16, 16)
+    assert size.validation_windows == count_windows(shards.val.n_tokens, 16, 16)
+
+
+def test_smaller_micro_batches_and_activation_checkpointing_need_less_memory(tmp_path):
+    sizes = [
+        estimate(tmp_path, **train)[2].memory_bytes
+        for train in ({}, {"micro_batch_size": 2}, {"micro_batch_size": 2, "activation_checkpointing": True})
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == 3

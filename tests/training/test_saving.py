@@ -1,0 +1,44 @@
+"""Checkpoints of a run: which are kept, and what they contain."""
+
+from dataclasses import asdict
+
+from tokenloom.training.display import QuietDisplay
+from tokenloom.training.saving import save, save_best
+from tokenloom.training.step import train_step
+from tokenloom.weights.checkpoint import list_checkpoints, open_checkpoint
+
+
+class Notices(QuietDisplay):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def notice(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def test_the_newest_checkpoints_are_kept_and_announced(state_of):
+    state, display = state_of(train={"keep_checkpoints": 2}), Notices()
+    for step in (1, 2, 3):
+        state.counters.step = step
+        save(state, display)
+    kept = list_checkpoints(state.run.checkpoints)
+    assert [path.name for path in kept] == ["step-00000002", "step-00000003"]
+    assert display.texts[-1] == f"saved {kept[-1]}"
+
+
+def test_a_checkpoint_has_the_counters_and_the_optimizer_state(state):
+    train_step(state, 0)
+    state.counters.step, state.counters.tokens = 1, state.tokens_per_step
+    save(state, QuietDisplay())
+    checkpoint = open_checkpoint(state.run.checkpoints / "step-00000001")
+    assert asdict(state.counters).items() <= checkpoint.state().items()
+    assert checkpoint.optimizer_tensors().keys() == state.optimizer.state_tensors().keys()
+
+
+def test_only_the_best_checkpoint_is_kept_without_optimizer_state(state):
+    for step, loss in ((1, 2.0), (2, 1.5)):
+        state.counters.step, state.counters.best_val_loss = step, loss
+        save_best(state)
+    (best,) = list_checkpoints(state.run.checkpoints, "best")
+    assert open_checkpoint(best).state()["val_loss"] == 1.5
+    assert open_checkpoint(best).optimizer_tensors() == {}
