@@ -1,4 +1,4 @@
-"""Batches: a pure function of seed and step, in which every window has its turn."""
+"""Batches are a pure function of seed and step, and use every window once per epoch."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ class Counting:
         return self.length
 
     def read(self, start: int, count: int) -> np.ndarray:
-        assert 0 <= start <= start + count <= self.length, "nothing beyond the text is asked for"
+        assert 0 <= start <= start + count <= self.length, "the range is within the text"
         return np.arange(start, start + count, dtype=np.uint16)
 
 
@@ -34,7 +34,7 @@ def starts_of(batches: Batches, steps: range) -> list[int]:
     return [int(start) for step in steps for start in batches.starts(step)]
 
 
-# The book's figures
+# Figures from the book
 
 
 def test_rows_15_and_16_the_story_gives_nine_batches_to_train_and_one_to_validate(verdict, verdict_tokens):
@@ -53,11 +53,11 @@ def test_row_16_the_windows_are_the_books(verdict_tokens):
     tokens = verdict_tokens["train"]
     book = [tokens.ids[i : i + 257].tolist() for i in range(0, len(tokens) - 256, 256)]
     data = Batches(tokens, block_size=256, batch_size=2, seed=123)
-    ours = [
+    windows = [
         [*ids.tolist(), targets[-1].item()] for step in range(9) for ids, targets in zip(*data.batch(step), strict=True)
     ]
-    assert sorted(ours) == sorted(book)
-    assert ours != book  # shuffled
+    assert sorted(windows) == sorted(book)
+    assert windows != book  # shuffled
 
 
 def test_row_17_a_context_of_1024_leaves_four_windows_to_train_and_none_to_validate(verdict_tokens):
@@ -68,24 +68,24 @@ def test_row_17_a_context_of_1024_leaves_four_windows_to_train_and_none_to_valid
 
 
 def test_row_18_the_story_is_5120_tokens_an_epoch(verdict_tokens):
-    seen = {}
+    n_tokens = {}
     for name, n_batches in (("train", 9), ("val", 1)):
         data = Batches(verdict_tokens[name], block_size=256, batch_size=2, seed=123)
-        seen[name] = sum(data.batch(step)[0].numel() for step in range(n_batches))
-    assert seen == {"train": 4_608, "val": 512}
-    assert sum(seen.values()) == 5_120
+        n_tokens[name] = sum(data.batch(step)[0].numel() for step in range(n_batches))
+    assert n_tokens == {"train": 4_608, "val": 512}
+    assert sum(n_tokens.values()) == 5_120
 
 
 # Windows
 
 
 @given(tokens=st.integers(0, 60), block_size=st.integers(1, 20), stride=st.integers(1, 25))
-def test_windows_are_counted_as_the_book_walks_over_the_text(tokens, block_size, stride):
+def test_windows_are_counted_as_in_the_book(tokens, block_size, stride):
     assert count_windows(tokens, block_size, stride) == len(range(0, tokens - block_size, stride))
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_targets_are_the_ids_one_place_on(order):
+def test_targets_are_the_next_tokens(order):
     ids, targets = batches_of(order=order).batch(3)
     assert ids.dtype == targets.dtype == torch.int64
     assert ids.shape == (4, 8)
@@ -93,20 +93,20 @@ def test_targets_are_the_ids_one_place_on(order):
 
 
 @pytest.mark.parametrize(("length", "stride", "batch_size"), [(97, None, 4), (103, None, 5), (103, 3, 7), (60, 11, 2)])
-def test_every_window_comes_exactly_once_an_epoch_in_another_order_each_time(length, stride, batch_size):
+def test_every_window_is_used_once_per_epoch_in_a_different_order_each_epoch(length, stride, batch_size):
     batches = batches_of(length, stride=stride, batch_size=batch_size)
     windows = list(range(0, length - 8, stride or 8))
     assert batches.n_windows == len(windows)
     epochs = 5
-    drawn = starts_of(batches, range(-(-epochs * len(windows) // batch_size)))
-    shown = [drawn[i * len(windows) : (i + 1) * len(windows)] for i in range(epochs)]
-    assert all(sorted(epoch) == windows for epoch in shown)  # none is dropped where a batch spans two epochs
-    assert len({tuple(epoch) for epoch in [windows, *shown]}) == 1 + epochs
+    starts = starts_of(batches, range(-(-epochs * len(windows) // batch_size)))
+    by_epoch = [starts[i * len(windows) : (i + 1) * len(windows)] for i in range(epochs)]
+    assert all(sorted(epoch) == windows for epoch in by_epoch)  # also if a batch spans two epochs
+    assert len({tuple(epoch) for epoch in [windows, *by_epoch]}) == 1 + epochs
 
 
-def test_a_batch_larger_than_the_text_goes_round_it():
-    drawn = starts_of(batches_of(20, batch_size=7), range(1))  # two windows
-    assert sorted(drawn[:2]) == sorted(drawn[2:4]) == sorted(drawn[4:6]) == [0, 8]
+def test_a_batch_larger_than_the_text_repeats_it():
+    starts = starts_of(batches_of(20, batch_size=7), range(1))  # two windows
+    assert sorted(starts[:2]) == sorted(starts[2:4]) == sorted(starts[4:6]) == [0, 8]
 
 
 def test_the_last_token_of_a_text_is_a_target():
@@ -126,12 +126,12 @@ def test_epochs_count_windows(batch_size, step, epoch):
 def test_any_step_can_be_resumed_without_those_before_it(order):
     whole = [batches_of(order=order).batch(step) for step in range(12)]
     for step in (11, 0, 7):
-        for ours, theirs in zip(batches_of(order=order).batch(step), whole[step], strict=True):
-            assert torch.equal(ours, theirs)
+        for actual, expected in zip(batches_of(order=order).batch(step), whole[step], strict=True):
+            assert torch.equal(actual, expected)
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_asking_disturbs_no_random_stream_and_depends_on_none(order):
+def test_batches_neither_use_nor_change_global_random_state(order):
     torch.manual_seed(0)
     np.random.seed(0)
     before = torch.random.get_rng_state()
@@ -156,11 +156,11 @@ def test_ranks_share_the_batch_of_a_single_process(order, world_size):
         expected = batches.batch(step)
         shares = [batches.batch(step, rank, world_size) for rank in range(world_size)]
         assert all(len(ids) == 4 // world_size for ids, _ in shares)
-        for ours, whole in zip(zip(*shares, strict=True), expected, strict=True):
-            assert torch.equal(torch.cat(ours), whole)
+        for parts, whole in zip(zip(*shares, strict=True), expected, strict=True):
+            assert torch.equal(torch.cat(parts), whole)
 
 
-def test_a_batch_that_does_not_divide_over_the_ranks_is_our_own_mistake():
+def test_a_batch_size_not_divisible_by_the_world_size_is_an_assertion_error():
     with pytest.raises(AssertionError, match="divisible by the world size"):
         batches_of().batch(0, 0, 3)
 
@@ -168,10 +168,10 @@ def test_a_batch_that_does_not_divide_over_the_ranks_is_our_own_mistake():
 # Offsets
 
 
-def test_offsets_start_anywhere_and_end_within_the_text():
+def test_offsets_are_uniform_and_within_the_text():
     starts = starts_of(batches_of(40, order="offsets", batch_size=50), range(40))
-    assert set(starts) == set(range(32))  # the last one has its last target at the text's end
-    # 2,000 draws of 32 places: 62.5 each, deviation 8; six times that.
+    assert set(starts) == set(range(32))  # the last target of the last window is the last token
+    # 2,000 samples of 32 positions: 62.5 of each, standard deviation 8; the limits are six deviations away.
     assert np.bincount(starts).min() > 14
     assert np.bincount(starts).max() < 111
 
@@ -186,7 +186,7 @@ def test_offsets_of_different_steps_are_different():
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("length", [2, 5, 8])
-def test_a_text_too_short_for_a_window_is_refused_with_a_context_that_works(order, length):
+def test_a_text_too_short_for_a_window_is_refused_with_a_context_length_that_works(order, length):
     with pytest.raises(DataError, match=f"^{length} tokens are too few for a context of 8") as refused:
         batches_of(length, order=order)
     block_size = int(str(refused.value).rpartition("--model.block-size ")[2].rstrip("."))

@@ -1,4 +1,4 @@
-"""Corpora known by name are found, checked, and fetched no more than once."""
+"""Named corpora are found, verified, and downloaded at most once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tokenloom.errors import DataError
 
 @pytest.fixture
 def mirror(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Mirror]:
-    """A web server on loopback that serves a folder and counts what is asked of it."""
+    """A web server on loopback that serves a folder and records the requested paths."""
     monkeypatch.delenv("TOKENLOOM_DATA", raising=False)
     monkeypatch.setenv("TOKENLOOM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -34,16 +34,16 @@ def mirror(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Mirror]:
 
 class Mirror:
     def __init__(self, folder: Path) -> None:
-        self.folder, self.asked = folder, []
+        self.folder, self.requests = folder, []
         folder.mkdir()
-        asked = self.asked
+        requests = self.requests
 
         class Handler(http.server.SimpleHTTPRequestHandler):
             def __init__(self, *args: object) -> None:
                 super().__init__(*args, directory=str(folder))  # type: ignore[arg-type]
 
             def log_message(self, *args: object) -> None:
-                asked.append(self.path)
+                requests.append(self.path)
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = self._server.server_address[1]
@@ -54,7 +54,7 @@ class Mirror:
         self._server.server_close()
 
 
-def test_python_docs_are_long_docstrings_each_once_in_an_order_of_their_own() -> None:
+def test_python_docs_are_distinct_long_docstrings_sorted_by_hash() -> None:
     texts = python_docs()
     assert len(texts) > 4_000
     assert len(set(texts)) == len(texts)
@@ -80,27 +80,29 @@ def test_python_docs_are_the_same_in_every_process() -> None:
 
 
 @pytest.mark.parametrize("name", DOWNLOADS)
-def test_a_copy_in_the_data_folder_is_taken_without_a_network(
+def test_a_copy_in_the_data_folder_is_used_without_network_access(
     name: str, texts_folder: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOKENLOOM_DATA", str(texts_folder))
     assert corpus_file(name) == texts_folder / f"{name}.txt"
-    assert mirror.asked == []
+    assert mirror.requests == []
 
 
-def test_another_text_under_a_known_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_different_text_under_the_name_of_a_corpus_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "the-verdict.txt").write_text("The Verdict, abridged.")
     monkeypatch.setenv("TOKENLOOM_DATA", str(tmp_path))
     with pytest.raises(DataError, match="its sha256 differs"):
         corpus_file("the-verdict")
 
 
-def test_a_download_is_kept_and_never_asked_for_again(
+def test_a_download_is_cached_and_not_repeated(
     texts_folder: Path, mirror: Mirror, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(texts_folder / "the-verdict.txt", mirror.folder)
     first = corpus_file("the-verdict")
-    assert len(mirror.asked) == 1
+    assert len(mirror.requests) == 1
     assert first.read_bytes() == (texts_folder / "the-verdict.txt").read_bytes()
     mirror.stop()
     assert corpus_file("the-verdict") == first
@@ -108,19 +110,19 @@ def test_a_download_is_kept_and_never_asked_for_again(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_download_with_other_content_is_refused_and_not_kept(mirror: Mirror) -> None:
+def test_a_download_with_different_content_is_refused_and_not_cached(mirror: Mirror) -> None:
     (mirror.folder / "the-verdict.txt").write_text("<html>Log in to this network first</html>")
     with pytest.raises(DataError, match="its sha256 differs"):
         corpus_file("the-verdict")
     assert [file for file in cache_folder().rglob("*") if file.is_file()] == []
 
 
-def test_a_missing_page_says_its_status_and_what_to_do(mirror: Mirror) -> None:
+def test_a_failed_request_reports_its_status_and_a_remedy(mirror: Mirror) -> None:
     with pytest.raises(DataError, match=r"returned status 404\. Put tinyshakespeare\.txt into a folder"):
         corpus_file("tinyshakespeare")
 
 
-def test_without_a_connection_the_error_says_what_to_do(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_connection_is_reported_with_a_remedy(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     with contextlib.closing(socket.socket()) as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("TOKENLOOM_MIRROR", f"http://127.0.0.1:{unused.getsockname()[1]}")
@@ -129,13 +131,13 @@ def test_without_a_connection_the_error_says_what_to_do(mirror: Mirror, monkeypa
     assert "\n" not in str(caught.value)
 
 
-def test_a_mirror_that_is_no_address_is_refused(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_mirror_url_is_refused(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKENLOOM_MIRROR", "not an address")
     with pytest.raises(DataError, match="the-verdict"):
         corpus_file("the-verdict")
 
 
-def test_a_cache_that_cannot_be_written_says_so(
+def test_a_cache_that_cannot_be_written_is_reported(
     texts_folder: Path, mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(texts_folder / "the-verdict.txt", mirror.folder)
@@ -145,12 +147,12 @@ def test_a_cache_that_cannot_be_written_says_so(
         corpus_file("the-verdict")
 
 
-def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_folder_can_be_set_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKENLOOM_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
     monkeypatch.delenv("TOKENLOOM_CACHE")
     assert cache_folder().name == "tokenloom"
 
 
-def test_the_named_corpora_are_three() -> None:
+def test_there_are_three_named_corpora() -> None:
     assert CORPUS_NAMES == ("python-docs", "the-verdict", "tinyshakespeare")

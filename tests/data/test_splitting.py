@@ -20,7 +20,7 @@ def pieces(documents: Sequence[str], size: int = 1 << 20) -> Iterator[DocumentPa
             yield DocumentPart(text[start : start + size], f"document {number}", start == starts[-1])
 
 
-def divided(documents: Sequence[str], val_fraction: float, size: int = 1 << 20) -> dict[str, list[str]]:
+def split_documents(documents: Sequence[str], val_fraction: float, size: int = 1 << 20) -> dict[str, list[str]]:
     rule = choose_rule(pieces(documents, size), val_fraction)
     splits: dict[str, list[str]] = {"train": [], "val": []}
     for part in rule.assign(pieces(documents, size)):
@@ -38,19 +38,19 @@ def test_a_single_text_is_split_by_characters_as_the_book_does(
     text: str, val_fraction: float, size: int, empty: bool
 ) -> None:
     documents = ["", text, ""] if empty else [text]
-    splits = divided(documents, val_fraction, size)
+    splits = split_documents(documents, val_fraction, size)
     boundary = int(len(text) * (1 - val_fraction))
     assert ("".join(splits["train"]), "".join(splits["val"])) == (text[:boundary], text[boundary:])
 
 
 def test_the_verdict_is_split_where_the_book_splits_it(verdict: str) -> None:
-    splits = divided([verdict], 0.1, 1_000)
+    splits = split_documents([verdict], 0.1, 1_000)
     assert splits == {"train": [verdict[:18_431]], "val": [verdict[18_431:]]}
 
 
 def test_many_documents_are_split_whole_and_in_order() -> None:
     documents = [f"document {i} " * (i % 5) for i in range(1_000)]
-    splits = divided(documents, 0.1, 7)
+    splits = split_documents(documents, 0.1, 7)
     assert 40 < len(splits["val"]) < 130
     order = {text: i for i, text in enumerate(documents)}
     for split in splits.values():
@@ -58,40 +58,40 @@ def test_many_documents_are_split_whole_and_in_order() -> None:
     assert sorted(splits["train"] + splits["val"]) == sorted(filter(None, documents))
 
 
-def test_documents_keep_their_side_when_others_are_added() -> None:
+def test_documents_keep_their_split_when_others_are_added() -> None:
     documents = [f"document {i}" for i in range(1, 500)]
-    few, many = divided(documents[100:300], 0.2), divided(documents, 0.2)
+    few, many = split_documents(documents[100:300], 0.2), split_documents(documents, 0.2)
     assert set(few["val"]) == set(many["val"]) & set(documents[100:300])
-    assert set(divided(documents, 0.3)["val"]) > set(many["val"])
+    assert set(split_documents(documents, 0.3)["val"]) > set(many["val"])
 
 
-def test_the_side_of_a_document_does_not_depend_on_its_pieces() -> None:
+def test_the_split_of_a_document_does_not_depend_on_its_parts() -> None:
     documents = [f"{i} " * 40_000 for i in range(20)]
-    assert divided(documents, 0.5, 1_000) == divided(documents, 0.5)
+    assert split_documents(documents, 0.5, 1_000) == split_documents(documents, 0.5)
 
 
 @given(st.lists(st.text(min_size=1, max_size=5), min_size=2, max_size=6, unique=True), st.floats(0.001, 0.999))
 def test_two_different_documents_never_leave_a_split_empty(documents: list[str], val_fraction: float) -> None:
-    splits = divided(documents, val_fraction)
+    splits = split_documents(documents, val_fraction)
     assert splits["train"]
     assert splits["val"]
     assert len(splits["train"]) + len(splits["val"]) == len(documents)
 
 
-def test_copies_of_one_text_all_train() -> None:
-    assert divided(["same", "same"], 0.5) == {"train": ["same", "same"], "val": []}
+def test_copies_of_one_document_are_all_training_text() -> None:
+    assert split_documents(["same", "same"], 0.5) == {"train": ["same", "same"], "val": []}
 
 
-def test_no_validation_text_is_kept_if_none_is_asked_for() -> None:
+def test_a_val_fraction_of_zero_gives_no_validation_text() -> None:
     for documents in (["one"], ["one", "two", "three"]):
-        assert divided(documents, 0)["val"] == []
+        assert split_documents(documents, 0)["val"] == []
 
 
-def test_no_documents_are_no_text() -> None:
-    assert divided(["", ""], 0.1) in ({"train": [], "val": []}, {"train": [""], "val": [""]})
+def test_empty_documents_give_no_text() -> None:
+    assert split_documents(["", ""], 0.1) in ({"train": [], "val": []}, {"train": [""], "val": [""]})
 
 
-def test_choosing_reads_no_further_than_it_must() -> None:
+def test_choosing_a_rule_stops_reading_as_soon_as_possible() -> None:
     def endless() -> Iterator[DocumentPart]:
         for number in range(10_000):
             assert number < 5_000, "still reading"
@@ -103,14 +103,14 @@ def test_choosing_reads_no_further_than_it_must() -> None:
 def test_a_long_document_is_hashed_by_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(splitting, "_HASHED_CHARACTERS", 10)
     rule = HashSplit(0.5)
-    sides = {
+    splits = {
         ending: [text.split for text in rule.assign(pieces([f"beginning {i} and {ending}" for i in range(20)], 3))]
         for ending in ("one", "another")
     }
-    assert sides["one"] == sides["another"]
+    assert splits["one"] == splits["another"]
 
 
-def test_a_boundary_at_either_end_leaves_the_text_whole() -> None:
+def test_a_boundary_at_either_end_loses_no_text() -> None:
     for boundary in (0, 3):
         rule = CharacterSplit(boundary)
         assert "".join(text for part in rule.assign(pieces(["abc"])) for text in part.texts) == "abc"

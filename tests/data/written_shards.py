@@ -11,6 +11,8 @@ from tokenloom.data.shard_writer import finish_shards, open_shard
 from tokenloom.data.shards import Shards, open_shards
 from tokenloom.data.tokenizers import Tokenizer
 
+TRAIN, VAL = ["one document", "a second, longer document", "x", "the fourth"], ["held out"]
+
 
 def write_shards(
     path: Path,
@@ -25,9 +27,9 @@ def write_shards(
     for split, documents in {"train": train, "val": val}.items():
         (path / split).mkdir(parents=True)
         records[split] = []
-        for index, pieces in enumerate(divide(documents, shard_tokens)):
+        for index, parts in enumerate(divide(documents, shard_tokens)):
             with open_shard(path / split, index, tokenizer) as writer:
-                for starts_document, ids in pieces:
+                for starts_document, ids in parts:
                     if starts_document:
                         writer.end_document()
                     writer.append(ids)
@@ -37,7 +39,7 @@ def write_shards(
 
 
 def divide(documents: Sequence[np.ndarray], shard_tokens: int | None) -> list[list[tuple[bool, np.ndarray]]]:
-    """For each shard, its pieces of documents, each with whether a document ends before it."""
+    """For each shard, its parts of documents, each with whether a document ends before it."""
     shards: list[list[tuple[bool, np.ndarray]]] = [[]]
     size = 0
     for number, ids in enumerate(documents):
