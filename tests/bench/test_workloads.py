@@ -46,6 +46,16 @@ def test_every_implementation_trains_on_a_small_model(few_docs, monkeypatch, nam
     assert metrics["tokens_per_sec"] > 0
 
 
+def test_every_implementation_generates_as_many_tokens(monkeypatch, tmp_path):
+    for constant, value in {"LAYERS": 1, "HEADS": 2, "WIDTH": 32, "NEW_TOKENS": 5}.items():
+        monkeypatch.setattr(generate, constant, value)
+    generate.TASKS["write"](str(tmp_path))
+    for name in ("transformers bf16", "tokenloom fp32", "tokenloom bf16", "tokenloom int8"):
+        metrics = generate.TASKS[name](folder=str(tmp_path), batch=2)
+        assert metrics["tokens"] == 10
+        assert metrics["tokens_per_sec"] > 0
+
+
 @pytest.mark.parametrize("name", ["the book", "tokenloom.book"])
 def test_the_chapters_loop_is_timed(monkeypatch, texts_folder, name):
     if name == "the book":

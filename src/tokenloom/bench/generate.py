@@ -20,7 +20,8 @@ import torch
 from tokenloom.bench.harness import Implementation, Metrics, missing_packages, run_task, worker_main
 from tokenloom.bench.machine import Machine, Utilization
 
-PROMPT_TOKENS, NEW_TOKENS, VOCAB_SIZE = 32, 200, 50257
+PROMPT_TOKENS, NEW_TOKENS = 32, 200
+VOCAB_SIZE, LAYERS, HEADS, WIDTH = 50257, 12, 12, 768
 PARAMETERS_READ = 123_653_376  # for each token: all but the position embeddings
 GGUF_QUANTIZATIONS = ("f32", "f16", "q8_0")
 BYTES_PER_WEIGHT = {"fp32": 4.0, "f32": 4.0, "bf16": 2.0, "f16": 2.0, "int8": 1.0, "q8_0": 34 / 32}
@@ -121,8 +122,8 @@ def _write(folder: str) -> Metrics:
     from tokenloom.weights.load import LoadedModel
 
     path = Path(folder)
-    shape = {"family": "gpt2", "vocab_size": VOCAB_SIZE, "block_size": 1024, "n_layer": 12, "n_head": 12, "n_embd": 768}
-    model = build(Config.of({"model": shape}).model, torch.Generator().manual_seed(1)).eval()
+    shape = {"n_layer": LAYERS, "n_head": HEADS, "n_embd": WIDTH, "vocab_size": VOCAB_SIZE, "block_size": 1024}
+    model = build(Config.of({"model": {"family": "gpt2", **shape}}).model, torch.Generator().manual_seed(1)).eval()
     loaded = LoadedModel(model, load_tokenizer("gpt2"), path)
     export_model(loaded, path / "hf", "hf", license="unlicensed")
     if not missing_packages(("gguf",)):
