@@ -9,7 +9,17 @@ from cyclopts import Parameter
 
 from tokenloom.cli.flags import ReadingFlags, given
 from tokenloom.cli.models import load_model
-from tokenloom.cli.parameters import EVALUATION, Context, Device, InferencePrecision, Json, ModelArgument, Stride, Trust
+from tokenloom.cli.parameters import (
+    EVALUATION,
+    TEXT_SOURCES_HELP,
+    Context,
+    Device,
+    InferencePrecision,
+    Json,
+    ModelArgument,
+    Stride,
+    Trust,
+)
 from tokenloom.cli.stdin import source_names
 
 if TYPE_CHECKING:
@@ -19,7 +29,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     model: ModelArgument,
-    *sources: str,
+    *sources: Annotated[str, Parameter(help=f"{TEXT_SOURCES_HELP} Defaults to the validation text of the run.")],
     context: Context = None,
     stride: Stride = None,
     batch_size: Annotated[int, Parameter(group=EVALUATION)] = 8,
@@ -33,8 +43,6 @@ def evaluate(
 
     Parameters
     ----------
-    sources
-        Files, folders, globs, - (stdin), hf:NAME, or a named corpus. Defaults to the validation text of the run.
     batch_size
         Windows per forward pass.
     """

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from tokenloom.config import Precision, TrainConfig
+from tokenloom.config import DataConfig, Precision, TrainConfig
 
 # The panels of --help, in their order.
 ARGUMENTS = Group("Arguments", sort_key=1)
@@ -25,6 +25,8 @@ MODEL_HELP = (
     "A run (RUN, RUN@best, RUN@step-1000), a checkpoint, a folder in Hugging Face or OpenAI format, a .gguf or .pth "
     "file, or a name such as gpt2 or openai:124M."
 )
+TEXT_SOURCES_HELP = "Files, folders, globs, - (stdin), hf:NAME, or a named corpus."
+TRAINING_SOURCES_HELP = DataConfig.model_fields["sources"].description
 
 ModelArgument = Annotated[str, Parameter(group=ARGUMENTS, help=MODEL_HELP)]
 TextFile = Annotated[str | None, Parameter(group=ARGUMENTS, help="Text file, or - to read the text from stdin.")]

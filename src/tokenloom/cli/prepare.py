@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from tokenloom.cli.flags import DataFlags, given
-from tokenloom.cli.parameters import OUTPUT, Json
+from tokenloom.cli.parameters import OUTPUT, TEXT_SOURCES_HELP, Json
 from tokenloom.cli.stdin import source_names
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def prepare(
-    *sources: str,
+    *sources: Annotated[str, Parameter(help=TEXT_SOURCES_HELP)],
     out: Annotated[Path, Parameter(group=OUTPUT)],
     json: Json = False,
     data: DataFlags | None = None,
@@ -28,8 +28,6 @@ def prepare(
 
     Parameters
     ----------
-    sources
-        Files, folders, globs, - (stdin), hf:NAME, or a named corpus.
     out
         Folder of the token shards.
     """

@@ -11,14 +11,19 @@ from cyclopts import Parameter
 
 from tokenloom.cli.flags import DataFlags, ModelFlags, SampleFlags, TrainFlags, given
 from tokenloom.cli.models import fetch_if_named
-from tokenloom.cli.parameters import RUN, Json
+from tokenloom.cli.parameters import RUN, TRAINING_SOURCES_HELP, Json
 from tokenloom.cli.stdin import source_names
 from tokenloom.config import Settings
 from tokenloom.errors import UsageError
 
 
 def train(
-    *data: str,
+    *data: Annotated[
+        str,
+        Parameter(
+            help=f"{TRAINING_SOURCES_HELP} With --resume, the run to resume; defaults to the newest one in runs/."
+        ),
+    ],
     preset: Annotated[str | None, Parameter(group=RUN)] = None,
     config: Annotated[Path | None, Parameter(group=RUN)] = None,
     out: Annotated[Path | None, Parameter(group=RUN)] = None,
@@ -37,9 +42,6 @@ def train(
 
     Parameters
     ----------
-    data
-        Files, folders, globs, - (stdin), hf:NAME, a folder of token shards, or a named corpus. With --resume, the run
-        to resume; defaults to the newest one in runs/.
     preset
         Preset to start from; tokenloom info lists them. Defaults to modern-xs.
     config
