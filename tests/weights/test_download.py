@@ -148,6 +148,13 @@ def test_a_broken_connection_is_resumed(server, fault):
     assert len(spans) == 3
 
 
+def test_a_connection_that_keeps_breaking_is_reported(server):
+    server.faults[DATA] = ["dropped"] * (download.RETRIES + 1)
+    with pytest.raises(WeightsError, match=f"cannot download {DATA}.*no connection"):
+        download.download_model("openai:124M")
+    assert [name for _, name, _ in server.requests].count(DATA) == download.RETRIES + 1
+
+
 def test_a_server_without_ranges_sends_the_whole_file_again(server):
     server.faults[DATA] = ["dropped", "no ranges"]
     folder = download.download_model("openai:124M")

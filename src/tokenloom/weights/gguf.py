@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +26,9 @@ from tokenloom.weights.huggingface import drop_zero_biases
 from tokenloom.weights.lazy_tensors import LazyModel, StoredTensor
 
 GGUF = ".gguf"
-Quantization = Literal["f32", "f16", "q8_0"]
-QUANTIZATIONS: tuple[str, ...] = get_args(Quantization)
+# Quantizations by name, each with its member of the gguf package's `LlamaFileType`.
+_FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0"}
+QUANTIZATIONS = tuple(_FILE_TYPES)
 
 _ARCHITECTURE, _TOKENIZER, _PRETOKENIZER = "gpt2", "gpt2", "gpt-2"
 _CONFIG = "tokenloom.config"  # the complete configuration, of which GGUF's own fields hold only a part
@@ -58,7 +59,6 @@ def write_gguf(path: Path, model: GPT, tokenizer: Tokenizer, quantization: str =
     gguf = _package()
     config = model.config
     _check_exportable(config, tokenizer, quantization)
-    file_types = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0"}
     writer = gguf.GGUFWriter(path, _ARCHITECTURE)
     try:
         writer.add_name(f"GPT-2 trained with Tokenloom, {config.n_layer} layers, {config.n_embd} wide")
@@ -68,7 +68,7 @@ def write_gguf(path: Path, model: GPT, tokenizer: Tokenizer, quantization: str =
         writer.add_block_count(config.n_layer)
         writer.add_head_count(config.n_head)
         writer.add_layer_norm_eps(1e-5)
-        writer.add_file_type(gguf.LlamaFileType[file_types[quantization]])
+        writer.add_file_type(gguf.LlamaFileType[_FILE_TYPES[quantization]])
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         writer.add_string(_CONFIG, json.dumps(config.model_dump()))
         _add_tokenizer(writer, tokenizer, config.vocabulary)
