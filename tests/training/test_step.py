@@ -46,6 +46,21 @@ def test_a_gradient_that_is_not_finite_updates_nothing(state):
     assert all(torch.equal(old, new) for old, new in zip(before[1:], weights(state)[1:], strict=True))
 
 
+def test_activation_checkpointing_changes_no_weight_and_no_name(state_of):
+    stored, recomputed = (
+        state_of(model={"dropout": 0.2}, train={"activation_checkpointing": flag}) for flag in (False, True)
+    )
+    for state in (stored, recomputed):
+        train_step(state, 0)
+    assert recomputed.model.activation_checkpointing
+    for expected, actual in (
+        (stored.model.state_dict(), recomputed.model.state_dict()),
+        (stored.optimizer.state_tensors(), recomputed.optimizer.state_tensors()),
+    ):
+        assert expected.keys() == actual.keys()
+        assert all(torch.equal(tensor, actual[name]) for name, tensor in expected.items())
+
+
 def test_a_new_number_of_steps_reaches_the_schedule_and_the_saved_configuration(state):
     state.set_max_steps(7)
     assert state.optimizer.config.max_steps == state.config.train.max_steps == 7

@@ -41,7 +41,7 @@ class TimeBudget:
     deadline: float
     """On `clock`."""
     seconds: float
-    """The budget when it was planned."""
+    """Time left when the run was planned."""
     step_seconds: float
     evaluation_seconds: float
     """An evaluation during training, with samples and a checkpoint."""
@@ -62,7 +62,7 @@ class TimeBudget:
         if train.eval_interval is not None:
             return int(available / (step_seconds + evaluation_seconds / train.eval_interval))
         steps = available / step_seconds
-        # The number of evaluations is fixed for the run as a whole, so the share still to come depends on the result.
+        # A run has a fixed number of evaluations; how many of them are left depends on the number of steps.
         for _ in range(3):
             evaluations = EVALUATIONS * steps / max(1.0, step + steps)
             steps = max(0.0, available - evaluations * evaluation_seconds) / step_seconds
@@ -99,7 +99,7 @@ def plan_steps(
 ) -> tuple[int, TimeBudget]:
     """The number of steps that fit between now and `deadline` (on `clock`), and the budget to review them with.
 
-    Times a few steps and one evaluation on `state`, whose weights are to be discarded afterwards. Raises `UsageError`
+    Times a few steps and one evaluation on `state`, whose weights must be discarded afterwards. Raises `UsageError`
     if there is no time for a single step.
     """
     seconds = deadline - clock()

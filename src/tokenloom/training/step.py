@@ -22,7 +22,7 @@ from tokenloom.model.head import Reduction
 from tokenloom.run_folder import RunFolder
 from tokenloom.training.optimizer import Optimizer
 
-# With this loss scale or a smaller one, fp16 does not overflow because of the scale: the gradient itself diverges.
+# At this loss scale or below, a gradient that is not finite in fp16 is not caused by the scale.
 MIN_LOSS_SCALE = 1.0
 
 
