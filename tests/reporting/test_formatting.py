@@ -2,7 +2,7 @@
 
 import pytest
 
-from tokenloom.reporting.formatting import clock_time, compact, duration, sparkline, visible
+from tokenloom.reporting.formatting import clock_time, compact, counted, duration, sparkline, visible
 
 
 def test_a_sparkline_goes_from_the_least_to_the_greatest():
@@ -33,3 +33,8 @@ def test_times_have_conventional_forms():
 )
 def test_counts_are_short(number, text):
     assert compact(number) == text
+
+
+def test_nouns_agree_with_their_count():
+    assert [counted(n, "layer") for n in (1, 12, 1024)] == ["1 layer", "12 layers", "1,024 layers"]
+    assert counted(8, "batch", "batches") == "8 batches"

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from tokenloom.metrics import METRICS, Metric, MetricsRecord
-from tokenloom.reporting.formatting import clock_time, compact, duration, sparkline, visible
+from tokenloom.reporting.formatting import clock_time, compact, counted, duration, sparkline, visible
 from tokenloom.reporting.messages import LINE_WIDTH, bits_per_byte_levels, summary_lines
 from tokenloom.reporting.terminal import can_draw, encodable, stderr_console
 from tokenloom.run_records import RunPlan, RunSummary, SampleRecord
@@ -203,7 +203,7 @@ def _plan_lines(plan: RunPlan) -> list[tuple[str, str]]:
         "data": f"{plan.data}: {compact(plan.train_tokens)} tokens for training{validation}",
         "windows": _windows_line(plan),
         "model": f"{compact(plan.parameters)} parameters, {compact(plan.flops_per_token)} FLOPs per token",
-        "machine": f"{plan.device}, {plan.precision}, {plan.threads} {'thread' if plan.threads == 1 else 'threads'}",
+        "machine": f"{plan.device}, {plan.precision}, {counted(plan.threads, 'thread')}",
         "plan": _schedule_line(plan),
         "needs": _needs_line(plan),
         "baselines": f"{baselines} bits/byte" if baselines else "",

@@ -36,6 +36,11 @@ def compact(number: float) -> str:
     return f"{number:.0f}" if number == round(number) or abs(number) >= 100 else f"{number:.3g}"
 
 
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """A count with its noun: 1 layer, 12 layers."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def clock_time(seconds: float) -> str:
     """Seconds as 0:07, 12:34 or 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)

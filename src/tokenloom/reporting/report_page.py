@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from tokenloom.config import Config
 from tokenloom.metrics import METRICS, Metric
-from tokenloom.reporting.formatting import compact, duration
+from tokenloom.reporting.formatting import compact, counted, duration
 from tokenloom.reporting.history import RunHistory, headline_figures
 from tokenloom.reporting.messages import compressors_note, next_commands, overfitting_note
 from tokenloom.reporting.series import read_series
@@ -134,7 +134,11 @@ def _model(config: Config | None, figures: RunSummary) -> str:
         return "A GPT"
     model = config.model
     size = [f"{compact(figures.parameters)} parameters"] if figures.parameters else []
-    size += [f"{model.n_layer} layers", f"width {model.n_embd}", f"context of {model.block_size:,} tokens"]
+    size += [
+        counted(model.n_layer, "layer"),
+        f"width {model.n_embd}",
+        f"context of {counted(model.block_size, 'token')}",
+    ]
     return f"A {FAMILIES[model.family]} ({', '.join(size)})"
 
 
@@ -143,7 +147,7 @@ def _evaluation_scope(history: RunHistory) -> str:
     batches = history.config.train.eval_batches if history.config else None
     if batches is None:
         return WHOLE_TEXT
-    return f"at most {batches} {'batch' if batches == 1 else 'batches'} of the validation text"
+    return f"at most {counted(batches, 'batch', 'batches')} of the validation text"
 
 
 def _evaluation_note(history: RunHistory) -> str:
