@@ -7,27 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenloom.data.batches import Batches, count_windows
+from tokenloom.data.token_reader import TokenArray
 from tokenloom.errors import DataError
 
 ORDERS = ["windows", "offsets"]
 
 
-class Counting:
+def positions(length: int) -> TokenArray:
     """A text whose tokens are their own positions."""
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def read(self, start: int, count: int) -> np.ndarray:
-        assert 0 <= start <= start + count <= self.length, "the range is within the text"
-        return np.arange(start, start + count, dtype=np.uint16)
+    return TokenArray(np.arange(length, dtype=np.uint16))
 
 
 def batches_of(length=103, *, block_size=8, batch_size=4, seed=1, **options) -> Batches:
-    return Batches(Counting(length), block_size=block_size, batch_size=batch_size, seed=seed, **options)
+    return Batches(positions(length), block_size=block_size, batch_size=batch_size, seed=seed, **options)
 
 
 def starts_of(batches: Batches, steps: range) -> list[int]:

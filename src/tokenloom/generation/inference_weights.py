@@ -39,7 +39,9 @@ def copy_for_inference(model: M, runtime: Runtime, quantize: str | None = None) 
             if isinstance(child, nn.Linear):
                 setattr(parent, name, Int8Linear(child) if quantize else PrepackedLinear(child, dtype))
             elif isinstance(child, nn.Embedding):
-                setattr(parent, name, _frozen_embedding(child.weight.detach().to(dtype)))
+                weight = child.weight.detach().to(dtype)
+                embedding = nn.Embedding.from_pretrained(weight)  # pyright: ignore  # torch does not annotate it
+                setattr(parent, name, embedding)
     return result.eval()
 
 
@@ -86,9 +88,3 @@ def _bias(linear: nn.Linear, dtype: torch.dtype) -> Tensor | None:
     if linear.bias is None:  # pyright: ignore[reportUnnecessaryComparison]  # torch annotates it as never None
         return None
     return linear.bias.detach().to(dtype)
-
-
-def _frozen_embedding(weight: Tensor) -> nn.Embedding:
-    embedding = nn.Embedding(weight.shape[0], weight.shape[1], device="meta")
-    embedding.weight = nn.Parameter(weight, requires_grad=False)
-    return embedding

@@ -58,7 +58,7 @@ class _SummedLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(  # type: ignore[override]  # torch declares (ctx, *args, **kwargs)
         ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, softcap: float | None, dtype: torch.dtype
     ) -> Tensor:
         rows = _chunk_rows(weight)
@@ -89,7 +89,7 @@ class _SummedLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # (ctx, *grads)
         dx, dw = ctx.saved_tensors
         # In place: autograd raises an error for a second backward pass through modified tensors.
         dx = dx.to(ctx.dtypes[0]).mul_(grad) if ctx.needs_input_grad[0] else None

@@ -16,5 +16,6 @@ def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
 
 def embedding(rows: int, width: int) -> nn.Embedding:
     """An uninitialized embedding on the default device."""
-    # Not by way of the meta device as above: initializing an embedding there imports torch._dynamo, 40 MB of memory.
-    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)  # pyright: ignore[reportUnknownMemberType]
+    # Not via the meta device: initializing an embedding there imports torch._dynamo, which takes 40 MB.
+    weight = torch.empty(rows, width)
+    return nn.Embedding.from_pretrained(weight, freeze=False)  # pyright: ignore  # torch does not annotate it
