@@ -21,13 +21,13 @@ from tokenloom.data.progress import ProgressCallback
 from tokenloom.data.shard_jobs import FINISHED_FOLDER, ShardEncoder, shard_jobs
 from tokenloom.data.shard_writer import finish_shards
 from tokenloom.data.shards import Shards, open_shards
-from tokenloom.data.shards_meta import SPLITS, TOKENIZER_FOLDER, SourceMeta, is_shards_folder
+from tokenloom.data.shards_meta import SPLITS, TOKENIZER_FOLDER, SourceMeta, cannot_write_shards, is_shards_folder
 from tokenloom.data.sources import STDIN
 from tokenloom.data.splitting import SplitRule, choose_rule
 from tokenloom.data.tokenizers import ENDOFTEXT, Tokenizer, load_tokenizer, make_tokenizer
 from tokenloom.data.tokenizers.chunking import split_into_chunks
 from tokenloom.data.tokenizers.load import needs_training
-from tokenloom.data.worker_pool import cannot_write_message, encode_jobs
+from tokenloom.data.worker_pool import encode_jobs
 from tokenloom.errors import DataError, Interrupted, TokenizerError
 from tokenloom.storage import atomic_folder, fsync_tree, replace_folder, write_text
 
@@ -55,7 +55,7 @@ def prepare(data: DataConfig, out: str | Path, *, progress: ProgressCallback | N
         with _copied_stdin(data.sources, out.parent) as stdin:
             return _prepare(DatasetSpec(data, stdin), out, progress)
     except OSError as error:
-        raise DataError(cannot_write_message(out, error)) from None
+        raise cannot_write_shards(out, error) from None
 
 
 def prepare_cached(data: DataConfig, cache: Path | None = None, progress: ProgressCallback | None = None) -> Shards:
@@ -76,7 +76,7 @@ def prepare_cached(data: DataConfig, cache: Path | None = None, progress: Progre
                 shutil.rmtree(out)
             return _prepare(spec, out, progress)
     except OSError as error:
-        raise DataError(cannot_write_message(folder, error)) from None
+        raise cannot_write_shards(folder, error) from None
 
 
 def _prepare(spec: DatasetSpec, out: Path, progress: ProgressCallback | None) -> Shards:

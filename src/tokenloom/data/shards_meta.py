@@ -130,6 +130,12 @@ def corrupt_shards(path: Path, reason: str) -> DataError:
     return DataError(f"token shards {path} are corrupt: {reason}. Delete the folder and prepare the data again.")
 
 
+def cannot_write_shards(path: Path, error: OSError) -> DataError:
+    return DataError(
+        f"cannot write token shards to {path}: {error.strerror}. Free disk space, or choose another folder."
+    )
+
+
 def _read_json(path: Path) -> Mapping[str, object] | None:
     """The object in meta.json; None if `path` is not a folder of token shards."""
     file = path / _META_FILE

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from tokenloom.data.corpora import (
     CORPUS_NAMES,
@@ -190,11 +190,10 @@ def _dataset_source(name: str) -> Source:
 
 def _dataset_rows(repository: str, configuration: str | None, name: str) -> Iterable[Mapping[str, object]]:
     try:
-        import datasets  # pyright: ignore[reportMissingTypeStubs]  # the library has no type information
+        import datasets  # pyright: ignore[reportMissingTypeStubs]  # it has no type information
     except ImportError:
         raise MissingExtraError("datasets", "data", f"reading {name}") from None
-    load_dataset: Callable[..., Iterable[Mapping[str, object]]] = datasets.load_dataset  # pyright: ignore  # untyped
-    return load_dataset(repository, configuration, split="train", streaming=True)
+    return cast("Any", datasets).load_dataset(repository, configuration, split="train", streaming=True)
 
 
 def _suggestion(path: Path) -> str:

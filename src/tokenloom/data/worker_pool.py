@@ -20,7 +20,7 @@ import tokenloom
 from tokenloom import errors
 from tokenloom.data import shard_jobs
 from tokenloom.data.shard_jobs import ShardEncoder, ShardJob
-from tokenloom.data.shards_meta import SPLITS, TOKENIZER_FOLDER, ShardRecord
+from tokenloom.data.shards_meta import SPLITS, TOKENIZER_FOLDER, ShardRecord, cannot_write_shards
 from tokenloom.data.tokenizers import load_tokenizer
 from tokenloom.errors import DataError
 
@@ -162,10 +162,6 @@ def worker_main() -> None:
             except errors.TokenloomError as error:
                 result = None, (type(error).__name__, str(error))
             except OSError as error:
-                result = None, ("DataError", cannot_write_message(folder, error))
+                result = None, ("DataError", str(cannot_write_shards(folder, error)))
             pickle.dump(result, output)
             output.flush()
-
-
-def cannot_write_message(folder: Path, error: OSError) -> str:
-    return f"cannot write token shards to {folder}: {error.strerror}. Free disk space, or choose another folder."
