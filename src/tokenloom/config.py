@@ -99,7 +99,7 @@ class DataConfig(Section):
     tokenizer: str = "bpe:2048"
     """Tokenizer: gpt2, char, byte, bpe:N (trained on the text), or the path of a tokenizer.json."""
     add_tokens: tuple[str, ...] = ()
-    """Token to add to the vocabulary, such as <|user|>; it is never split."""
+    """Tokens to add to the vocabulary, such as <|user|>; they are never split."""
     val_fraction: float = Field(default=0.1, ge=0, lt=1)
     """Fraction held out for validation: the end of a single text, or whole documents selected by hash."""
     text_key: str = "text"
@@ -193,7 +193,7 @@ class SampleConfig(Section):
     """Samples generated at every evaluation, with fixed prompts and seeds so that they can be compared."""
 
     prompts: tuple[str, ...] = ("",)
-    """Prompt to continue at every evaluation; an empty one starts a new document."""
+    """Prompts to continue at every evaluation; an empty one starts a new document."""
     max_new_tokens: int = Field(default=80, ge=0)
     """Max tokens to generate per sample; 0 disables samples."""
     temperature: float = Field(default=0.8, ge=0)
