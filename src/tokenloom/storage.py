@@ -1,7 +1,7 @@
 """Durable writes and content hashes: what is on disk after a crash is the old version or the new one, never half of it.
 
 Everything is written under a temporary name beside its target, flushed to the disk, and renamed. All functions raise
-`OSError` as the operating system does; what that means for the user is for the caller to say.
+`OSError` as the operating system reports it; callers turn it into an error with advice.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 # From linux/fcntl.h and linux/fs.h.
@@ -45,7 +45,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Generator[Path]:
     """The name of a temporary file to write; on success it replaces `path`, on any error it is removed.
 
     The temporary name holds the process id, so that two processes never write into the same file.
@@ -59,10 +59,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Generator[Path]:
     """A temporary folder to fill; on success it replaces `path`, on any error it is removed.
 
-    One writer at a time: what an earlier, killed writer left under the temporary name is removed first.
+    One writer at a time: the remains of a killed writer under the temporary name are removed first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -107,7 +107,7 @@ def replace_folder(source: Path, target: Path) -> None:
 
 
 def recover_folders(parent: Path) -> None:
-    """Put back every folder in `parent` whose replacement was interrupted; remove what a finished one left behind."""
+    """Restore every folder in `parent` whose replacement was interrupted; delete leftovers of finished ones."""
     for replaced in parent.glob(".*.replaced"):
         target = parent / replaced.name.removeprefix(".").removesuffix(".replaced")
         if target.exists():
