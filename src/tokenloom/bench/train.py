@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -34,7 +34,7 @@ SHAPES = {
     "chapter": {"tie_embeddings": False, "qkv_bias": False, "dropout": 0.1},
     "gpt2": {"tie_embeddings": True, "qkv_bias": True, "dropout": 0.0},
 }
-IMPLEMENTATIONS = {
+IMPLEMENTATIONS: Mapping[str, tuple[Implementation, ...]] = {
     "chapter": (
         Implementation("book fp32", requires=("llms_from_scratch",)),
         Implementation("tokenloom bf16"),
