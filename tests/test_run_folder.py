@@ -34,7 +34,7 @@ def test_what_is_written_is_read_back(run):
     run.write_baselines(baselines)
     run.write_summary(summary)
     assert (run.config(), run.identity(), run.baselines(), run.summary()) == (Config(), IDENTITY, baselines, summary)
-    run.remove_summary()
+    run.remove_results()
     assert run.summary() is None
 
 

@@ -113,6 +113,10 @@ class RunFolder:
         except CheckpointError:
             return False
 
+    def is_finished(self) -> bool:
+        """Whether the final evaluation is done: the run has a summary and, written after it, a report."""
+        return self.summary_file.is_file() and self.report_file.is_file()
+
     def config(self) -> Config:
         """The configuration that the run was started or last resumed with; raises `CheckpointError` if it has none."""
         if not self.config_file.is_file():
@@ -148,8 +152,9 @@ class RunFolder:
     def write_summary(self, summary: RunSummary) -> None:
         write_json(self.summary_file, summary.to_json())
 
-    def remove_summary(self) -> None:
-        """Remove the summary of a finished run that is resumed: its figures are no longer final."""
+    def remove_results(self) -> None:
+        """Remove summary and report of a finished run that is resumed: their figures are no longer final."""
+        self.report_file.unlink(missing_ok=True)
         self.summary_file.unlink(missing_ok=True)
 
 

@@ -13,6 +13,7 @@ from tokenloom import api
 from tokenloom.errors import CheckpointError, Interrupted, TokenloomError, TrainingError, UsageError
 from tokenloom.run_folder import RunFolder, read_jsonl
 from tokenloom.training import loop, step
+from tokenloom.training import run as run_module
 from tokenloom.weights.checkpoint import list_checkpoints
 
 TIMES = ("seconds", "tokens_per_sec", "mfu")
@@ -162,6 +163,50 @@ def test_the_first_signal_saves_and_names_the_command_to_resume(text, tmp_path, 
         api.train(text, out=tmp_path / "run", settings=settings(), quiet=True)
     assert stopped.value.exit_code == 143
     assert [path.name for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000004"]
+
+
+def interrupt_the_final_evaluation(patch, number: signal.Signals) -> None:
+    """Raise a signal when the final evaluation starts."""
+    original = run_module.evaluate
+
+    def interrupt_and_evaluate(state, **options):
+        signal.raise_signal(number)
+        return original(state, **options)
+
+    patch.setattr(run_module, "evaluate", interrupt_and_evaluate)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_run_stopped_in_its_final_evaluation_can_be_completed(text, tmp_path, finished, number):
+    run = tmp_path / "run"
+    wanted = settings(train={"max_steps": 20, "save_interval": 10, "optimizer": "muon"})
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_the_final_evaluation(patch, number)
+        with pytest.raises(Interrupted, match="final evaluation, .* step 20.*tokenloom train --resume") as stopped:
+            api.train(text, out=run, settings=wanted, quiet=True)
+    assert stopped.value.exit_code == 128 + number
+    assert not (run / "summary.json").exists()
+
+    summary = api.resume(run, quiet=True)
+    assert summary is not None
+    uninterrupted = RunFolder(finished).summary()
+    assert (summary.steps, summary.val_loss) == (20, uninterrupted.val_loss)
+    assert RunFolder(run).is_finished()
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        assert without_times(run / name) == without_times(finished / name)
+    with pytest.raises(CheckpointError, match="finished: 20 of 20 steps"):
+        api.resume(run, quiet=True)
+
+
+def test_a_run_that_stopped_early_can_be_completed(text, tmp_path):
+    frozen = {"learning_rate": 1e-30, "muon_learning_rate": 1e-30, "patience": 1, "eval_interval": 5}
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_the_final_evaluation(patch, signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            api.train(text, out=tmp_path / "run", settings=settings(train=frozen), quiet=True)
+    assert api.resume(tmp_path / "run", quiet=True).steps == 10
+    with pytest.raises(CheckpointError, match=r"stopped early at step 10.* 1 evaluation\. .*--train.patience"):
+        api.resume(tmp_path / "run", quiet=True)
 
 
 def test_a_gradient_that_is_not_finite_does_not_update_the_weights(text, tmp_path, monkeypatch):

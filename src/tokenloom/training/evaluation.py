@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tokenloom.evaluation.loss import measure
 from tokenloom.evaluation.measurement import Measurement
 from tokenloom.generation.text import generate_text
@@ -10,8 +12,13 @@ from tokenloom.sampling_params import SamplingParams
 from tokenloom.training.step import TrainState
 
 
-def evaluate(state: TrainState, batches: int | None = None) -> Measurement | None:
-    """Validation loss over the given number of batches, or over the whole text; None without validation text."""
+def evaluate(
+    state: TrainState, batches: int | None = None, *, progress: Callable[[int, int], None] | None = None
+) -> Measurement | None:
+    """Validation loss over the given number of batches, or over the whole text; None without validation text.
+
+    `progress` is called with the numbers of finished and of all windows.
+    """
     if state.validation is None:
         return None
     with state.runtime.autocast():
@@ -22,6 +29,7 @@ def evaluate(state: TrainState, batches: int | None = None) -> Measurement | Non
             batch_size=state.micro_batch_size,
             byte_lengths=state.tokenizer.byte_lengths,
             max_windows=None if batches is None else batches * state.micro_batch_size,
+            progress=progress,
         )
 
 

@@ -1,4 +1,4 @@
-"""Stopping on SIGINT and SIGTERM: the first signal requests a stop, the second one stops immediately."""
+"""Stopping on SIGINT, SIGTERM and SIGHUP: the first signal requests a stop, the second one stops immediately."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
+SIGNALS = tuple(
+    signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__
+)  # SIGHUP does not exist on Windows
+
 _Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 
 class StopRequest:
-    """A context in which the first SIGINT or SIGTERM only sets `requested`, and restores the previous handlers.
+    """A context in which the first of `SIGNALS` only sets `requested`, and restores the previous handlers.
 
     The loop can then finish its step and save a checkpoint. A second signal stops the process immediately; files that
     are being written at that moment keep their old content, because all writes are atomic.
@@ -25,8 +29,9 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._request)
+            for number in SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+                    self._previous[number] = signal.signal(number, self._request)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from tokenloom.config import TrainConfig
 from tokenloom.errors import Interrupted
 from tokenloom.evaluation.measurement import Measurement
 from tokenloom.metrics import MetricsRecord
@@ -16,7 +17,7 @@ from tokenloom.training.evaluation import evaluate, generate_samples
 from tokenloom.training.interrupt import StopRequest
 from tokenloom.training.metrics_log import MetricsLog
 from tokenloom.training.saving import save, save_best
-from tokenloom.training.step import StepResult, TrainState, train_step
+from tokenloom.training.step import Counters, StepResult, TrainState, train_step
 
 
 def train_loop(
@@ -29,12 +30,13 @@ def train_loop(
 ) -> None:
     """Train up to `max_steps`, which is reviewed once if there is a budget. `log` is None on all ranks but 0.
 
-    Raises `Interrupted` when a stop was requested, after saving a checkpoint, and `TrainingError` when the loss or the
+    Does nothing if the checkpoint is that of the last step: the run was stopped in its final evaluation. Raises
+    `Interrupted` when a stop was requested, after saving a checkpoint, and `TrainingError` when the loss or the
     gradient is not finite; the weights are not updated in that case.
     """
     counters = state.counters
     stopwatch = Stopwatch(counters.seconds, timer)
-    while counters.step < state.config.train.max_steps:
+    while counters.step < state.config.train.max_steps and not is_out_of_patience(state.config.train, counters):
         with stopwatch.training():
             result = train_step(state, counters.step)
             state.runtime.synchronize()
@@ -68,18 +70,23 @@ def train_loop(
                     log.sample(sample)
                     display.sampled(sample)
 
-        out_of_patience = should_evaluate and _is_out_of_patience(state)
+        out_of_patience = should_evaluate and is_out_of_patience(train, counters)
         if finished or out_of_patience or stop.requested or counters.step % train.save_every == 0:
             save(state, display)
         if out_of_patience:
             display.notice(f"stopped early: no better validation loss in {train.patience} evaluations")
             return
-        if stop.requested and not finished:
+        if stop.requested:
             raise Interrupted(
                 f"stopped at step {counters.step:,} of {train.max_steps:,} after saving a checkpoint. "
                 f"Resume with: tokenloom train --resume {state.run.path}",
                 stop.signal_number,
             )
+
+
+def is_out_of_patience(train: TrainConfig, counters: Counters) -> bool:
+    """Whether early stopping applies: too many consecutive evaluations without a better validation loss."""
+    return train.patience is not None and counters.evaluations_without_gain >= train.patience
 
 
 class Stopwatch:
@@ -129,11 +136,6 @@ def _update_best(state: TrainState, measurement: Measurement) -> bool:
         return True
     counters.evaluations_without_gain += 1
     return False
-
-
-def _is_out_of_patience(state: TrainState) -> bool:
-    patience = state.config.train.patience
-    return patience is not None and state.counters.evaluations_without_gain >= patience
 
 
 def _record(state: TrainState, measurement: Measurement | None) -> MetricsRecord:

@@ -25,9 +25,10 @@ from tokenloom.compute.runtime import (
 from tokenloom.config import Config
 from tokenloom.data.batches import Batches
 from tokenloom.data.shards import Shards
-from tokenloom.errors import CheckpointError, ConfigError, TrainingError
+from tokenloom.errors import CheckpointError, ConfigError, Interrupted, TrainingError
 from tokenloom.evaluation.baselines import baselines
 from tokenloom.model import build
+from tokenloom.reporting.formatting import counted
 from tokenloom.reporting.report import write_report
 from tokenloom.run_folder import RunFolder
 from tokenloom.run_records import Baselines, RunIdentity, RunPlan, RunSummary
@@ -36,7 +37,7 @@ from tokenloom.training.display import Display, QuietDisplay
 from tokenloom.training.evaluation import evaluate
 from tokenloom.training.init_from import build_initial_model, initial_optimizer_state
 from tokenloom.training.interrupt import StopRequest
-from tokenloom.training.loop import train_loop
+from tokenloom.training.loop import is_out_of_patience, train_loop
 from tokenloom.training.metrics_log import MetricsLog
 from tokenloom.training.optimizer import Optimizer
 from tokenloom.training.preflight import Estimate, preflight
@@ -86,11 +87,11 @@ def train_run(
             display.started(_plan(state, shards, estimate, deadline, run_baselines))
             with _open_log(state) as log:
                 train_loop(state, log, display, stop, budget)
-        world.barrier()  # until rank 0 has written the last checkpoint
-        summary = _summary(state, estimate)
-        if world.is_main:
-            run.write_summary(summary)
-            write_report(run.path)
+            world.barrier()  # until rank 0 has written the last checkpoint
+            summary = _summary(state, estimate, stop)
+            if world.is_main:
+                run.write_summary(summary)
+                write_report(run.path)
         display.finished(summary)
         return summary if world.is_main else None
     finally:
@@ -119,8 +120,7 @@ def build_state(
     counters = Counters()
     if checkpoint:
         optimizer.load_state_tensors(checkpoint.optimizer_tensors())
-        saved = checkpoint.state()
-        counters = Counters(**{field.name: saved[field.name] for field in fields(Counters) if field.name in saved})
+        counters = _counters(checkpoint)
     elif config.train.init_optimizer:
         optimizer.load_state_tensors(initial_optimizer_state(config))
     return TrainState(
@@ -177,12 +177,34 @@ def _checkpoint_to_resume(run: RunFolder, config: Config, shards: Shards, displa
             raise CheckpointError(f"no checkpoint of {run.path} is valid. Start a new run.")
         display.notice("no checkpoint was saved before the run stopped; starting at step 0")
         return None
-    if checkpoint.step >= config.train.max_steps:
+    _refuse_if_finished(run, config, checkpoint)
+    if checkpoint.step == config.train.max_steps or is_out_of_patience(config.train, _counters(checkpoint)):
+        display.notice(f"all steps of {run.path} are done; continuing with the final evaluation")
+    return checkpoint
+
+
+def _refuse_if_finished(run: RunFolder, config: Config, checkpoint: Checkpoint) -> None:
+    """Raise `CheckpointError` if there is nothing left to do.
+
+    A run that was stopped between its last step and its report is not finished: it lacks the final evaluation.
+    """
+    max_steps = config.train.max_steps
+    if checkpoint.step > max_steps or (checkpoint.step == max_steps and run.is_finished()):
         raise CheckpointError(
-            f"{run.path} is finished: {checkpoint.step:,} of {config.train.max_steps:,} steps. "
+            f"{run.path} is finished: {checkpoint.step:,} of {max_steps:,} steps. "
             f"To continue, raise the number of steps: --train.max-steps {2 * checkpoint.step}."
         )
-    return checkpoint
+    if is_out_of_patience(config.train, _counters(checkpoint)) and run.is_finished():
+        raise CheckpointError(
+            f"{run.path} is finished: it stopped early at step {checkpoint.step:,}, with no better validation loss in "
+            f"{counted(_counters(checkpoint).evaluations_without_gain, 'evaluation')}. To continue, raise "
+            "--train.patience, or disable it with --train.patience none."
+        )
+
+
+def _counters(checkpoint: Checkpoint) -> Counters:
+    saved = checkpoint.state()
+    return Counters(**{field.name: saved[field.name] for field in fields(Counters) if field.name in saved})
 
 
 def _identity(config: Config, shards: Shards) -> RunIdentity:
@@ -227,7 +249,7 @@ def _baselines(run: RunFolder, shards: Shards) -> Baselines | None:
 def _write_run_files(run: RunFolder, config: Config, shards: Shards, run_baselines: Baselines | None) -> None:
     """Write the files that a run has from its first step on; a resumed run may have new settings."""
     run.path.mkdir(parents=True, exist_ok=True)
-    run.remove_summary()
+    run.remove_results()
     run.write_config(config)
     run.write_identity(_identity(config, shards))
     if run_baselines is not None:
@@ -268,12 +290,24 @@ def _plan(
     )
 
 
-def _summary(state: TrainState, estimate: Estimate) -> RunSummary:
-    """The headline figures; validation figures are over the whole validation text."""
+def _summary(state: TrainState, estimate: Estimate, stop: StopRequest) -> RunSummary:
+    """The headline figures; validation figures are over the whole validation text.
+
+    Raises `Interrupted` if a stop is requested during the evaluation.
+    """
+
+    def stop_if_requested(*_: int) -> None:
+        if stop.requested:
+            raise Interrupted(
+                f"stopped during the final evaluation, after saving a checkpoint at step {state.counters.step:,}. "
+                f"Complete the run with: tokenloom train --resume {state.run.path}",
+                stop.signal_number,
+            )
+
     counters, records = state.counters, state.run.metrics()
     rates = [record.tokens_per_sec for record in records if record.tokens_per_sec is not None]
     losses = [record.train_loss for record in records if record.train_loss is not None]
-    measurement = evaluate(state)
+    measurement = evaluate(state, progress=stop_if_requested)
     return RunSummary(
         run=str(state.run.path),
         checkpoint=str(list_checkpoints(state.run.checkpoints)[-1]),
