@@ -156,7 +156,7 @@ class TrainConfig(Section):
     eval_interval: int | None = Field(default=None, gt=0)
     """Steps between evaluations. Defaults to a tenth of max_steps, at most 1000."""
     eval_batches: int | None = Field(default=8, gt=0)
-    """Validation batches per evaluation, evenly spaced; "none" uses all, as the final evaluation does."""
+    """Batches of batch_size windows per evaluation, evenly spaced; "none" uses the whole validation text."""
     save_interval: int | None = Field(default=None, gt=0)
     """Steps between checkpoints. Defaults to eval_interval."""
     log_interval: int = Field(default=10, gt=0)

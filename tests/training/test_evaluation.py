@@ -2,6 +2,7 @@
 
 import pytest
 
+from tokenloom.compute.parallel import World
 from tokenloom.evaluation.loss import measure
 from tokenloom.training.evaluation import evaluate, generate_samples
 
@@ -9,7 +10,26 @@ from tokenloom.training.evaluation import evaluate, generate_samples
 def test_a_limited_evaluation_scores_that_many_batches(state):
     measurement = evaluate(state, 2)
     assert measurement is not None
-    assert measurement.tokens == 2 * state.micro_batch_size * state.config.model.block_size
+    assert measurement.tokens == 2 * state.config.train.batch_size * state.config.model.block_size
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("micro_batch_size", [None, 1, 2])
+def test_micro_batches_and_ranks_do_not_change_what_is_evaluated(state_of, monkeypatch, micro_batch_size, ranks):
+    state = state_of(train={"batch_size": 8, "micro_batch_size": micro_batch_size})
+    state.world = World(world_size=ranks)
+    expected = measure(state.model, state.validation, context=16, batch_size=8, max_windows=3 * 8)
+    sizes, loss = [], state.model.loss
+
+    def recorded_loss(ids, *arguments):
+        sizes.append(len(ids))
+        return loss(ids, *arguments)
+
+    monkeypatch.setattr(state.model, "loss", recorded_loss)
+    measurement = evaluate(state, 3)
+    assert measurement.tokens == expected.tokens
+    assert measurement.loss == pytest.approx(expected.loss, rel=1e-6)  # fp32 sums of other batches
+    assert max(sizes) == state.micro_batch_size
 
 
 def test_the_full_evaluation_scores_the_whole_validation_text(state):

@@ -15,9 +15,10 @@ from tokenloom.training.step import TrainState
 def evaluate(
     state: TrainState, batches: int | None = None, *, progress: Callable[[int, int], None] | None = None
 ) -> Measurement | None:
-    """Validation loss over the given number of batches, or over the whole text; None without validation text.
+    """Validation loss over as many windows as `batches` steps train on, or over the whole text; None without text.
 
-    `progress` is called with the numbers of finished and of all windows.
+    Micro-batches and ranks only determine how many windows are computed at a time. `progress` is called with the
+    numbers of finished and of all windows.
     """
     if state.validation is None:
         return None
@@ -28,7 +29,7 @@ def evaluate(
             context=min(state.config.model.block_size, len(state.validation) - 1),
             batch_size=state.micro_batch_size,
             byte_lengths=state.tokenizer.byte_lengths,
-            max_windows=None if batches is None else batches * state.micro_batch_size,
+            max_windows=None if batches is None else batches * state.config.train.batch_size,
             progress=progress,
         )
 
