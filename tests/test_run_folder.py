@@ -1,6 +1,8 @@
 """A run folder: its files are written, read back, and named in an error if they are invalid."""
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -69,7 +71,46 @@ def test_new_runs_get_unused_names(tmp_path):
     for expected in ("book", "book-2", "book-3"):
         run = RunFolder.new(tmp_path, "book")
         assert run.path == tmp_path / expected
-        run.path.mkdir()
+        assert run.path.is_dir()
+
+
+def test_concurrent_new_runs_get_different_folders(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        runs = list(pool.map(lambda _: RunFolder.new(tmp_path / "runs", "book"), range(40)))
+    assert len({run.path for run in runs}) == 40
+
+
+def test_a_locked_run_is_refused_by_name_and_process(run):
+    message = rf"{run.path} is being trained by process {os.getpid()}\. "
+    with run.locked():
+        with pytest.raises(CheckpointError, match=message), run.locked():
+            pass
+        with pytest.raises(CheckpointError, match=message):
+            run.refuse_if_locked()
+    assert not run.lock_file.exists()
+    run.refuse_if_locked()
+    with run.locked():
+        pass
+
+
+@pytest.mark.parametrize("content", ["", "1", "not a number"])
+def test_the_lock_file_of_a_killed_process_has_no_effect(tmp_path, content):
+    run = RunFolder(tmp_path)
+    run.lock_file.write_text(content)
+    assert run.is_unused()
+    with run.locked():
+        assert run.lock_file.read_text() == str(os.getpid())
+
+
+def test_a_folder_to_which_nothing_was_written_is_removed(tmp_path):
+    run = RunFolder(tmp_path / "runs" / "book")
+    with run.locked():
+        assert run.is_unused()
+    assert not run.path.exists()
+    with run.locked():
+        run.write_config(Config())
+        assert not run.is_unused()
+    assert run.config_file.exists()
 
 
 def test_the_newest_run_is_found(run, tmp_path):

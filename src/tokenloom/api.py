@@ -99,12 +99,13 @@ def train(
     if budget is None and not has_steps:
         budget = DEFAULT_BUDGET
     deadline = started + parse_budget(str(budget)) if budget is not None else None
-    run = _new_run_folder(out, resolved)
+    if out is not None:
+        _refuse_if_used(RunFolder(Path(out)))
     with _display(quiet) as display, _data_progress(quiet) as progress:
         for notice in notices:
             display.notice(notice)
         shards = prepare_cached(resolved.data, progress=progress)
-        return train_run(resolved, shards, run, deadline=deadline, display=display)
+        return train_run(resolved, shards, lambda: _new_run_folder(out, resolved), deadline=deadline, display=display)
 
 
 def resume(
@@ -119,7 +120,7 @@ def resume(
     config = Config.of(folder.config().model_dump(), settings or {})
     with _display(quiet) as display, _data_progress(quiet) as progress:
         shards = _shards_of(folder) or prepare_cached(config.data, progress=progress)
-        return train_run(config, shards, folder, resume=True, display=display)
+        return train_run(config, shards, lambda: folder, resume=True, display=display)
 
 
 def evaluate(
@@ -285,12 +286,17 @@ def _new_run_folder(out: str | Path | None, config: Config) -> RunFolder:
     """The folder `out`, which must not exist or be empty; by default a new one in runs/ named after the data."""
     if out is None:
         return RunFolder.new(RUNS, _run_name(config.data.sources[0]))
-    folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    run = RunFolder(Path(out))
+    _refuse_if_used(run)
+    return run
+
+
+def _refuse_if_used(run: RunFolder) -> None:
+    if not run.is_unused():
+        run.refuse_if_locked()
         raise UsageError(
-            f"{folder} exists already. Choose another --out, or resume it: tokenloom train --resume {folder}"
+            f"{run.path} exists already. Choose another --out, or resume it: tokenloom train --resume {run.path}"
         )
-    return RunFolder(folder)
 
 
 def _run_name(source: str) -> str:

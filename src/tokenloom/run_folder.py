@@ -7,6 +7,7 @@ RUN/metrics.jsonl      one metrics record per line
 RUN/samples.jsonl      one generated sample per line
 RUN/checkpoints/       step-00001000, best-00000800, …
 RUN/summary.json       the headline figures of a finished run
+RUN/run.lock           locked while a process trains the run; contains its process id
 RUN/report.html, RUN/loss.png, RUN/loss.pdf, RUN/tensorboard/
 """
 
@@ -14,7 +15,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self, TypeVar, cast
@@ -51,9 +54,13 @@ class RunFolder:
 
     @classmethod
     def new(cls, parent: Path, name: str) -> Self:
-        """A folder in `parent` that does not exist yet: `name`, or `name-2`, `name-3` and so on."""
+        """Create a folder in `parent`: `name`, or `name-2`, `name-3` and so on if that exists.
+
+        Concurrent processes get different folders.
+        """
+        parent.mkdir(parents=True, exist_ok=True)
         numbered = (parent / (name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
-        return cls(next(path for path in numbered if not path.exists()))
+        return cls(next(path for path in numbered if _make_folder(path)))
 
     @classmethod
     def newest(cls, parent: Path) -> Self | None:
@@ -90,6 +97,10 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def lock_file(self) -> Path:
+        return self.path / "run.lock"
+
+    @property
     def loss_plots(self) -> tuple[Path, Path]:
         """The loss plot as PNG and as PDF."""
         return self.path / "loss.png", self.path / "loss.pdf"
@@ -113,9 +124,53 @@ class RunFolder:
         except CheckpointError:
             return False
 
+    def is_unused(self) -> bool:
+        """Whether a new run can be written here: the folder does not exist, or contains at most a lock file."""
+        if not self.path.exists():
+            return True
+        return self.path.is_dir() and all(path == self.lock_file for path in self.path.iterdir())
+
     def is_finished(self) -> bool:
         """Whether the final evaluation is done: the run has a summary and, written after it, a report."""
         return self.summary_file.is_file() and self.report_file.is_file()
+
+    @contextmanager
+    def locked(self) -> Generator[None]:
+        """Hold the lock of the run, so that no other process trains it; creates the folder if it does not exist.
+
+        The operating system releases the lock when the process ends, so the lock file of a killed run has no effect. A
+        folder that is empty afterwards is removed. Raises `CheckpointError` if another process holds the lock.
+        """
+        from filelock import FileLock, Timeout
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.lock_file)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise CheckpointError(
+                f"{self.path} is being trained by {self._lock_holder()}. Wait until it has finished, or stop it."
+            ) from None
+        try:
+            self.lock_file.write_text(str(os.getpid()))  # in place: replacing the file would drop the lock
+            yield
+        finally:
+            self.lock_file.unlink(missing_ok=True)
+            lock.release()
+            with suppress(OSError):
+                self.path.rmdir()  # fails unless it is empty
+
+    def refuse_if_locked(self) -> None:
+        """Raise `CheckpointError` if another process holds the lock; a folder without a lock file is not changed."""
+        if self.lock_file.exists():
+            with self.locked():
+                pass
+
+    def _lock_holder(self) -> str:
+        try:
+            return f"process {int(self.lock_file.read_text())}"
+        except (OSError, ValueError):  # it is about to write the id, or has just finished
+            return "another process"
 
     def config(self) -> Config:
         """The configuration that the run was started or last resumed with; raises `CheckpointError` if it has none."""
@@ -201,6 +256,15 @@ def truncate_jsonl(path: Path, step: int) -> None:
             continue
         kept.append(line.decode("utf-8").rstrip("\n"))
     write_text(path, "".join(f"{line}\n" for line in kept))
+
+
+def _make_folder(path: Path) -> bool:
+    """Create a folder; returns False if the path exists already."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return False
+    return True
 
 
 def _lines(path: Path) -> list[tuple[bytes, bool]]:

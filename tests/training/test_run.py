@@ -1,6 +1,7 @@
 """Whole runs of tiny models, exact resume in particular."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -89,7 +90,9 @@ def test_killed_and_resumed_equals_never_stopped(text, tmp_path, family, optimiz
     killed = subprocess.run(command, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert [path.name for path in list_checkpoints(tmp_path / "killed" / "checkpoints")] == ["step-00000025"]
+    assert (tmp_path / "killed" / "run.lock").exists()
     api.resume(tmp_path / "killed", quiet=True)
+    assert not (tmp_path / "killed" / "run.lock").exists()
 
     last = "checkpoints/step-00000060"
     for name in ("model.safetensors", "optimizer.safetensors", "config.json"):
@@ -286,6 +289,42 @@ def test_an_existing_folder_is_not_overwritten(finished, text):
     with pytest.raises(UsageError, match="exists already.*--resume"):
         api.train(text, out=finished, settings=settings(), quiet=True)
     assert (finished / "config.toml").read_bytes() == before
+
+
+def test_a_run_that_is_being_trained_is_not_trained_by_another_process(finished, text):
+    before = (finished / "summary.json").read_bytes()
+    more_steps = {"train": {"max_steps": 30}}
+    with RunFolder(finished).locked():
+        for train in (
+            lambda: api.resume(finished, settings=more_steps, quiet=True),
+            lambda: api.train(text, out=finished, settings=settings(), quiet=True),
+        ):
+            with pytest.raises(CheckpointError, match=rf"{finished} is being trained by process {os.getpid()}"):
+                train()
+    assert (finished / "summary.json").read_bytes() == before
+
+
+def test_a_folder_that_another_run_used_while_the_data_was_prepared_is_refused(finished, text, tmp_path, monkeypatch):
+    monkeypatch.setattr(api, "_new_run_folder", lambda out, config: RunFolder(finished))
+    with pytest.raises(CheckpointError, match="used by another run meanwhile"):
+        api.train(text, out=tmp_path / "run", settings=settings(), quiet=True)
+
+
+def test_runs_started_together_use_different_folders(text, tmp_path):
+    flags = "--tokenizer byte --train.max-steps 3 --train.batch-size 4 --device cpu --json"
+    shape = "--model.n-layer 1 --model.n-head 2 --model.n-embd 16 --model.block-size 16 --sample.max-new-tokens 0"
+    command = [sys.executable, "-m", "tokenloom", "train", str(text), *flags.split(), *shape.split()]
+    started = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    finished = [(process, *process.communicate(timeout=200)) for process in started]
+    assert [process.returncode for process, _, _ in finished] == [0] * 3, [errors for _, _, errors in finished]
+    assert sorted(json.loads(output)["run"] for _, output, _ in finished) == [
+        "runs/rhyme",
+        "runs/rhyme-2",
+        "runs/rhyme-3",
+    ]
 
 
 def test_two_processes_train_the_same_model_as_one(text, tmp_path):

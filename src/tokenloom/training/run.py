@@ -7,6 +7,7 @@ import shlex
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import fields
 
@@ -33,6 +34,7 @@ from tokenloom.reporting.report import write_report
 from tokenloom.run_folder import RunFolder
 from tokenloom.run_records import Baselines, RunIdentity, RunPlan, RunSummary
 from tokenloom.training.budget import estimate_seconds, plan_steps
+from tokenloom.training.claim import claimed_run
 from tokenloom.training.display import Display, QuietDisplay
 from tokenloom.training.evaluation import evaluate
 from tokenloom.training.init_from import build_initial_model, initial_optimizer_state
@@ -50,52 +52,69 @@ MAX_VALUE_LENGTH = 60  # of a setting that is quoted in an error
 def train_run(
     config: Config,
     shards: Shards,
-    run: RunFolder,
+    run: Callable[[], RunFolder],
     *,
     resume: bool = False,
     deadline: float | None = None,
     display: Display | None = None,
 ) -> RunSummary | None:
-    """Train, and write configuration, metrics, samples, checkpoints, plots and report to `run`.
+    """Train, and write configuration, metrics, samples, checkpoints, plots and report to the folder that `run` returns.
+
+    `run` creates the folder of a new run, or returns the one to resume; it is called on rank 0 only.
 
     With `resume`, training continues from the run's newest valid checkpoint with the same results, bit for bit, as
     without the interruption. A `deadline` (`time.time`) determines `max_steps`. Under torchrun every process calls
-    this; all use the run folder of rank 0, and only rank 0 returns the summary. Raises `TrainingError`,
-    `CheckpointError` and `UsageError`.
+    this, and only rank 0 returns the summary. Raises `TrainingError`, `CheckpointError` and `UsageError`.
     """
     config = _with_vocab_size(config, shards)
     world = init_process_group()
     tune_malloc()
     display = display if display is not None and world.is_main else QuietDisplay()
     try:
-        run = world.broadcast(run)
         runtime = choose_runtime(config.train.device, config.train.precision, world.local_rank)
         estimate = preflight(config, shards, world.world_size)
         _refuse_if_too_large(estimate, runtime)
-        checkpoint = _checkpoint_to_resume(run, config, shards, display) if resume else None
-        run_baselines = _baselines(run, shards)
-        budget = None
-        with StopRequest() as stop:
-            if deadline is not None and checkpoint is None:
-                state = build_state(config, shards, run, runtime, world, estimate)
-                max_steps, budget = plan_steps(state, deadline)
-                config = config.with_values(train={"max_steps": max_steps})
-                del state  # it was trained on the batches that were timed
-            if world.is_main:
-                _write_run_files(run, config, shards, run_baselines)
-            state = build_state(config, shards, run, runtime, world, estimate, checkpoint)
-            display.started(_plan(state, shards, estimate, deadline, run_baselines))
-            with _open_log(state) as log:
-                train_loop(state, log, display, stop, budget)
-            world.barrier()  # until rank 0 has written the last checkpoint
-            summary = _summary(state, estimate, stop)
-            if world.is_main:
-                run.write_summary(summary)
-                write_report(run.path)
-        display.finished(summary)
+        with claimed_run(run, world, is_new=not resume) as folder:
+            checkpoint = _checkpoint_to_resume(folder, config, shards, display) if resume else None
+            summary = _train(config, shards, folder, runtime, world, estimate, checkpoint, deadline, display)
         return summary if world.is_main else None
     finally:
         destroy_process_group()
+
+
+def _train(
+    config: Config,
+    shards: Shards,
+    run: RunFolder,
+    runtime: Runtime,
+    world: World,
+    estimate: Estimate,
+    checkpoint: Checkpoint | None,
+    deadline: float | None,
+    display: Display,
+) -> RunSummary:
+    """Train, evaluate on the whole validation text, and write the report."""
+    run_baselines = _baselines(run, shards)
+    budget = None
+    with StopRequest() as stop:
+        if deadline is not None and checkpoint is None:
+            state = build_state(config, shards, run, runtime, world, estimate)
+            max_steps, budget = plan_steps(state, deadline)
+            config = config.with_values(train={"max_steps": max_steps})
+            del state  # it was trained on the batches that were timed
+        if world.is_main:
+            _write_run_files(run, config, shards, run_baselines)
+        state = build_state(config, shards, run, runtime, world, estimate, checkpoint)
+        display.started(_plan(state, shards, estimate, deadline, run_baselines))
+        with _open_log(state) as log:
+            train_loop(state, log, display, stop, budget)
+        world.barrier()  # until rank 0 has written the last checkpoint
+        summary = _summary(state, estimate, stop)
+        if world.is_main:
+            run.write_summary(summary)
+            write_report(run.path)
+    display.finished(summary)
+    return summary
 
 
 def build_state(

@@ -1,0 +1,33 @@
+"""The folder of a run, claimed by one process: rank 0 creates and locks it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+
+from tokenloom.compute.parallel import World
+from tokenloom.errors import CheckpointError, TokenloomError
+from tokenloom.run_folder import RunFolder
+
+
+@contextmanager
+def claimed_run(run: Callable[[], RunFolder], world: World, *, is_new: bool) -> Generator[RunFolder]:
+    """The folder that `run` returns on rank 0, in every process; it is locked while the context is active.
+
+    Raises `CheckpointError`, in every process, if another run holds the lock or has used a new folder meanwhile.
+    """
+    with ExitStack() as stack:
+        claim: RunFolder | TokenloomError | None = None
+        if world.is_main:
+            try:
+                claim = run()
+                stack.enter_context(claim.locked())
+                if is_new and claim.is_run():
+                    raise CheckpointError(f"{claim.path} was used by another run meanwhile. Choose another --out.")
+            except TokenloomError as error:
+                claim = error  # raised by every process below; otherwise the others would wait for rank 0
+        claim = world.broadcast(claim)
+        if isinstance(claim, TokenloomError):
+            raise claim
+        assert claim is not None  # rank 0 has a folder or an error
+        yield claim
