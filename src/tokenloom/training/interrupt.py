@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Self
 
@@ -41,8 +44,23 @@ class StopRequest:
         self.requested = True
         self.signal_number = signal.Signals(number)
         self._restore()
+        _discard_output_to_closed_terminal()
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
+
+
+def _discard_output_to_closed_terminal() -> None:
+    """Redirect stdout and stderr to the null device if they are a terminal that was closed.
+
+    Writing to it raises `OSError`, which would end training before the checkpoint is saved.
+    """
+    for descriptor in (1, 2):
+        with suppress(OSError):  # the descriptor itself may be closed
+            # A closed terminal is a device still, but no longer a terminal.
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, descriptor)
+                os.close(null)
