@@ -120,7 +120,7 @@ def fsync(path: Path) -> None:
     """Flush one file, or the entries of one folder, to the disk; nothing beside or below it is opened."""
     if os.name == "nt" and path.is_dir():  # Windows cannot flush a folder
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows flushes writable files only
     try:
         os.fsync(descriptor)
     finally:
