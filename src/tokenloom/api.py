@@ -18,10 +18,10 @@ from tokenloom.data.shards import Shards, open_shards
 from tokenloom.errors import CheckpointError, TokenloomError, UsageError
 from tokenloom.evaluation.baselines import baselines
 from tokenloom.evaluation.comparison import Comparison, compare_inspections
+from tokenloom.evaluation.evaluation_text import read_text, text_of_split
 from tokenloom.evaluation.inspection import Inspection, inspect_tokens
 from tokenloom.evaluation.loss import measure
 from tokenloom.evaluation.measurement import Evaluation
-from tokenloom.evaluation.text import read_text, text_of_split
 from tokenloom.generation.inference_weights import copy_for_inference
 from tokenloom.generation.text import TextCompletion, generate_text
 from tokenloom.reporting.console import TrainingDisplay

@@ -5,7 +5,7 @@ import pytest
 from tokenloom.config import Config
 from tokenloom.data.prepare import prepare
 from tokenloom.data.tokenizers import load_tokenizer
-from tokenloom.evaluation.text import read_text, text_of_split
+from tokenloom.evaluation.evaluation_text import read_text, text_of_split
 
 BYTES = load_tokenizer("byte")
 
