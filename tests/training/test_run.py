@@ -255,7 +255,7 @@ def test_patience_stops_early_and_keeps_the_best(text, tmp_path):
 def test_a_budget_determines_the_steps_and_they_are_saved(text, tmp_path):
     wanted = settings()
     del wanted["train"]["max_steps"], wanted["train"]["eval_interval"]
-    summary = api.train(text, out=tmp_path / "run", budget=6, settings=wanted, quiet=True)
+    summary = api.train(text, out=tmp_path / "run", budget=15, settings=wanted, quiet=True)
     assert summary.steps == RunFolder(tmp_path / "run").config().train.max_steps > 1
 
 
