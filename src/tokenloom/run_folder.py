@@ -152,10 +152,12 @@ class RunFolder:
                 f"{self.path} is being trained by {self._lock_holder()}. Wait until it has finished, or stop it."
             ) from None
         try:
-            self.lock_file.write_text(str(os.getpid()))  # in place: replacing the file would drop the lock
+            with suppress(OSError):  # Windows does not permit access to a locked file
+                self.lock_file.write_text(str(os.getpid()))  # in place: replacing the file would drop the lock
             yield
         finally:
-            self.lock_file.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.lock_file.unlink()
             lock.release()
             with suppress(OSError):
                 self.path.rmdir()  # fails unless it is empty
