@@ -8,7 +8,6 @@ tl.generate("runs/book", "Once upon a time")
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -51,6 +50,7 @@ __all__ = [
     "train",
 ]
 
+TYPE_CHECKING = False  # not imported from typing, which takes longer than the start of the command
 if TYPE_CHECKING:
     from tokenloom.api import compare, evaluate, export, generate, inspect, prepare, resume, train
     from tokenloom.config import Config

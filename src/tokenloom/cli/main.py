@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 
 from tokenloom import __version__
 from tokenloom.cli.parameters import ARGUMENTS
+from tokenloom.cli.signals import StoppedBySignal, StopSignals
 from tokenloom.cli.stdin import escape_dashes
 from tokenloom.config import suggest_key, validation_message
 from tokenloom.errors import TokenloomError
@@ -28,6 +30,10 @@ COMMANDS = (
     "bench",
     "chapter5",
     "info",
+)
+REPORT = (
+    "This is a bug in Tokenloom: please report it in its issue tracker, with the command and the traceback that "
+    "TOKENLOOM_DEBUG=1 prints."
 )
 
 app = App(
@@ -45,25 +51,54 @@ for position, name in enumerate(COMMANDS):
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with 0 (success), 1 (failure), 2 (usage error) or 128 plus a signal number."""
     tokens = escape_dashes(sys.argv[1:] if argv is None else argv)
-    if not tokens or tokens[0] in app.help_flags:
-        _import_commands()
+    sys.exit(_run(tokens))
+
+
+def _run(tokens: list[str]) -> int:
+    """Run one command; the exit code. An exception becomes one line on stderr."""
+    signals = StopSignals()
     try:
-        app(tokens, exit_on_error=False, print_error=False)
-    except CycloptsError as error:
-        _fail(_usage_message(error), 2)
-    except TokenloomError as error:
-        _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
-    except BrokenPipeError:  # The reader of stdout, such as head, has exited.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except MemoryError:
-        _fail("out of memory. Use a smaller --preset, or --train.micro-batch-size 1.", 1)
-    except OSError as error:
-        path = error.filename or "input or output"
-        _fail(f"{error.strerror or error}: {path}. Check the path and its permissions.", 1)
-    sys.exit(0)
+        with signals:
+            if not tokens or tokens[0] in app.help_flags:
+                _import_commands()
+            app(tokens, exit_on_error=False, print_error=False)
+        return 0
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+    except BaseException as error:
+        if os.environ.get("TOKENLOOM_DEBUG"):
+            traceback.print_exc()
+        # Code that was interrupted may have raised another exception in its place.
+        message, code = _message_of(signals.received or error)
+        print(f"tokenloom: {message}", file=sys.stderr)
+        return code
+
+
+def _message_of(error: BaseException) -> tuple[str, int]:
+    """The line that describes an exception, and the exit code."""
+    match error:
+        case StoppedBySignal():
+            return str(error), error.exit_code
+        case KeyboardInterrupt():
+            return "interrupted", 130
+        case CycloptsError():
+            return _usage_message(error), 2
+        case TokenloomError():
+            return str(error), error.exit_code
+        case _ if _is_out_of_memory(error):
+            return "out of memory. Use a smaller --preset, or --train.micro-batch-size 1.", 1
+        case OSError():
+            path = error.filename or "input or output"
+            return f"{error.strerror or error}: {path}. Check the path and its permissions.", 1
+        case _:
+            cause = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":.")
+            return f"unexpected error: {cause}. {REPORT}", 1
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Also recognizes torch's exceptions, which are `RuntimeError`s, without importing torch."""
+    names = {type_.__name__ for type_ in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator: " in str(error)
 
 
 def _import_commands() -> None:
@@ -84,9 +119,4 @@ def _usage_message(error: CycloptsError) -> str:
         hint = f"Did you mean --{key.replace('_', '-')}?" if key else "See tokenloom --help, or COMMAND --help."
         return f"unknown option {option}. {hint}"
     text = " ".join(str(error).split())
-    return f"{text[0].lower()}{text[1:]}"
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    print(f"tokenloom: {message}", file=sys.stderr)
-    sys.exit(code)
+    return f"{text[:1].lower()}{text[1:]}"
