@@ -32,6 +32,7 @@ from tokenloom.sampling_params import SamplingParams
 from tokenloom.training.budget import parse_budget
 from tokenloom.training.display import Display, QuietDisplay
 from tokenloom.training.init_from import configure_init_from
+from tokenloom.training.resuming import resumed_config
 from tokenloom.training.run import train_run
 from tokenloom.weights.export import export_model
 from tokenloom.weights.load import LoadedModel, load
@@ -114,10 +115,11 @@ def resume(
     """Resume a run (default: the newest one in runs/) from its newest valid checkpoint, bit for bit.
 
     `settings` can change how training continues (`{"train": {"max_steps": 2000}}`), but not the model, the data or the
-    optimizer. Returns the summary as `train` does. Raises `TokenloomError`.
+    optimizer. A notice names each change that makes the result differ from that of an uninterrupted run. Returns the
+    summary as `train` does. Raises `TokenloomError`.
     """
     folder = RunFolder(Path(run)) if run is not None else _newest_run()
-    config = Config.of(folder.config().model_dump(), settings or {})
+    config = resumed_config(folder, settings or {})
     with _display(quiet) as display, _data_progress(quiet) as progress:
         shards = _shards_of(folder) or prepare_cached(config.data, progress=progress)
         return train_run(config, shards, lambda: folder, resume=True, display=display)

@@ -110,7 +110,7 @@ MISTAKES = [
     (["train", "--resume", "nothing"], 1, "not a run"),
     (["train", "--resume", "run"], 1, "finished: 2 of 2 steps"),
     (["train", "--resume", "run", "--preset", "modern-s"], 2, "--preset cannot be used with --resume"),
-    (["train", "--resume", "run", "--model.n-layer", "2"], 1, "its model was"),
+    (["train", "--resume", "run", "--model.n-layer", "2"], 1, "its model.n_layer was"),
     (["train", "--resume", "corrupt", "--train.max-steps", "4"], 1, "no checkpoint of corrupt is valid"),
     (["train", "--resume", "run", "gone"], 2, "takes one run"),
     (["prepare", "good.txt", "--tokenizer", "byte"], 2, "--out"),

@@ -18,7 +18,9 @@ class Batches:
 
     `windows` start at the multiples of `stride` (the book, section 2.6: while start < tokens - block_size). Each is
     used once per epoch and they are reshuffled every epoch; a batch can span two epochs, so no window is dropped.
-    `offsets` start at random positions (nanoGPT). Raises `DataError` if the text is too short for one window.
+    `offsets` start at random positions (nanoGPT). The batch of `first_step` begins with window `first_window`: a run
+    that is resumed with another batch size continues where it was. Raises `DataError` if the text is too short for one
+    window.
     """
 
     def __init__(
@@ -30,9 +32,12 @@ class Batches:
         seed: int,
         order: Literal["windows", "offsets"] = "windows",
         stride: int | None = None,
+        first_step: int = 0,
+        first_window: int = 0,
     ) -> None:
         self.source, self.block_size, self.batch_size, self.seed = source, block_size, batch_size, seed
         self.stride = stride or block_size
+        self._first_step, self._first_window = first_step, first_window
         self._starts = {"windows": self._window_starts, "offsets": self._offset_starts}[order]
         self.n_windows = count_windows(len(source), block_size, self.stride)
         if self.n_windows == 0:
@@ -56,10 +61,14 @@ class Batches:
 
     def epoch(self, step: int) -> float:
         """The number of passes over the text after `step` steps."""
-        return step * self.batch_size * self.stride / (self.n_windows * self.stride)
+        return self._windows_before(step) / self.n_windows
+
+    def _windows_before(self, step: int) -> int:
+        return self._first_window + (step - self._first_step) * self.batch_size
 
     def _window_starts(self, step: int) -> np.ndarray:
-        numbers = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        first = self._windows_before(step)
+        numbers = np.arange(first, first + self.batch_size)
         epochs, positions = np.divmod(numbers, self.n_windows)
         windows = np.empty_like(positions)
         for epoch in np.unique(epochs):

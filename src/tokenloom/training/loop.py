@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from tokenloom.config import TrainConfig
 from tokenloom.errors import Interrupted
 from tokenloom.evaluation.measurement import Measurement
 from tokenloom.metrics import MetricsRecord
@@ -16,8 +15,9 @@ from tokenloom.training.display import Display
 from tokenloom.training.evaluation import evaluate, generate_samples
 from tokenloom.training.interrupt import StopRequest
 from tokenloom.training.metrics_log import MetricsLog
+from tokenloom.training.resuming import is_out_of_patience
 from tokenloom.training.saving import save, save_best
-from tokenloom.training.step import Counters, StepResult, TrainState, train_step
+from tokenloom.training.step import StepResult, TrainState, train_step
 
 
 def train_loop(
@@ -82,11 +82,6 @@ def train_loop(
                 f"Resume with: tokenloom train --resume {state.run.path}",
                 stop.signal_number,
             )
-
-
-def is_out_of_patience(train: TrainConfig, counters: Counters) -> bool:
-    """Whether early stopping applies: too many consecutive evaluations without a better validation loss."""
-    return train.patience is not None and counters.evaluations_without_gain >= train.patience
 
 
 class Stopwatch:

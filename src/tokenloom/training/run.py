@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import fields
 
 import torch
 
+from tokenloom.compute.environment import Environment
 from tokenloom.compute.parallel import World, destroy_process_group, init_process_group
 from tokenloom.compute.runtime import (
     Runtime,
@@ -26,27 +25,25 @@ from tokenloom.compute.runtime import (
 from tokenloom.config import Config
 from tokenloom.data.batches import Batches
 from tokenloom.data.shards import Shards
-from tokenloom.errors import CheckpointError, ConfigError, Interrupted, TrainingError
+from tokenloom.errors import ConfigError, Interrupted, TrainingError
 from tokenloom.evaluation.baselines import baselines
 from tokenloom.model import build
-from tokenloom.reporting.formatting import counted
 from tokenloom.reporting.report import write_report
 from tokenloom.run_folder import RunFolder
-from tokenloom.run_records import Baselines, RunIdentity, RunPlan, RunSummary
+from tokenloom.run_records import Baselines, RunPlan, RunSummary
 from tokenloom.training.budget import estimate_seconds, plan_steps
 from tokenloom.training.claim import claimed_run
 from tokenloom.training.display import Display, QuietDisplay
 from tokenloom.training.evaluation import evaluate
 from tokenloom.training.init_from import build_initial_model, initial_optimizer_state
 from tokenloom.training.interrupt import StopRequest
-from tokenloom.training.loop import is_out_of_patience, train_loop
+from tokenloom.training.loop import train_loop
 from tokenloom.training.metrics_log import MetricsLog
 from tokenloom.training.optimizer import Optimizer
 from tokenloom.training.preflight import Estimate, preflight
+from tokenloom.training.resuming import checkpoint_to_resume, counters_of, identity_of
 from tokenloom.training.step import Counters, TrainState
-from tokenloom.weights.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint
-
-MAX_VALUE_LENGTH = 60  # of a setting that is quoted in an error
+from tokenloom.weights.checkpoint import Checkpoint, list_checkpoints
 
 
 def train_run(
@@ -75,7 +72,8 @@ def train_run(
         estimate = preflight(config, shards, world.world_size)
         _refuse_if_too_large(estimate, runtime)
         with claimed_run(run, world, is_new=not resume) as folder:
-            checkpoint = _checkpoint_to_resume(folder, config, shards, display) if resume else None
+            environment = Environment.of(runtime, world)
+            checkpoint = checkpoint_to_resume(folder, config, shards, environment, display) if resume else None
             summary = _train(config, shards, folder, runtime, world, estimate, checkpoint, deadline, display)
         return summary if world.is_main else None
     finally:
@@ -139,7 +137,7 @@ def build_state(
     counters = Counters()
     if checkpoint:
         optimizer.load_state_tensors(checkpoint.optimizer_tensors())
-        counters = _counters(checkpoint)
+        counters = counters_of(checkpoint)
     elif config.train.init_optimizer:
         optimizer.load_state_tensors(initial_optimizer_state(config))
     return TrainState(
@@ -155,6 +153,9 @@ def build_state(
             seed=config.train.seed,
             order=config.data.order,
             stride=config.data.stride,
+            first_step=counters.step,
+            # Not the step times the batch size, because earlier steps may have had another batch size.
+            first_window=counters.tokens // config.model.block_size,
         ),
         validation=shards.val if shards.val.n_tokens > 1 else None,
         tokenizer=shards.tokenizer,
@@ -185,78 +186,6 @@ def _refuse_if_too_large(estimate: Estimate, runtime: Runtime) -> None:
         )
 
 
-def _checkpoint_to_resume(run: RunFolder, config: Config, shards: Shards, display: Display) -> Checkpoint | None:
-    """The newest valid checkpoint of a run; None if it was stopped before its first one."""
-    _refuse_other_identity(run, _identity(config, shards))
-    checkpoint, notices = newest_checkpoint(run.checkpoints)
-    for notice in notices:
-        display.notice(notice)
-    if checkpoint is None:
-        if list_checkpoints(run.checkpoints):
-            raise CheckpointError(f"no checkpoint of {run.path} is valid. Start a new run.")
-        display.notice("no checkpoint was saved before the run stopped; starting at step 0")
-        return None
-    _refuse_if_finished(run, config, checkpoint)
-    if checkpoint.step == config.train.max_steps or is_out_of_patience(config.train, _counters(checkpoint)):
-        display.notice(f"all steps of {run.path} are done; continuing with the final evaluation")
-    return checkpoint
-
-
-def _refuse_if_finished(run: RunFolder, config: Config, checkpoint: Checkpoint) -> None:
-    """Raise `CheckpointError` if there is nothing left to do.
-
-    A run that was stopped between its last step and its report is not finished: it lacks the final evaluation.
-    """
-    max_steps = config.train.max_steps
-    if checkpoint.step > max_steps or (checkpoint.step == max_steps and run.is_finished()):
-        raise CheckpointError(
-            f"{run.path} is finished: {checkpoint.step:,} of {max_steps:,} steps. "
-            f"To continue, raise the number of steps: --train.max-steps {2 * checkpoint.step}."
-        )
-    if is_out_of_patience(config.train, _counters(checkpoint)) and run.is_finished():
-        raise CheckpointError(
-            f"{run.path} is finished: it stopped early at step {checkpoint.step:,}, with no better validation loss in "
-            f"{counted(_counters(checkpoint).evaluations_without_gain, 'evaluation')}. To continue, raise "
-            "--train.patience, or disable it with --train.patience none."
-        )
-
-
-def _counters(checkpoint: Checkpoint) -> Counters:
-    saved = checkpoint.state()
-    return Counters(**{field.name: saved[field.name] for field in fields(Counters) if field.name in saved})
-
-
-def _identity(config: Config, shards: Shards) -> RunIdentity:
-    return RunIdentity(
-        dataset=shards.fingerprint,
-        tokenizer=shards.tokenizer.fingerprint,
-        model=config.model.model_dump(),
-        seed=config.train.seed,
-        order=[config.data.order, config.data.stride],
-        optimizer=config.train.optimizer,
-        shards=str(shards.path.resolve()),
-    )
-
-
-def _refuse_other_identity(run: RunFolder, current: RunIdentity) -> None:
-    """Check that a run is resumed with the settings that it was started with."""
-    saved = run.identity()
-    if saved is None:
-        raise CheckpointError(f"{run.path} cannot be resumed: it has no {run.identity_file.name}. Start a new run.")
-    for field in fields(RunIdentity):
-        before, now = getattr(saved, field.name), getattr(current, field.name)
-        if field.name != "shards" and before != now:  # token shards may be moved
-            raise CheckpointError(
-                f"{run.path} cannot be resumed: its {field.name} was {_shorten(before)}, now it is {_shorten(now)}. "
-                "Resume with the settings that it was started with, or start a new run."
-            )
-
-
-def _shorten(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[: MAX_VALUE_LENGTH - 3]}…"
-
-
 def _baselines(run: RunFolder, shards: Shards) -> Baselines | None:
     """Baselines on the validation text; a resumed run has saved them."""
     saved = run.baselines()
@@ -270,7 +199,7 @@ def _write_run_files(run: RunFolder, config: Config, shards: Shards, run_baselin
     run.path.mkdir(parents=True, exist_ok=True)
     run.remove_results()
     run.write_config(config)
-    run.write_identity(_identity(config, shards))
+    run.write_identity(identity_of(config, shards))
     if run_baselines is not None:
         run.write_baselines(run_baselines)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from tokenloom.compute.environment import Environment
 from tokenloom.training.display import Display
 from tokenloom.training.step import TrainState
 from tokenloom.weights.checkpoint import Checkpoint, rotate_checkpoints, save_checkpoint
@@ -29,12 +30,12 @@ def save_best(state: TrainState) -> None:
 
 
 def write_checkpoint(state: TrainState, folder: Path) -> Checkpoint:
-    """Write weights, optimizer state and counters as a checkpoint into `folder`."""
+    """Write weights, optimizer state, counters and environment as a checkpoint into `folder`."""
     return save_checkpoint(
         folder,
         state.counters.step,
         state.model,
         state.tokenizer,
-        state=asdict(state.counters),
+        state={**asdict(state.counters), "environment": asdict(Environment.of(state.runtime, state.world))},
         optimizer=state.optimizer.state_tensors(),
     )
