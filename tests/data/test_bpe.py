@@ -8,11 +8,13 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from tokenizer_samples import TEXT, TRAINING_TEXT, TRICKY, tokenizer
 
 from tokenloom.data.tokenizers import ENDOFTEXT, load_tokenizer, make_tokenizer
 from tokenloom.data.tokenizers.bpe import BYTE_TO_CHARACTER, GPT2_BYTE_ORDER, GPT2_PATTERN
+from tokenloom.data.tokenizers.chunking import MAX_CHUNK_CHARACTERS
 
 
 def test_known_ids_of_gpt2(verdict: str) -> None:
@@ -54,6 +56,14 @@ def _references() -> tuple:
         explicit_n_vocab=50257,
     )
     return core, encoding
+
+
+@pytest.mark.parametrize("character", [" ", "\n", "e", "5", "=", "中"])
+def test_gpt2_gives_the_reference_ids_of_runs_as_long_as_a_chunk(character: str) -> None:
+    core, _ = _references()
+    text = character * (MAX_CHUNK_CHARACTERS - 10) + "word"
+    expected = core.encode_batch_fast([text], add_special_tokens=False)[0].ids
+    assert load_tokenizer("gpt2").encode(text) == expected
 
 
 @settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))

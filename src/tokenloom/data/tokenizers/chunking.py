@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 CHUNK_CHARACTERS = 1 << 18  # large enough that splitting costs nothing, small enough to hold many
-MAX_CHUNK_CHARACTERS = 1 << 20  # of text that has no position to split at
+# Of text that has no position to split at. tiktoken raises an error for a million characters of white space.
+MAX_CHUNK_CHARACTERS = 1 << 19
 
 _PUNCTUATION = ".,;:!?)。，、；：！？」"
+# The greedy prefix makes `match` find the last position instead of the first.
+_END_OF_RUN = re.compile(
+    r"(?s:.*)(?:(?<=[A-Za-z])(?=[0-9])|(?<=[0-9])(?=[A-Za-z])|(?<=[^\W\d_])(?=\s)|(?<=\s)(?= [^\s/]))"
+)
 
 
 def split_into_chunks(texts: Iterable[str], indivisible: Sequence[str]) -> Iterator[str]:
     """The same text in chunks whose token ids, concatenated, are the ids of the whole text.
 
-    A chunk ends before a single space, after a single newline, or between a letter and a punctuation mark: GPT-2's
-    pattern and its successors split the text there in any case. Text without such a position in a million characters
-    is split anyway, but never inside one of the `indivisible` strings, such as <|endoftext|>.
+    A chunk ends before a single space, after a single newline, between a letter and a punctuation mark, a digit or
+    white space, or before the last of several spaces: GPT-2's pattern and its successors split the text there in any
+    case. Text without such a position in `MAX_CHUNK_CHARACTERS` is split anyway, but never inside one of the
+    `indivisible` strings, such as <|endoftext|>, nor between white space and the word after it.
     """
     pending: list[str] = []
     size = 0
@@ -54,8 +61,16 @@ def _find_boundary(text: str, start: int, stop: int, indivisible: Sequence[str])
             if text[position - 1].isalpha() and _enclosing_start(text, position, indivisible) is None:
                 return position
             position = text.rfind(mark, start + 1, position)
-    if stop - start < MAX_CHUNK_CHARACTERS:
+    position, starts = stop, tuple(indivisible)
+    while match := _END_OF_RUN.match(text, start + 1, position):
+        position = match.end()
+        # White space before an indivisible string does not belong to a word.
+        if _enclosing_start(text, position, indivisible) is None and not text.startswith(starts, position + 1):
+            return position
+    if len(text) - start <= MAX_CHUNK_CHARACTERS:
         return None
+    if text[stop - 1].isspace() and not text[stop].isspace():
+        stop -= 1
     return _enclosing_start(text, stop, indivisible) or stop
 
 

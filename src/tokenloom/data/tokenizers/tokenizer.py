@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from tokenloom.data.tokenizers.chunking import MAX_CHUNK_CHARACTERS, split_into_chunks
 from tokenloom.data.tokenizers.tokenizer_json import TokenizerJson
 from tokenloom.errors import TokenizerError
 
@@ -50,7 +51,10 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode_ordinary(self, text: str) -> np.ndarray:
-        """The ids (uint32) of a text, <|endoftext|> read as text; UnicodeEncodeError for a lone surrogate."""
+        """The ids (uint32) of a text of at most `MAX_CHUNK_CHARACTERS`, <|endoftext|> read as text.
+
+        Raises UnicodeEncodeError for a lone surrogate.
+        """
 
     @cached_property
     def fingerprint(self) -> str:
@@ -72,21 +76,24 @@ class Tokenizer(ABC):
         return self.encode_array(text, endoftext).tolist()
 
     def encode_array(self, text: str, endoftext: EndOfText = "token") -> np.ndarray:
-        """Like `encode`, but returns a uint32 array, which is faster for long texts."""
-        try:
-            if endoftext == "text" or self.eot_text not in text:
-                return self.encode_ordinary(text)
-            if endoftext == "refuse":
-                raise TokenizerError(
-                    f"the text contains {self.eot_text} at character {text.index(self.eot_text):,}. "
-                    'Remove it, or choose whether it becomes a "token" or "text".'
-                )
-            eot = np.array([self.eot_id], dtype=np.uint32)
-            parts = ([eot, self.encode_ordinary(part)] for part in text.split(self.eot_text))
-            return np.concatenate([ids for part in parts for ids in part][1:])
-        except UnicodeEncodeError as error:
+        """Like `encode`, but returns a uint32 array, which is faster for long texts.
+
+        Text that has no position to split at in `MAX_CHUNK_CHARACTERS` is split as in preparing data.
+        """
+        if endoftext == "refuse" and self.eot_text in text:
             raise TokenizerError(
-                f"the text contains the lone surrogate {error.object[error.start]!a} at character {error.start:,}, "
+                f"the text contains {self.eot_text} at character {text.index(self.eot_text):,}. "
+                'Remove it, or choose whether it becomes a "token" or "text".'
+            )
+        try:
+            if len(text) <= MAX_CHUNK_CHARACTERS:
+                return self._encode_chunk(text, endoftext)
+            chunks = split_into_chunks([text], (self.eot_text, *self.added))
+            return np.concatenate([self._encode_chunk(chunk, endoftext) for chunk in chunks])
+        except UnicodeEncodeError as error:
+            surrogate = error.object[error.start]
+            raise TokenizerError(
+                f"the text contains the lone surrogate {surrogate!a} at character {text.index(surrogate):,}, "
                 'which cannot be encoded as UTF-8. Remove it, or decode the text with errors="replace".'
             ) from None
 
@@ -106,9 +113,9 @@ class Tokenizer(ABC):
         for position, character in enumerate(text):
             if "\udc80" <= character <= "\udcff":
                 byte = ord(character) - 0xDC00
-                ids += [self.encode_ordinary(text[start:position]), np.array([self._byte_ids[byte]])]
+                ids += [self.encode_array(text[start:position], "text"), np.array([self._byte_ids[byte]])]
                 start = position + 1
-        return np.concatenate([*ids, self.encode_ordinary(text[start:])]).astype(np.uint32)
+        return np.concatenate([*ids, self.encode_array(text[start:], "text")]).astype(np.uint32)
 
     def decode(self, ids: Iterable[int] | np.ndarray, errors: str = "replace") -> str:
         """The text of the ids; bytes that are not valid UTF-8, such as half of a character, become U+FFFD."""
@@ -145,6 +152,13 @@ class Tokenizer(ABC):
         for name, content in {"tokenizer.json": self.to_json(), "tokenizer_config.json": config}.items():
             text = json.dumps(content, ensure_ascii=False, indent=1)
             (folder / name).write_text(text + "\n", encoding="utf-8", newline="\n")
+
+    def _encode_chunk(self, text: str, endoftext: EndOfText) -> np.ndarray:
+        if endoftext == "text" or self.eot_text not in text:
+            return self.encode_ordinary(text)
+        eot = np.array([self.eot_id], dtype=np.uint32)
+        parts = ([eot, self.encode_ordinary(part)] for part in text.split(self.eot_text))
+        return np.concatenate([ids for part in parts for ids in part][1:])
 
     @cached_property
     def _byte_ids(self) -> dict[int, int]:
