@@ -1,4 +1,4 @@
-"""How many steps fit into a time budget: parsed, planned from measured times, and replanned once during the run."""
+"""How many steps fit into a time budget: parsed, planned from a few measurements, and corrected during the run."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
-from tokenloom.compute.parallel import World
 from tokenloom.config import TrainConfig
 from tokenloom.errors import UsageError
 from tokenloom.training.display import Display
@@ -22,13 +21,15 @@ from tokenloom.training.saving import write_checkpoint
 from tokenloom.training.step import TrainState, compute_gradient, train_step
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
-# Timing stops after this share of the budget, or this many seconds: the timed steps are discarded.
+# Steps are timed for this share of the budget, or this many seconds: the timed steps are discarded.
 TIMING_SHARE, TIMING_SECONDS = 0.03, 8.0
-WARMUP_STEPS, MIN_TIMED_STEPS = 2, 3
+SLOW_STEP_SHARE = 0.2  # of the budget; after a first step that takes longer, no other one is timed
+TIMED_TOKENS = 8  # of a sample
 # Reserved for changes in speed and for what cannot be timed in advance: plots, report, exit.
 RESERVE_SHARE, RESERVE_SECONDS = 0.01, 2.0
-EVALUATIONS = 10  # of a run, if no interval is set
-REVIEW_SHARE = 0.4  # of the steps, after which the plan is reviewed if the schedule has no decay phase
+# With less time than this, training is refused if not even one step fits.
+SHORTEST_SECONDS = 30.0
+REVIEW_SHARE = 0.4  # of the steps or of the time, after which the plan is reviewed
 MIN_CHANGE = 0.02  # of the steps; a smaller correction is not worth a notice
 
 Clock = Callable[[], float]
@@ -41,12 +42,16 @@ class TimeBudget:
     deadline: float
     """On `clock`."""
     seconds: float
-    """Time left when the run was planned."""
+    """Time left when the run was planned, or its plan was last reviewed."""
     step_seconds: float
     evaluation_seconds: float
     """An evaluation during training, with samples and a checkpoint."""
     final_seconds: float
     """The evaluation after training, on the whole validation text."""
+    step: int = 0
+    """Finished steps when the plan was last reviewed."""
+    may_grow: bool = True
+    """Whether a review can add steps, as long as the final phase of the learning rate schedule has not begun."""
     clock: Clock = time.time
 
     def seconds_left(self) -> float:
@@ -58,25 +63,30 @@ class TimeBudget:
         slowdown = step_seconds / self.step_seconds  # assumed to be the same for everything else
         reserve = RESERVE_SECONDS + RESERVE_SHARE * self.seconds
         available = self.seconds_left() - reserve - slowdown * self.final_seconds
-        evaluation_seconds = slowdown * self.evaluation_seconds
-        if train.eval_interval is not None:
-            return int(available / (step_seconds + evaluation_seconds / train.eval_interval))
-        steps = available / step_seconds
-        # A run has a fixed number of evaluations; how many of them are left depends on the number of steps.
-        for _ in range(3):
-            evaluations = EVALUATIONS * steps / max(1.0, step + steps)
-            steps = max(0.0, available - evaluations * evaluation_seconds) / step_seconds
-        return int(steps)
+        steps = max(0, int(available / step_seconds))
+        # The number of evaluations depends on the number of steps, and is not proportional to it.
+        while steps > 0:
+            evaluations = _evaluations(train.model_copy(update={"max_steps": step + steps}), step)
+            if steps * step_seconds + evaluations * slowdown * self.evaluation_seconds <= available:
+                break
+            steps -= max(1, steps // 1000)
+        return steps
 
     def is_review_due(self, train: TrainConfig, step: int) -> bool:
         """Whether to review the plan after `step` finished steps.
 
-        With wsd, after the last step before the decay, so that the decay phase of the new plan is complete; with other
-        schedules after a fixed share of the steps. In either case at once if that share of the time is used up.
+        This is after the last step before the final phase of the schedule, so that the phase is complete in the new
+        plan, and whenever a share of the time that was left at the last review is used up.
         """
-        share = 1 - train.decay_fraction if train.schedule == "wsd" else REVIEW_SHARE
-        review_step = train.warmup_steps + int(share * max(0, train.max_steps - train.warmup_steps))
-        return step >= review_step or self.seconds_left() < (1 - share) * self.seconds
+        due = self.may_grow and step >= review_step(train)
+        return due or self.seconds_left() < (1 - REVIEW_SHARE) * self.seconds
+
+
+def review_step(train: TrainConfig) -> int:
+    """The last step before the decay of a wsd schedule; with other schedules, that after a fixed share of the steps."""
+    share = 1 - train.decay_fraction if train.schedule == "wsd" else REVIEW_SHARE
+    step = train.warmup_steps + int(share * max(0, train.max_steps - train.warmup_steps))
+    return max(1, min(step, train.max_steps - 1))  # a plan of a few steps is reviewed before its last one
 
 
 def parse_budget(text: str) -> float:
@@ -99,26 +109,32 @@ def plan_steps(
 ) -> tuple[int, TimeBudget]:
     """The number of steps that fit between now and `deadline` (on `clock`), and the budget to review them with.
 
-    Times a few steps and one evaluation on `state`, whose weights must be discarded afterwards. Raises `UsageError`
-    if there is no time for a single step.
+    Times a few steps and parts of an evaluation on `state`, whose weights must be discarded afterwards. A plan has at
+    least one step. Raises `UsageError` if there is no time for it and less than `SHORTEST_SECONDS` are left.
     """
     seconds = deadline - clock()
+    if state.world.broadcast(seconds <= 0):
+        raise UsageError(
+            f"the budget ended {-seconds:.0f} s ago, before training could start. Run the same command again: prepared "
+            "data is reused. Or use a longer --budget."
+        )
+    step_seconds = _step_seconds(state, seconds, timer)
+    evaluation_seconds, final_seconds = _evaluation_seconds(state, timer)
     budget = TimeBudget(
         deadline=deadline,
         seconds=seconds,
-        step_seconds=_median_seconds(lambda step: train_step(state, step), seconds, state.world, timer),
-        evaluation_seconds=_seconds(lambda: _evaluate_and_save(state), timer),
-        final_seconds=_seconds(lambda: evaluate(state), timer),
+        step_seconds=step_seconds,
+        evaluation_seconds=evaluation_seconds,
+        final_seconds=final_seconds,
         clock=clock,
     )
     steps = state.world.broadcast(budget.steps_left(state.config.train, 0))
-    if steps < 1:
+    if steps < 1 and state.world.broadcast(seconds < SHORTEST_SECONDS):
         raise UsageError(
-            f"the budget of {seconds:.1f} s is too short for a single step of {budget.step_seconds:.1f} s besides "
-            f"startup, evaluation ({budget.final_seconds:.1f} s) and saving. Use a longer --budget or a smaller "
-            "--preset."
+            f"{seconds:.1f} s of the budget are left, too few for a single step of {step_seconds:.1f} s, evaluation "
+            f"({evaluation_seconds + final_seconds:.1f} s) and saving. Use a longer --budget or a smaller --preset."
         )
-    return steps, budget
+    return max(1, steps), budget
 
 
 def is_review_due(state: TrainState, budget: TimeBudget) -> bool:
@@ -126,11 +142,16 @@ def is_review_due(state: TrainState, budget: TimeBudget) -> bool:
     return state.world.broadcast(budget.is_review_due(state.config.train, state.counters.step))
 
 
-def replan(state: TrainState, budget: TimeBudget, step_seconds: float, display: Display) -> None:
-    """Change the number of steps if steps have become slower or faster than they were when the run was planned."""
+def replan(state: TrainState, budget: TimeBudget, step_seconds: float, display: Display) -> TimeBudget:
+    """Change the number of steps if steps have become slower or faster than planned; returns the budget from here on.
+
+    `step_seconds` is the mean since the last review. If no more steps fit, this one becomes the last.
+    """
     step, planned = state.counters.step, state.config.train.max_steps
-    steps_left = budget.steps_left(state.config.train, step, step_seconds)
-    max_steps = state.world.broadcast(step + max(1, steps_left))
+    max_steps = step + budget.steps_left(state.config.train, step, step_seconds)
+    if not budget.may_grow:
+        max_steps = min(max_steps, planned)
+    max_steps = state.world.broadcast(max_steps)
     if abs(max_steps - planned) > MIN_CHANGE * planned:
         change = "slower" if max_steps < planned else "faster"
         display.notice(
@@ -138,6 +159,8 @@ def replan(state: TrainState, budget: TimeBudget, step_seconds: float, display: 
         )
         state.set_max_steps(max_steps)
         display.replanned(max_steps)
+    may_grow = budget.may_grow and step < review_step(state.config.train)
+    return replace(budget, seconds=budget.seconds_left(), step=step, may_grow=may_grow)
 
 
 def estimate_seconds(state: TrainState) -> float:
@@ -159,21 +182,51 @@ def _compute_gradient(state: TrainState) -> None:
     state.runtime.synchronize()
 
 
-def _median_seconds(step: Callable[[int], object], budget: float, world: World, timer: Clock) -> float:
-    """Median time of a call after warmup, which includes compilation."""
-    for number in range(WARMUP_STEPS):
-        step(number)
-    first = _seconds(lambda: step(WARMUP_STEPS), timer)
-    # A step is collective, so every process has to time the same number.
-    count = world.broadcast(int(min(TIMING_SHARE * budget, TIMING_SECONDS) / first))
-    rest = range(WARMUP_STEPS + 1, WARMUP_STEPS + max(MIN_TIMED_STEPS, count))
-    return statistics.median([first, *(_seconds(lambda number=number: step(number), timer) for number in rest)])
+def _evaluations(train: TrainConfig, step: int) -> int:
+    """The number of evaluations after `step` finished steps; the last step always has one."""
+    every, last = train.eval_every, train.max_steps
+    return last // every - step // every + (last % every > 0)
 
 
-def _evaluate_and_save(state: TrainState) -> None:
-    """All the work of an evaluation during training, without leaving any files."""
-    evaluate(state, state.config.train.eval_batches)
-    generate_samples(state)
+def _step_seconds(state: TrainState, seconds: float, timer: Clock) -> float:
+    """Median time of a step without the first one, which includes warmup and compilation; `seconds` are left."""
+    limit = min(TIMING_SHARE * seconds, TIMING_SECONDS)
+    times: list[float] = []
+
+    def needs_another() -> bool:
+        if len(times) == 1:
+            return state.config.train.compile or times[0] < SLOW_STEP_SHARE * seconds
+        return not times or sum(times[1:]) + times[-1] <= limit
+
+    while state.world.broadcast(needs_another()):  # a step is collective, so every process has to time the same number
+        times.append(_seconds(lambda: train_step(state, len(times)), timer))
+    return statistics.median(times[1:] or times)
+
+
+def _evaluation_seconds(state: TrainState, timer: Clock) -> tuple[float, float]:
+    """Time of an evaluation during training, with samples and a checkpoint, and of the one after training.
+
+    Both are estimated from one batch of validation windows and the first tokens of the samples.
+    """
+    during, final = 0.0, 0.0
+    if state.validation is not None:
+        before = timer()
+        measurement = evaluate(state, 1)
+        seconds_per_token = (timer() - before) / (measurement.tokens if measurement else 1)
+        tokens = len(state.validation) - 1
+        final = seconds_per_token * tokens
+        batches = state.config.train.eval_batches
+        during = final if batches is None else seconds_per_token * min(tokens, batches * state.tokens_per_step)
+    sample_tokens = state.config.sample.max_new_tokens
+    timed = min(TIMED_TOKENS, sample_tokens)
+    if timed > 0:
+        generate_samples(state, max_new_tokens=1)  # warmup
+        sample_seconds = _seconds(lambda: generate_samples(state, max_new_tokens=timed), timer)
+        during += sample_seconds * sample_tokens / timed
+    return during + _seconds(lambda: _write_discarded_checkpoint(state), timer), final
+
+
+def _write_discarded_checkpoint(state: TrainState) -> None:
     parent = state.run.path.parent
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".timing-") as folder:

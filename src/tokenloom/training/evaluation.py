@@ -34,17 +34,21 @@ def evaluate(
         )
 
 
-def generate_samples(state: TrainState) -> list[SampleRecord]:
-    """Text generated after each of the configured prompts, with the same seed at every call."""
+def generate_samples(state: TrainState, *, max_new_tokens: int | None = None) -> list[SampleRecord]:
+    """Text generated after each of the configured prompts, with the same seed at every call.
+
+    `max_new_tokens` defaults to the configured number.
+    """
     sample = state.config.sample
-    if sample.max_new_tokens == 0:
+    max_new_tokens = sample.max_new_tokens if max_new_tokens is None else max_new_tokens
+    if max_new_tokens == 0:
         return []
     with state.runtime.autocast():
         completions = generate_text(
             state.model,
             state.tokenizer,
             sample.prompts,
-            max_new_tokens=sample.max_new_tokens,
+            max_new_tokens=max_new_tokens,
             sampling=SamplingParams(temperature=sample.temperature, top_k=sample.top_k),
             seed=sample.seed,
         )

@@ -28,7 +28,7 @@ def train_loop(
     budget: TimeBudget | None = None,
     timer: Callable[[], float] = time.perf_counter,
 ) -> None:
-    """Train up to `max_steps`, which is reviewed once if there is a budget. `log` is None on all ranks but 0.
+    """Train up to `max_steps`, which is reviewed on the way if there is a budget. `log` is None on all ranks but 0.
 
     Does nothing if the checkpoint is that of the last step: the run was stopped in its final evaluation. Raises
     `Interrupted` when a stop was requested, after saving a checkpoint, and `TrainingError` when the loss or the
@@ -48,8 +48,7 @@ def train_loop(
         display.stepped(counters.step, result.nats / state.tokens_per_step, tokens_per_sec)
 
         if budget is not None and is_review_due(state, budget):
-            replan(state, budget, stopwatch.mean, display)
-            budget = None
+            budget = replan(state, budget, stopwatch.mean_of_last(counters.step - budget.step), display)
         train = state.config.train
         finished = counters.step == train.max_steps
         should_log = finished or counters.step % train.log_interval == 0
@@ -106,10 +105,9 @@ class Stopwatch:
         """Seconds of the last step."""
         return self._steps[-1]
 
-    @property
-    def mean(self) -> float:
-        """Mean seconds of a step so far, without the first one, which includes warmup and compilation."""
-        steps = self._steps[1:] or self._steps
+    def mean_of_last(self, count: int) -> float:
+        """Mean seconds of the last `count` steps, without the very first one, which includes warmup and compilation."""
+        steps = (self._steps[1:] or self._steps)[-count:]
         return sum(steps) / len(steps)
 
     def take_training(self) -> float:

@@ -214,7 +214,7 @@ def _plan(
     state: TrainState, shards: Shards, estimate: Estimate, deadline: float | None, run_baselines: Baselines | None
 ) -> RunPlan:
     config = state.config
-    budget_seconds = None if deadline is None else deadline - time.time()
+    budget_seconds = None if deadline is None else max(0.0, deadline - time.time())
     return RunPlan(
         run=str(state.run.path),
         data=" ".join(config.data.sources),
