@@ -9,11 +9,12 @@ from tokenloom.errors import TokenloomError
 from tokenloom.weights.folder import read_folder, write_folder
 
 
-def edited(path: Path, edit) -> Path:
+def edit_model(path: Path, **settings) -> None:
+    """Change settings of the model, in the fields of Hugging Face as well if the folder has them."""
     config = json.loads((path / "config.json").read_text())
-    edit(config)
+    config["tokenloom"].update(settings)
+    config.update({name: value for name, value in settings.items() if name in config})
     (path / "config.json").write_text(json.dumps(config))
-    return path
 
 
 @pytest.mark.parametrize(
@@ -24,13 +25,13 @@ def edited(path: Path, edit) -> Path:
         (lambda path: (path / "config.json").write_text("{"), "cannot be read"),
         (lambda path: (path / "config.json").write_text("[]"), "cannot be read"),
         (lambda path: (path / "model.safetensors").write_bytes(b"x" * 99), "cannot be read"),
-        (lambda path: edited(path, lambda c: c["tokenloom"].update(n_layer=3)), "lacks tensor h.2."),
-        (lambda path: edited(path, lambda c: c["tokenloom"].update(n_layer=1)), "has an unexpected tensor h.1."),
+        (lambda path: edit_model(path, n_layer=3), "lacks tensor h.2."),
+        (lambda path: edit_model(path, n_layer=1), "has an unexpected tensor h.1."),
         (
-            lambda path: edited(path, lambda c: c["tokenloom"].update(vocab_size=61)),
-            "tensor .* has shape .*config.json gives",
+            lambda path: edit_model(path, vocab_size=61),
+            "tensor .* has shape .*its configuration gives",
         ),
-        (lambda path: edited(path, lambda c: c["tokenloom"].update(stranger=1)), "stranger"),
+        (lambda path: edit_model(path, stranger=1), "stranger"),
         (lambda path: (path / "config.json").write_text('{"model_type": "llama"}'), 'contains a "llama"'),
     ],
 )

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from tokenloom.config import ModelConfig
-from tokenloom.data.tokenizers import make_tokenizer
-from tokenloom.errors import CheckpointError, WeightsError
+from tokenloom.data.tokenizers import load_tokenizer, make_tokenizer
+from tokenloom.data.tokenizers.bpe import train_bpe
+from tokenloom.errors import CheckpointError, TokenizerError, WeightsError
 from tokenloom.model.gpt2 import GPT2
 from tokenloom.weights.checkpoint import save_checkpoint
-from tokenloom.weights.folder import read_folder
+from tokenloom.weights.export import export_model
+from tokenloom.weights.folder import read_folder, write_folder
 from tokenloom.weights.huggingface import from_huggingface, to_huggingface
 from tokenloom.weights.lazy_tensors import LazyModel
 from tokenloom.weights.load import load
@@ -217,6 +219,10 @@ def test_names_without_prefix_and_stored_masks_are_read():
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx True"),
         ({"scale_attn_weights": False}, "scale_attn_weights False"),
         ({"add_cross_attention": True}, "add_cross_attention True"),
+        ({"n_inner": 128}, r"n_inner 128, which is not supported\. Supported: 64"),
+        ({"activation_function": "gelu"}, "activation_function 'gelu'"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
+        ({"pruned_heads": {"0": [1]}}, "pruned_heads"),
     ],
 )
 def test_a_gpt2_with_unsupported_settings_is_refused(change, said):
@@ -225,6 +231,73 @@ def test_a_gpt2_with_unsupported_settings_is_refused(change, said):
     config = {key: value for key, value in config.items() if value is not None}
     with pytest.raises(WeightsError, match=said):
         from_huggingface(config, {})
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "settings", [{"n_inner": 64}, {"reorder_and_upcast_attn": True}, {"activation_function": "gelu_pytorch_tanh"}]
+)
+def test_settings_that_compute_the_same_are_read(tmp_path, settings):
+    reference = transformers_gpt2(attn_implementation="eager", **settings)
+    reference.save_pretrained(tmp_path)
+    ours = read_folder(tmp_path).read()
+    torch.testing.assert_close(ours(ids_for(ours)), reference(ids_for(ours)).logits, **CLOSE)
+
+
+@torch.no_grad()
+def test_a_head_that_differs_from_the_embedding_is_kept(tmp_path):
+    """As in transformers, whatever tie_word_embeddings says."""
+    from safetensors.torch import load_file, save_file
+
+    transformers_gpt2().save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["transformer.wte.weight"].flip(0).contiguous()
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    reference = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    ours = read_folder(tmp_path).read()
+    torch.testing.assert_close(ours(ids_for(ours)), reference(ids_for(ours)).logits, **CLOSE)
+
+
+def test_a_model_that_was_resized_in_transformers_is_read(tmp_path):
+    """The settings of Hugging Face are the current ones; Tokenloom's were exported before."""
+    model = wild_gpt2(vocab_size=257, **SHAPES["small"])
+    path = save_checkpoint(tmp_path, 1, model, make_tokenizer("byte"), state={}).path
+    reference = transformers_model(path)
+    reference.resize_token_embeddings(260)
+    reference.save_pretrained(tmp_path / "resized")
+    assert read_folder(tmp_path / "resized").read().config.vocab_size == 260
+
+
+def test_a_folder_without_tokenizer_files_and_gpt2s_vocabulary_gets_gpt2s_tokenizer(tmp_path):
+    wild_gpt2_config = {"vocab_size": 50257, **SHAPES["small"]}
+    write_folder(tmp_path, wild_gpt2(**wild_gpt2_config), eot_id=50256)
+    loaded = load(tmp_path)
+    assert loaded.tokenizer is load_tokenizer("gpt2")
+    assert loaded.notices == [f"{tmp_path.name} has no tokenizer; assuming gpt2"]
+    (tmp_path / "added_tokens.json").write_text('{"<|user|>": 50257}')
+    with pytest.raises(TokenizerError):
+        load(tmp_path)
+    write_folder(tmp_path, wild_gpt2(**{**wild_gpt2_config, "vocab_size": 300}), eot_id=0)
+    (tmp_path / "added_tokens.json").unlink()
+    with pytest.raises(TokenizerError, match=r"has no tokenizer\.json"):
+        load(tmp_path)
+
+
+def test_an_exported_folder_keeps_its_own_start_and_end_tokens(tmp_path):
+    tokenizer = train_bpe(300, [TEXT * 20])
+    tokenizer.save(tmp_path / "in")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "in")
+    theirs.add_special_tokens({"bos_token": "<|start|>", "eos_token": "<|end|>"})
+    theirs.save_pretrained(tmp_path / "in")
+    write_folder(tmp_path / "in", wild_gpt2(vocab_size=len(theirs), **SHAPES["small"]), eot_id=0)
+    loaded = load(tmp_path / "in")
+    assert (loaded.tokenizer.bos_id, loaded.tokenizer.eot_id) == (theirs.bos_token_id, theirs.eos_token_id)
+    export_model(loaded, tmp_path / "out", "hf", license="mit")
+    again = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    config = transformers.AutoConfig.from_pretrained(tmp_path / "out")
+    for exported in (again, config):
+        assert (exported.bos_token_id, exported.eos_token_id) == (theirs.bos_token_id, theirs.eos_token_id)
+    assert load(tmp_path / "out").tokenizer.bos_id == theirs.bos_token_id
 
 
 @pytest.mark.parametrize("name", ["transformer.h.1.mlp.c_fc.bias", "transformer.wte.weight"])

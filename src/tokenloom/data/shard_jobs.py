@@ -96,7 +96,7 @@ def shard_jobs(texts: Iterable[SplitText], tokenizer: Tokenizer, endoftext: EndO
     for split_text in texts:
         job = current[split_text.split]
         starts_document = job.index > 0 or job.size > 0  # no document precedes the first one of a split
-        for text in split_into_chunks(split_text.texts, (eot_text, *tokenizer.added)):
+        for text in split_into_chunks(split_text.texts, tokenizer.matched_tokens):
             if endoftext == "refuse" and eot_text in text:
                 raise DataError(
                     f'{split_text.source} contains {eot_text}. Remove it, or pass --data.endoftext "token" or "text".'

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from tokenloom.config import Config, ModelConfig, Settings
-from tokenloom.data.tokenizers import make_tokenizer
+from tokenloom.data.tokenizers import load_tokenizer, make_tokenizer
+from tokenloom.data.tokenizers.huggingface_files import has_tokenizer_files
 from tokenloom.data.tokenizers.load import needs_training
 from tokenloom.errors import ConfigError
 from tokenloom.model import GPT
@@ -156,6 +157,11 @@ def _tokenizer_spec(resolved: ResolvedModel, requested: str | None, reference: s
     if tokenizer.kind in ("gpt2", "byte") and not tokenizer.added:
         return tokenizer.kind
     folder = resolved.path if resolved.path.is_dir() else resolved.path.parent
+    if not has_tokenizer_files(folder) or load_tokenizer(folder).fingerprint != tokenizer.fingerprint:
+        raise ConfigError(
+            f"the tokenizer of {reference} is in that file only. Export the model with --format hf, and start from the "
+            "exported folder."
+        )
     return str(folder.resolve())
 
 

@@ -62,10 +62,14 @@ TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two chunks
 CHUNK_BYTES = 1 << 16  # the most that is lost when a connection breaks
 
 
+def has_model_name(reference: str | Path) -> bool:
+    """Whether a reference reads like the name of a model to download."""
+    return str(reference) in HUB_NAMES or str(reference).startswith(OPENAI)
+
+
 def is_model_name(reference: str | Path) -> bool:
     """Whether a reference is the name of a model to download; an existing path of that name takes precedence."""
-    text = str(reference)
-    return (text in HUB_NAMES or text.startswith(OPENAI)) and not Path(text).exists()
+    return has_model_name(reference) and not Path(reference).exists()
 
 
 def download_model(name: str, cache: Path | None = None, progress: ProgressCallback | None = None) -> Path:

@@ -63,10 +63,10 @@ class _Options:
 
 
 def _write_hf(loaded: LoadedModel, out: Path, options: _Options) -> list[str]:
-    eot_id = loaded.tokenizer.eot_id
-    settings = {"bos_token_id": eot_id, "eos_token_id": eot_id, "pad_token_id": eot_id}
+    eot_id, bos_id = loaded.tokenizer.eot_id, loaded.tokenizer.bos_id
+    settings = {"bos_token_id": bos_id, "eos_token_id": eot_id, "pad_token_id": eot_id}
     with output_folder(out) as folder:
-        write_folder(folder, loaded.model, eot_id)
+        write_folder(folder, loaded.model, eot_id, bos_id)
         loaded.tokenizer.save(folder)
         (folder / "generation_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(model_card(loaded, options.license), encoding="utf-8")

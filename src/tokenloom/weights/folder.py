@@ -36,11 +36,14 @@ def read_folder(folder: Path) -> LazyModel:
     )
 
 
-def write_folder(folder: Path, model: GPT, eot_id: int) -> None:
-    """Write config.json and model.safetensors; `AutoModelForCausalLM` opens the folder of a GPT-2."""
+def write_folder(folder: Path, model: GPT, eot_id: int, bos_id: int | None = None) -> None:
+    """Write config.json and model.safetensors; `AutoModelForCausalLM` opens the folder of a GPT-2.
+
+    `bos_id` defaults to `eot_id`.
+    """
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     if model.config.family == "gpt2":
-        config, tensors = to_huggingface(model.config, state, eot_id)
+        config, tensors = to_huggingface(model.config, state, eot_id, bos_id)
     else:
         config = {"model_type": f"tokenloom-{model.config.family}", "tokenloom": model.config.model_dump()}
         tensors = {n: t for n, t in state.items() if n != "lm_head.weight" or not model.config.tie_embeddings}

@@ -6,6 +6,7 @@ Names and fields follow ggml's GGUF specification and the architecture "gpt2" of
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,11 +19,10 @@ from torch import Tensor
 
 from tokenloom.config import Config, ModelConfig
 from tokenloom.data.tokenizers import Tokenizer
-from tokenloom.data.tokenizers.added_tokens import ExtendedTokenizer, extend_tokenizer
-from tokenloom.data.tokenizers.bpe import BPETokenizer, gpt2_tokenizer, parse_merge, to_byte_level
 from tokenloom.errors import CheckpointError, MissingExtraError, WeightsError
 from tokenloom.model import GPT
-from tokenloom.weights.huggingface import drop_zero_biases
+from tokenloom.weights.gguf_tokenizer import add_tokenizer, check_tokenizer, read_tokenizer
+from tokenloom.weights.huggingface import LAYER_NORM_EPSILON, drop_zero_biases
 from tokenloom.weights.lazy_tensors import LazyModel, StoredTensor
 
 GGUF = ".gguf"
@@ -30,7 +30,7 @@ GGUF = ".gguf"
 _FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0"}
 QUANTIZATIONS = tuple(_FILE_TYPES)
 
-_ARCHITECTURE, _TOKENIZER, _PRETOKENIZER = "gpt2", "gpt2", "gpt-2"
+_ARCHITECTURE = "gpt2"
 _CONFIG = "tokenloom.config"  # the complete configuration, of which GGUF's own fields hold only a part
 # Module names of Tokenloom and of GGUF.
 _GGUF_NAMES = {
@@ -46,6 +46,14 @@ _GGUF_NAMES = {
     "mlp.c_proj": "ffn_down",
 }
 _MODULES = {gguf_name: module for module, gguf_name in _GGUF_NAMES.items()}
+# Fields that only describe the shapes of the tensors, which are verified.
+_SHAPE_FIELDS = (
+    "context_length",
+    "embedding_length",
+    "block_count",
+    "attention.head_count",
+    "vocab_size",
+)
 _MAX_F16 = 65504.0
 _Q8_0_BLOCK_SIZE = 32  # values that share a scale
 
@@ -67,11 +75,11 @@ def write_gguf(path: Path, model: GPT, tokenizer: Tokenizer, quantization: str =
         writer.add_feed_forward_length(4 * config.n_embd)
         writer.add_block_count(config.n_layer)
         writer.add_head_count(config.n_head)
-        writer.add_layer_norm_eps(1e-5)
+        writer.add_layer_norm_eps(LAYER_NORM_EPSILON)
         writer.add_file_type(gguf.LlamaFileType[_FILE_TYPES[quantization]])
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         writer.add_string(_CONFIG, json.dumps(config.model_dump()))
-        _add_tokenizer(writer, tokenizer, config.vocabulary)
+        add_tokenizer(writer, tokenizer, config.vocabulary)
         for name, tensor in _gguf_tensors(model):
             precision = quantization if tensor.ndim == 2 and name != "position_embd.weight" else "f32"
             array, raw_dtype = _quantized(name, tensor.detach().float().contiguous().numpy(), precision)
@@ -100,6 +108,7 @@ def read_gguf(path: Path) -> tuple[LazyModel, Tokenizer]:
         raise WeightsError(
             f'{path} contains a "{fields.get("general.architecture")}", which is not supported. Supported: gpt2.'
         )
+    _check_settings(fields, path)
     tensors: dict[str, StoredTensor] = {}
     for tensor in reader.tensors:
         if tensor.tensor_type.name.lower() not in QUANTIZATIONS:
@@ -109,7 +118,7 @@ def read_gguf(path: Path) -> tuple[LazyModel, Tokenizer]:
         tensors[_parameter_name(tensor.name, path)] = _GGUFTensor(tensor)
     try:
         config = _config(fields, tensors)
-        tokenizer = _tokenizer(fields, path)
+        tokenizer = read_tokenizer(fields, path)
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise WeightsError(f"{path} cannot be used: {error!r}. Convert the model again.") from None
     config, tensors = drop_zero_biases(config, tensors)
@@ -149,38 +158,11 @@ def _check_exportable(config: ModelConfig, tokenizer: Tokenizer, quantization: s
         raise WeightsError(
             f"the {config.family} family cannot be exported as gguf: llama.cpp does not support it. Use --format pth."
         )
-    base = _base_tokenizer(tokenizer)
-    if not isinstance(base, BPETokenizer) or not base.merges:
-        raise WeightsError(
-            f"the tokenizer of this model ({tokenizer.kind}) cannot be exported as gguf: llama.cpp supports byte-pair "
-            "encodings with merges (gpt2, bpe:N). Use --format hf or pth."
-        )
+    check_tokenizer(tokenizer)
     if quantization == "q8_0" and config.n_embd % _Q8_0_BLOCK_SIZE:
         raise WeightsError(
             f"q8_0 requires n_embd to be a multiple of {_Q8_0_BLOCK_SIZE}, got {config.n_embd}. Use --quantization f16."
         )
-
-
-def _base_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
-    return tokenizer.base if isinstance(tokenizer, ExtendedTokenizer) else tokenizer
-
-
-def _add_tokenizer(writer: Any, tokenizer: Tokenizer, vocabulary: int) -> None:
-    base = _base_tokenizer(tokenizer)
-    assert isinstance(base, BPETokenizer)
-    normal = [to_byte_level(token) for token in base.token_bytes[: base.eot_id]]
-    control = [token.decode("utf-8") for token in tokenizer.token_bytes[base.eot_id :]]
-    unused = [f"[PAD{i}]" for i in range(tokenizer.vocab_size, vocabulary)]
-    types = _package().TokenType
-    tokens_by_type = ((types.NORMAL, normal), (types.CONTROL, control), (types.UNUSED, unused))
-    writer.add_tokenizer_model(_TOKENIZER)
-    writer.add_tokenizer_pre(_PRETOKENIZER)
-    writer.add_token_list([token for _, tokens in tokens_by_type for token in tokens])
-    writer.add_token_types([token_type for token_type, tokens in tokens_by_type for _ in tokens])
-    writer.add_token_merges([f"{to_byte_level(left)} {to_byte_level(right)}" for left, right in base.merges])
-    writer.add_bos_token_id(tokenizer.eot_id)
-    writer.add_eos_token_id(tokenizer.eot_id)
-    writer.add_add_bos_token(False)
 
 
 def _gguf_tensors(model: GPT) -> Iterator[tuple[str, Tensor]]:
@@ -216,6 +198,26 @@ def _parameter_name(gguf_name: str, path: Path) -> str:
     return f"h.{block[1]}.{module}.{kind}" if block else f"{module}.{kind}"
 
 
+def _check_settings(fields: Mapping[str, Any], path: Path) -> None:
+    """Raise `WeightsError` for a setting of the architecture with which the weights would compute something else."""
+    prefix = f"{_ARCHITECTURE}."
+    values = {name.removeprefix(prefix): value for name, value in fields.items() if name.startswith(prefix)}
+    supported: dict[str, Any] = {
+        "attention.layer_norm_epsilon": LAYER_NORM_EPSILON,
+        "feed_forward_length": 4 * values.get("embedding_length", 0),
+        "attention.head_count_kv": values.get("attention.head_count"),
+        "attention.causal": True,
+    }
+    for name, value in values.items():
+        if name in _SHAPE_FIELDS:
+            continue
+        # The file has f32: its 1e-5 is not Python's.
+        is_supported = math.isclose(value, supported[name], rel_tol=1e-6) if name in supported else False
+        if not is_supported:
+            expected = f" Supported: {supported[name]}." if name in supported else ""
+            raise WeightsError(f"{path} has {prefix}{name} {value!r}, which is not supported.{expected}")
+
+
 def _config(fields: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> ModelConfig:
     if _CONFIG in fields:
         return Config.of({"model": json.loads(fields[_CONFIG])}).model
@@ -230,18 +232,3 @@ def _config(fields: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> M
         "tie_embeddings": "lm_head.weight" not in tensors,
     }
     return Config.of({"model": settings}).model
-
-
-def _tokenizer(fields: Mapping[str, Any], path: Path) -> Tokenizer:
-    kind = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
-    if kind != (_TOKENIZER, _PRETOKENIZER):
-        raise WeightsError(f"{path} has the tokenizer {kind[0]} ({kind[1]}). Supported in GGUF: gpt2 (gpt-2).")
-    tokens: list[str] = fields["tokenizer.ggml.tokens"]
-    types: list[int] = fields["tokenizer.ggml.token_type"]
-    merges = [parse_merge(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
-    base = gpt2_tokenizer() if merges == gpt2_tokenizer().merges else BPETokenizer("bpe", merges=merges)
-    if tokens[: base.eot_id] != [to_byte_level(token) for token in base.token_bytes[: base.eot_id]]:
-        raise WeightsError(f"{path}: its token ids do not follow from its merges. Convert the model again.")
-    unused = _package().TokenType.UNUSED
-    used = [token for token, token_type in zip(tokens, types, strict=True) if token_type != unused]
-    return extend_tokenizer(base, used[base.vocab_size :])

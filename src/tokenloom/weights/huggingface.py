@@ -9,26 +9,30 @@ from torch import Tensor
 
 from tokenloom.config import Config, ModelConfig
 from tokenloom.errors import WeightsError
-from tokenloom.weights.lazy_tensors import LazyTensor, StoredTensor, Transposed
+from tokenloom.weights.lazy_tensors import LazyTensor, StoredTensor, Transposed, is_tied
 
 PREFIX = "transformer."
+LAYER_NORM_EPSILON = 1e-5
 # Hugging Face keeps the Conv1D layout of OpenAI, (inputs, outputs); Tokenloom uses nn.Linear's, (outputs, inputs).
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 # Causal masks, which older exports store as buffers.
 IGNORED = (".attn.bias", ".attn.masked_bias")
 # Settings that change what the model computes, with the values that match Tokenloom's GPT-2. With other values the
 # weights would load, but the logits would be wrong.
+# (`reorder_and_upcast_attn` changes only the precision of intermediate results.)
 SUPPORTED_SETTINGS: Mapping[str, tuple[object, ...]] = {
     "activation_function": ("gelu_new", "gelu_fast", "gelu_pytorch_tanh"),
-    "layer_norm_epsilon": (1e-5,),
+    "layer_norm_epsilon": (LAYER_NORM_EPSILON,),
     "scale_attn_weights": (True,),
     "scale_attn_by_inverse_layer_idx": (False,),
     "add_cross_attention": (False,),
+    "quantization_config": (None,),
+    "pruned_heads": ({}, None),
 }
 
 
 def to_huggingface(
-    config: ModelConfig, state: Mapping[str, Tensor], eot_id: int
+    config: ModelConfig, state: Mapping[str, Tensor], eot_id: int, bos_id: int | None = None
 ) -> tuple[dict[str, object], dict[str, Tensor]]:
     """A GPT-2's configuration and tensors as `GPT2LMHeadModel` expects them; a tied head is left out."""
     state = dict(state)
@@ -42,7 +46,8 @@ def to_huggingface(
         name if name.startswith("lm_head") else PREFIX + name: tensor.T if name.endswith(TRANSPOSED) else tensor
         for name, tensor in state.items()
     }
-    return _huggingface_config(config, eot_id), tensors
+    settings = {**_huggingface_config(config, eot_id), "bos_token_id": eot_id if bos_id is None else bos_id}
+    return settings, tensors
 
 
 def from_huggingface(
@@ -55,6 +60,9 @@ def from_huggingface(
         name = full_name.removeprefix(PREFIX)
         if not name.endswith(IGNORED):
             state[name] = Transposed(tensor) if name.endswith(TRANSPOSED) else tensor
+    if model.tie_embeddings and "wte.weight" in state:
+        # Like transformers: a head that has other values than the embedding is kept, whatever the configuration says.
+        model = model.model_copy(update={"tie_embeddings": is_tied(state)})
     if model.tie_embeddings:
         state.pop("lm_head.weight", None)
     return drop_zero_biases(model, state)
@@ -88,9 +96,8 @@ def _huggingface_config(config: ModelConfig, eot_id: int) -> dict[str, object]:
         "resid_pdrop": config.dropout,
         "embd_pdrop": config.dropout,
         "attn_pdrop": config.dropout,
-        "layer_norm_epsilon": 1e-5,
+        "layer_norm_epsilon": LAYER_NORM_EPSILON,
         "tie_word_embeddings": config.tie_embeddings,
-        "bos_token_id": eot_id,
         "eos_token_id": eot_id,
         "torch_dtype": "float32",
         "tokenloom": config.model_dump(),
@@ -98,13 +105,7 @@ def _huggingface_config(config: ModelConfig, eot_id: int) -> dict[str, object]:
 
 
 def _model_config(config: Mapping[str, Any]) -> ModelConfig:
-    for name, supported in SUPPORTED_SETTINGS.items():
-        if name in config and config[name] not in supported:
-            raise WeightsError(
-                f"this GPT-2 has {name} {config[name]!r}, which is not supported. Supported: {supported[0]!r}."
-            )
-    if "tokenloom" in config:
-        return Config.of({"model": config["tokenloom"]}).model
+    check_settings(config)
     if config.get("model_type") != "gpt2":
         raise WeightsError(
             f'architecture "{config.get("model_type")}" is not supported. '
@@ -114,7 +115,7 @@ def _model_config(config: Mapping[str, Any]) -> ModelConfig:
         values = {
             "family": "gpt2",
             "vocab_size": config["vocab_size"],
-            "block_size": config.get("n_positions", config.get("n_ctx")),
+            "block_size": config["n_positions"] if "n_positions" in config else config["n_ctx"],
             "n_layer": config["n_layer"],
             "n_head": config["n_head"],
             "n_embd": config["n_embd"],
@@ -123,4 +124,15 @@ def _model_config(config: Mapping[str, Any]) -> ModelConfig:
         }
     except KeyError as missing:
         raise WeightsError(f"config.json has no {missing}. Use the config.json that came with the weights.") from None
-    return Config.of({"model": values}).model
+    # Hugging Face's settings are the current ones: transformers can have resized the model since it was exported.
+    return Config.of({"model": {**config.get("tokenloom", {}), **values}}).model
+
+
+def check_settings(config: Mapping[str, Any]) -> None:
+    """Raise `WeightsError` for a setting of a config.json with which the weights would compute something else."""
+    supported_settings = {**SUPPORTED_SETTINGS, "n_inner": (4 * config.get("n_embd", 0), None)}
+    for name, supported in supported_settings.items():
+        if name in config and config[name] not in supported:
+            raise WeightsError(
+                f"this GPT-2 has {name} {config[name]!r}, which is not supported. Supported: {supported[0]!r}."
+            )

@@ -6,8 +6,9 @@ little more memory than the model itself, whatever the format.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Protocol
 
 import torch
@@ -41,7 +42,30 @@ class Transposed:
         return tuple(reversed(self.stored.shape))
 
 
+@dataclass(frozen=True)
+class Zeros:
+    """A tensor of zeros, in place of one that a format leaves out."""
+
+    shape: Sequence[int]
+
+    def __getitem__(self, rows: slice, /) -> Tensor:
+        return torch.zeros(self.shape)[rows]
+
+
 StoredTensor = LazyTensor | Transposed
+
+
+def is_tied(tensors: Mapping[str, StoredTensor]) -> bool:
+    """Whether the head shares the values of the embedding, stored once or twice."""
+    head, embedding = tensors.get("lm_head.weight"), tensors["wte.weight"]
+    if head is None:
+        return True
+    assert not isinstance(head, Transposed)
+    assert not isinstance(embedding, Transposed)
+    if tuple(head.shape) != tuple(embedding.shape):
+        return False
+    slices = _row_slices(embedding.shape)
+    return all(torch.equal(head[rows], embedding[rows]) for rows in slices)
 
 
 @dataclass(frozen=True)
@@ -68,7 +92,7 @@ class LazyModel:
         for name, target in state.items():
             try:
                 _copy(target, self.tensors[name])
-            except (OSError, SafetensorError) as error:
+            except (OSError, SafetensorError, TypeError) as error:
                 raise CheckpointError(
                     f"{self.source}: tensor {name} cannot be read: {error}. Use another copy."
                 ) from None
@@ -82,23 +106,32 @@ class LazyModel:
     def _check_shapes(self, expected: Mapping[str, tuple[int, ...]]) -> None:
         for name in sorted(expected.keys() ^ self.tensors.keys()):
             problem = "lacks" if name in expected else "has an unexpected"
-            raise CheckpointError(f"{self.source} {problem} tensor {name}. Its config.json belongs to other weights.")
+            raise CheckpointError(
+                f"{self.source} {problem} tensor {name}. Its configuration belongs to other weights, or it is not a "
+                "GPT-2 language model."
+            )
         for name, shape in expected.items():
             stored = tuple(self.tensors[name].shape)
             if stored != shape:
                 raise CheckpointError(
-                    f"{self.source}: tensor {name} has shape {stored}, but config.json gives {shape}. "
-                    "Use the config.json that came with the weights."
+                    f"{self.source}: tensor {name} has shape {stored}, but its configuration gives {shape}. "
+                    "Use the configuration that came with the weights."
                 )
 
 
 def _copy(target: Tensor, stored: StoredTensor) -> None:
     if isinstance(stored, Transposed):
         target, stored = target.T, stored.stored
-    if target.ndim == 0:
-        target.copy_(stored[:])
-        return
-    row_bytes = 4 * max(1, target[0].numel()) if len(target) else 1
-    rows = max(1, SLICE_BYTES // row_bytes)
-    for start in range(0, len(target), rows):
-        target[start : start + rows].copy_(stored[start : start + rows])
+    for rows in _row_slices(target.shape):
+        values = stored[rows]
+        if not values.is_floating_point():
+            raise TypeError(f"it contains {values.dtype}, not floating-point numbers")
+        target[rows].copy_(values)
+
+
+def _row_slices(shape: Sequence[int]) -> Iterator[slice]:
+    """Slices of about `SLICE_BYTES` that cover a tensor; one of everything for a scalar."""
+    if not shape:
+        return iter([slice(None)])
+    rows = max(1, SLICE_BYTES // max(1, 4 * prod(shape[1:])))
+    return (slice(start, start + rows) for start in range(0, shape[0], rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,21 +10,21 @@ import torch
 from torch import Tensor
 
 from tokenloom.data.tokenizers import Tokenizer, load_tokenizer
-from tokenloom.errors import CheckpointError, TokenizerError
+from tokenloom.data.tokenizers.huggingface_files import has_tokenizer_files
+from tokenloom.errors import CheckpointError
 from tokenloom.model import GPT
-from tokenloom.run_folder import RunFolder
 from tokenloom.weights.book_names import state_from_book
-from tokenloom.weights.checkpoint import MANIFEST, OPTIMIZER, list_checkpoints, newest_checkpoint, open_checkpoint
-from tokenloom.weights.download import download_model, is_model_name
+from tokenloom.weights.checkpoint import OPTIMIZER
 from tokenloom.weights.folder import read_folder
-from tokenloom.weights.gguf import GGUF, read_gguf
+from tokenloom.weights.gguf import read_gguf
 from tokenloom.weights.lazy_tensors import LazyModel, Transposed
 from tokenloom.weights.openai import is_openai_folder, openai_tokenizer, read_openai
+from tokenloom.weights.reference import SUPPORTED, file_format, find_weights
 from tokenloom.weights.safetensors_files import load_tensors
-from tokenloom.weights.torch_files import TORCH_SUFFIXES, read_torch_model, read_torch_optimizer
+from tokenloom.weights.torch_files import read_torch_model, read_torch_optimizer
 
 GPT2_VOCABULARY = 50257
-_SUPPORTED = "a run, a checkpoint, a folder of GPT-2 from Hugging Face or OpenAI, a .gguf, a .pth, or gpt2"
+_MOST_PADDING = 1023  # unused rows that round a vocabulary up, in nanoGPT for example to 50,304
 
 
 @dataclass(frozen=True)
@@ -65,14 +64,10 @@ def load(reference: str | Path, *, trust: bool = False, dtype: torch.dtype = tor
 
 def resolve_model(reference: str | Path, *, trust: bool = False) -> ResolvedModel:
     """The model that `load` loads, with the names and shapes of its tensors but not their values."""
-    if is_model_name(reference):
-        reference = download_model(str(reference))
-    path = Path(reference)
-    notices: list[str] = []
-    read = _FILE_READERS.get(path.suffix.lower())
+    path, notices = find_weights(reference)
+    read = next((reader for is_format, reader in _READERS if is_format(path)), None)
     if read is None:
-        path, notices = resolve_checkpoint(reference)
-        read = next(reader for is_format, reader in _FOLDER_READERS if is_format(path))
+        raise CheckpointError(f"{path} is neither a folder nor a file in a supported format. Name {SUPPORTED}.")
     resolved = read(path, trust)
     tokens, vocabulary = resolved.tokenizer.vocab_size, resolved.stored.config.vocabulary
     if tokens > vocabulary:
@@ -83,43 +78,16 @@ def resolve_model(reference: str | Path, *, trust: bool = False) -> ResolvedMode
     return ResolvedModel(resolved.stored, resolved.tokenizer, path, [*notices, *resolved.notices])
 
 
-def resolve_checkpoint(reference: str | Path) -> tuple[Path, list[str]]:
-    """The folder of weights that `reference` names, and a notice for each corrupt checkpoint that was skipped.
-
-    A checkpoint that has a manifest is verified. Raises `CheckpointError`.
-    """
-    match = re.fullmatch(r"(.*)@(best|step-\d+)", str(reference), flags=re.DOTALL)
-    path, selector = (Path(match[1]), match[2]) if match else (Path(reference), "")
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist. Name {_SUPPORTED}.")
-    if not path.is_dir():
-        raise CheckpointError(f"{path} is neither a folder nor a file in a supported format. Name {_SUPPORTED}.")
-    checkpoints = RunFolder(path).checkpoints
-    if not checkpoints.is_dir():
-        if selector:
-            raise CheckpointError(f"{path} is not a run folder, so it has no @{selector}. Leave @{selector} out.")
-        return (open_checkpoint(path).path if (path / MANIFEST).exists() else path), []
-    if selector.startswith("step-"):
-        return open_checkpoint(_checkpoint_of_step(checkpoints, int(selector.removeprefix("step-")))).path, []
-    newest, notices = newest_checkpoint(checkpoints, selector or "step")
-    if newest is None:
-        suffix = f" @{selector}" if selector else ""
-        raise CheckpointError(f"{path} has no valid checkpoint{suffix}. {_available(checkpoints)}")
-    return newest.path, notices
-
-
 def load_optimizer(reference: str | Path) -> dict[str, Tensor]:
     """The optimizer state that is saved with a model, as `Optimizer.state_tensors` names it.
 
     The step checkpoints of a run have it, its @best does not; so do .pth files of the book with an
     optimizer_state_dict (section 5.4). Raises `CheckpointError` if there is none.
     """
-    path = Path(reference)
-    if path.suffix.lower() not in TORCH_SUFFIXES:
-        path, _ = resolve_checkpoint(reference)
-        if (path / OPTIMIZER).is_file():
-            return load_tensors(path / OPTIMIZER)
-    elif (saved := read_torch_optimizer(path)) is not None:
+    path, _ = find_weights(reference)
+    if (path / OPTIMIZER).is_file():
+        return load_tensors(path / OPTIMIZER)
+    if file_format(path) == "torch" and (saved := read_torch_optimizer(path)) is not None:
         return _adamw_state_from_book(*saved)
     raise CheckpointError(f"{path} has no optimizer state. Leave --init-optimizer out, or name a step of a run.")
 
@@ -130,13 +98,14 @@ def _read_gguf(path: Path, trust: bool) -> ResolvedModel:
 
 def _read_torch_file(path: Path, trust: bool) -> ResolvedModel:
     stored, notices = read_torch_model(path, trust=trust)
-    try:
-        return ResolvedModel(stored, load_tokenizer(path.parent), path, notices)
-    except TokenizerError:
-        if (path.parent / "tokenizer.json").exists() or stored.config.vocabulary < GPT2_VOCABULARY:
-            raise
-    notice = f"{path.name} has no tokenizer; assuming gpt2"
-    return ResolvedModel(stored, load_tokenizer("gpt2"), path, [*notices, notice])
+    tokenizer, assumed = _tokenizer_of(path.parent, stored, path)
+    return ResolvedModel(stored, tokenizer, path, [*notices, *assumed])
+
+
+def _refuse_safetensors_file(path: Path, trust: bool) -> ResolvedModel:
+    raise CheckpointError(
+        f"{path} contains only tensors; the configuration of the model is beside it. Name its folder: {path.parent}"
+    )
 
 
 def _read_openai_folder(path: Path, trust: bool) -> ResolvedModel:
@@ -144,14 +113,24 @@ def _read_openai_folder(path: Path, trust: bool) -> ResolvedModel:
 
 
 def _read_model_folder(path: Path, trust: bool) -> ResolvedModel:
-    return ResolvedModel(read_folder(path), load_tokenizer(path), path)
+    stored = read_folder(path)
+    tokenizer, notices = _tokenizer_of(path, stored, path)
+    return ResolvedModel(stored, tokenizer, path, notices)
+
+
+def _tokenizer_of(folder: Path, stored: LazyModel, source: Path) -> tuple[Tokenizer, list[str]]:
+    """The tokenizer beside some weights, or GPT-2's with a notice if there is none and the vocabulary has its size."""
+    if has_tokenizer_files(folder) or not 0 <= stored.config.vocabulary - GPT2_VOCABULARY <= _MOST_PADDING:
+        return load_tokenizer(folder), []
+    return load_tokenizer("gpt2"), [f"{source.name} has no tokenizer; assuming gpt2"]
 
 
 _Reader = Callable[[Path, bool], ResolvedModel]
-# To add a format of weights: a reader, and a row in one of these tables.
-_FILE_READERS: Mapping[str, _Reader] = {GGUF: _read_gguf, **dict.fromkeys(TORCH_SUFFIXES, _read_torch_file)}
-# The first format whose test is true of a folder is used.
-_FOLDER_READERS: Sequence[tuple[Callable[[Path], bool], _Reader]] = (
+# To add a format of weights: a reader, and a row in this table. The first format whose test is true is used.
+_READERS: Sequence[tuple[Callable[[Path], bool], _Reader]] = (
+    (lambda path: file_format(path) == "gguf", _read_gguf),
+    (lambda path: file_format(path) == "torch", _read_torch_file),
+    (lambda path: file_format(path) == "safetensors", _refuse_safetensors_file),
     (is_openai_folder, _read_openai_folder),
     (Path.is_dir, _read_model_folder),
 )
@@ -168,16 +147,3 @@ def _adamw_state_from_book(names: Sequence[str], states: Mapping[int, Mapping[st
     # A separate tensor for each count: the optimizer increments them in place.
     counts = {name.replace("/exp_avg/", "/step/"): float(states[0]["step"]) for name in tensors if "/exp_avg/" in name}
     return tensors | {name: torch.tensor(steps) for name, steps in counts.items()}
-
-
-def _checkpoint_of_step(checkpoints: Path, step: int) -> Path:
-    for kind in ("step", "best"):
-        path = checkpoints / f"{kind}-{step:08d}"
-        if path.is_dir():
-            return path
-    raise CheckpointError(f"{checkpoints.parent} has no checkpoint of step {step}. {_available(checkpoints)}")
-
-
-def _available(checkpoints: Path) -> str:
-    names = [f"@step-{int(path.name.partition('-')[2])}" for path in list_checkpoints(checkpoints)]
-    return f"Available: {', '.join(names)}." if names else "Train the model first."

@@ -6,6 +6,7 @@ Supported: the book's `torch.save` of a state dict, alone or together with an op
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import re
@@ -19,8 +20,10 @@ from torch import Tensor
 
 from tokenloom.config import Config, ModelConfig
 from tokenloom.errors import CheckpointError, WeightsError
+from tokenloom.model import build
 from tokenloom.weights.book_names import BOOK_SETTINGS, is_book_state, state_from_book
-from tokenloom.weights.lazy_tensors import LazyModel, LazyTensor, StoredTensor
+from tokenloom.weights.huggingface import IGNORED, TRANSPOSED, check_settings, from_huggingface
+from tokenloom.weights.lazy_tensors import LazyModel, LazyTensor, StoredTensor, Transposed, Zeros, is_tied
 from tokenloom.weights.safetensors_files import files_of_index
 
 BIN = "pytorch_model.bin"
@@ -43,17 +46,30 @@ def read_torch_model(path: Path, *, trust: bool = False) -> tuple[LazyModel, lis
     """
     content = load_torch_file(path, trust=trust)
     state, saved_settings = _state_and_settings(content, path)
-    settings = saved_settings | _settings_of_config_file(path)
+    config_file = _read_config_file(path)
     state = {_PREFIXES.sub("", name): tensor for name, tensor in state.items()}
+    if _is_conv1d(state) and "model_type" in config_file:
+        return LazyModel(*from_huggingface(config_file, state), str(path)), []
+    settings = saved_settings | _renamed_settings(config_file.get("tokenloom", config_file))
     tensors: dict[str, StoredTensor]
     if is_book_state(state):
         tensors = state_from_book(state)
         settings = {"init": "book", **settings}
     else:
-        tensors = {n: t for n, t in state.items() if not n.endswith(".attn.bias")}
+        tensors = {name: tensor for name, tensor in state.items() if not name.endswith(IGNORED)}
+        if _is_conv1d(state):
+            tensors = {n: Transposed(state[n]) if n.endswith(TRANSPOSED) else tensor for n, tensor in tensors.items()}
+        check_settings(config_file)
     config, notices = _config(tensors, settings, path)
+    if _is_mapping(content) and "model_args" in content:
+        notices.append(
+            f"{path.name} is from nanoGPT; its GELU is computed in the tanh form, which differs slightly from that of "
+            "recent versions"
+        )
     if config.tie_embeddings:
         tensors.pop("lm_head.weight", None)
+    if config.family == "gpt2":
+        tensors = _with_biases(config, tensors)
     return LazyModel(config, tensors, str(path)), notices
 
 
@@ -84,6 +100,8 @@ def load_torch_file(path: Path, *, trust: bool = False) -> object:
     Raises `WeightsError` for a file that is corrupt or contains more than tensors and plain values.
     """
     try:
+        if path.suffix == ".safetensors":  # torch.load would choose another format by this suffix
+            return torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=not trust)
         # The zip format, the default since torch 1.6, can be memory-mapped: tensors are read when they are copied.
         return torch.load(path, map_location="cpu", weights_only=not trust, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
@@ -123,16 +141,34 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _settings_of_config_file(path: Path) -> dict[str, object]:
-    """The model settings of a config.json next to a PyTorch file."""
+def _is_conv1d(state: Mapping[str, Tensor]) -> bool:
+    """Whether matrices are stored as Hugging Face's GPT-2 does, (inputs, outputs), instead of nn.Linear's layout."""
+    weight = state.get("h.0.attn.c_attn.weight")
+    return weight is not None and weight.ndim == 2 and 3 * weight.shape[0] == weight.shape[1]
+
+
+def _with_biases(config: ModelConfig, tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Zero biases for a model that has none at all, as nanoGPT's do with `bias=False`."""
+    if any(name.endswith(".bias") for name in tensors):
+        return tensors
+    with torch.device("meta"):
+        expected = build(config).state_dict()
+    biases = {name: Zeros(tuple(tensor.shape)) for name, tensor in expected.items() if name.endswith(".bias")}
+    return {**tensors, **biases}
+
+
+def _read_config_file(path: Path) -> Mapping[str, Any]:
+    """The config.json next to a PyTorch file; empty if there is none."""
     file = path.with_name("config.json")
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return _renamed_settings(content.get("tokenloom", content))
-    except (ValueError, AttributeError):
-        raise WeightsError(f"{file} is not a JSON object. Correct it, or move it away.") from None
+        content: object = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not _is_mapping(content):
+        raise WeightsError(f"{file} is not a JSON object. Correct it, or move it away.")
+    return content
 
 
 def _renamed_settings(settings: object) -> dict[str, object]:
@@ -163,7 +199,7 @@ def _config(
         "block_size": tensors["wpe.weight"].shape[0],
         "n_layer": max(layers, default=-1) + 1,
         "qkv_bias": "h.0.attn.c_attn.bias" in tensors,
-        "tie_embeddings": _is_tied(tensors),
+        "tie_embeddings": is_tied(tensors),
     }
     notices: list[str] = []
     if "n_head" not in settings:
@@ -175,14 +211,6 @@ def _config(
         from_shapes["n_head"] = n_embd // _HEAD_SIZE
         notices.append(f"{path.name} does not specify its number of heads; assuming {n_embd // _HEAD_SIZE} of size 64")
     return Config.of({"model": {**settings, **from_shapes}}).model, notices
-
-
-def _is_tied(tensors: Mapping[str, StoredTensor]) -> bool:
-    """Whether the head shares the embedding's values, stored once or twice."""
-    head, embedding = tensors.get("lm_head.weight"), tensors["wte.weight"]
-    if head is None:
-        return True
-    return isinstance(head, Tensor) and isinstance(embedding, Tensor) and torch.equal(head, embedding)
 
 
 def _is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:

@@ -37,9 +37,14 @@ class ExtendedTokenizer(Tokenizer):
             base.eot_id,
             [*base.special_ids, *range(first, first + len(added))],
         )
+        self.bos_id = base.bos_id
         self.added = tuple(added)
         self._ids = {token: first + i for i, token in enumerate(added)}
         self._pattern = _pattern_of(added)
+
+    @property
+    def matched_tokens(self) -> tuple[str, ...]:
+        return (*self.base.matched_tokens, *self.added)
 
     def definition(self) -> bytes:
         return b"\0".join([self.base.definition(), *(token.encode("utf-8") for token in self.added)])

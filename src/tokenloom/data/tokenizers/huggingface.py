@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from tokenloom.data.tokenizers.bpe import CHARACTER_TO_BYTE, from_byte_level
 from tokenloom.data.tokenizers.tokenizer import ENDOFTEXT, Tokenizer
-from tokenloom.data.tokenizers.tokenizer_json import Component, TokenizerJson
+from tokenloom.data.tokenizers.tokenizer_json import AddedTokenJson, Component, TokenizerJson
 from tokenloom.errors import TokenizerError
 
 if TYPE_CHECKING:
@@ -32,25 +32,42 @@ _EXCERPT_CHARACTERS = 12
 class HuggingFaceTokenizer(Tokenizer):
     """A tokenizer.json run by the `tokenizers` library; raises `TokenizerError` if it is not lossless.
 
-    `name` is the file's name for errors, `eos_token` a token that ends a document besides the common ones.
+    `name` is the file's name for errors. `eos_token` ends a document; without it, the first of the common names that is
+    in the vocabulary.
     """
 
-    def __init__(self, content: TokenizerJson, name: str, eos_token: str | None = None) -> None:
+    def __init__(
+        self, content: TokenizerJson, name: str, eos_token: str | None = None, bos_token: str | None = None
+    ) -> None:
         import tokenizers
 
         self._content: TokenizerJson = {**content, "truncation": None, "padding": None}
+        added = self._content.get("added_tokens") or []
         _check_components(self._content, name)
         try:
-            self._core = tokenizers.Tokenizer.from_str(json.dumps(self._content))
+            core = tokenizers.Tokenizer.from_str(json.dumps(self._content))
+            eot_text = _find_eot_text(core, name, eos_token)
+            # Only the token that ends a document can be encoded as text, so the library gets it as the only special
+            # one; `encode_array` handles it. All other added tokens are matched wherever they occur.
+            tokens = [{**token, "special": token["content"] == eot_text} for token in added]
+            self._core = tokenizers.Tokenizer.from_str(json.dumps({**self._content, "added_tokens": tokens}))
+        except TokenizerError:
+            raise
         except Exception as error:  # the library raises no more specific type
             raise TokenizerError(f"{name} is not a valid tokenizer.json: {error}. Export it again.") from None
-        # Special tokens in a text are encoded as text; `encode_array` handles the end of a document.
         self._core.encode_special_tokens = True
-        added = self._core.get_added_tokens_decoder()
-        token_bytes = _token_bytes(self._core.get_vocab(with_added_tokens=True), added, name)
-        special_ids = {token_id for token_id, token in added.items() if token.special}
-        super().__init__("json", token_bytes, _find_eot_id(self._core, name, eos_token), special_ids)
+        _check_added_tokens(core, added, eot_text, name)
+        token_bytes = _token_bytes(core.get_vocab(with_added_tokens=True), {token["id"] for token in added}, name)
+        special_ids = {token["id"] for token in added if token["special"]}
+        super().__init__("json", token_bytes, core.get_vocab()[eot_text], special_ids)
+        if bos_token is not None:
+            self.bos_id = core.get_vocab().get(bos_token, self.eot_id)
+        self._matched = tuple(token["content"] for token in added)
         self._check_round_trip(name)
+
+    @property
+    def matched_tokens(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([self.eot_text, *self._matched]))
 
     def definition(self) -> bytes:
         return f"{self.eot_id} {json.dumps(self._content, sort_keys=True)}".encode()
@@ -97,6 +114,8 @@ def _check_components(content: TokenizerJson, name: str) -> None:
             f"{name} is not lossless: it puts a space before every text (add_prefix_space). "
             "Set add_prefix_space to false, or choose another tokenizer."
         )
+    if (content.get("model") or {}).get("dropout"):
+        raise TokenizerError(f"{name} omits merges at random (dropout). Set dropout to null.")
     vocab: object = (content.get("model") or {}).get("vocab")
     if isinstance(vocab, dict):  # other models than BPE have a list
         missing = [byte for character, byte in CHARACTER_TO_BYTE.items() if character not in vocab]
@@ -124,16 +143,41 @@ def _token_bytes(vocab: Mapping[str, int], added: Container[int], name: str) -> 
         raise TokenizerError(f"{name} has several tokens with the same id. Export it again.")
     tokens = [b""] * (max(vocab.values(), default=-1) + 1)
     for text, token_id in vocab.items():
-        is_byte_level = token_id not in added and all(character in CHARACTER_TO_BYTE for character in text)
-        tokens[token_id] = from_byte_level(text) if is_byte_level else text.encode("utf-8")
+        tokens[token_id] = text.encode("utf-8") if token_id in added else _bytes_of_token(text)
     return tokens
 
 
-def _find_eot_id(core: tokenizers.Tokenizer, name: str, eos_token: str | None) -> int:
-    for candidate in (*_EOT_NAMES, *([eos_token] if eos_token else [])):
-        token_id = core.token_to_id(candidate)
-        if token_id is not None:
-            return token_id
+def _bytes_of_token(text: str) -> bytes:
+    is_byte_level = all(character in CHARACTER_TO_BYTE for character in text)
+    return from_byte_level(text) if is_byte_level else text.encode("utf-8")
+
+
+def _find_eot_text(core: tokenizers.Tokenizer, name: str, eos_token: str | None) -> str:
+    for candidate in (*([eos_token] if eos_token else []), *_EOT_NAMES):
+        if core.token_to_id(candidate) is not None:
+            return candidate
     raise TokenizerError(
         f"{name} has no token that ends a document (one of {', '.join(_EOT_NAMES)}). Add {ENDOFTEXT} to it."
     )
+
+
+def _check_added_tokens(core: tokenizers.Tokenizer, added: Sequence[AddedTokenJson], eot_text: str, name: str) -> None:
+    """Raise `TokenizerError` for an added token whose ids would not be those of `AutoTokenizer`, or not lossless."""
+    vocab = core.get_vocab(with_added_tokens=False)
+    for token in added:
+        text, token_id = token["content"], core.token_to_id(token["content"])
+        problem = None
+        if token_id != token["id"]:
+            problem = (
+                f"has the id {token['id']:,}, but the tokenizers library assigns {token_id}: ids must have no gaps"
+            )
+        elif token["lstrip"] or token["rstrip"]:
+            problem = f"removes the spaces beside it ({'lstrip' if token['lstrip'] else 'rstrip'}), so text is lost"
+        elif text != eot_text and (text in eot_text or eot_text in text):
+            problem = f"overlaps with {eot_text}, which ends a document"
+        elif text in vocab and _bytes_of_token(text) != text.encode("utf-8"):
+            problem = "is also a token of the vocabulary that stands for other text"
+        if problem:
+            raise TokenizerError(
+                f"{name} cannot be used: its added token {text!r} {problem}. Remove it, or choose another tokenizer."
+            )

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict, cast
 
 from tokenloom.data.tokenizers.added_tokens import extend_tokenizer, text_between_tokens
 from tokenloom.data.tokenizers.bpe import (
@@ -23,29 +21,21 @@ from tokenloom.data.tokenizers.bpe import (
 )
 from tokenloom.data.tokenizers.characters import CharacterTokenizer
 from tokenloom.data.tokenizers.huggingface import HuggingFaceTokenizer
+from tokenloom.data.tokenizers.huggingface_files import (
+    TOKENIZER_JSON,
+    SavedTokenizer,
+    TokenizerFiles,
+    has_tokenizer_files,
+    read_tokenizer_files,
+)
 from tokenloom.data.tokenizers.tokenizer import ENDOFTEXT, Tokenizer
-from tokenloom.data.tokenizers.tokenizer_json import TokenizerJson
+from tokenloom.data.tokenizers.tokenizer_json import AddedTokenJson, TokenizerJson, special_token
 from tokenloom.errors import TokenizerError
 
 _BUILT_IN: dict[str, Callable[[], Tokenizer]] = {"gpt2": gpt2_tokenizer, "byte": byte_tokenizer}
 _SUPPORTED = "gpt2, byte, char, bpe:N (such as bpe:2048), or the path of a tokenizer.json"
 _GPT2_VOCAB_SIZE = 50_257
 _CHARACTER_TOKENIZER_TAIL = 257  # the bytes and <|endoftext|>, which follow the characters in the vocabulary
-
-
-class _SavedTokenizer(TypedDict, total=False):
-    """What `Tokenizer.save` writes to tokenizer_config.json for `load_tokenizer`."""
-
-    kind: str
-    fingerprint: str
-    added: Sequence[str]
-
-
-class _TokenizerConfig(TypedDict, total=False):
-    """The parts of a tokenizer_config.json that are used."""
-
-    eos_token: str | Mapping[str, str] | None
-    tokenloom: _SavedTokenizer
 
 
 def make_tokenizer(spec: str, texts: Iterable[str] = (), added: Sequence[str] = ()) -> Tokenizer:
@@ -71,33 +61,36 @@ def needs_training(spec: str) -> bool:
 
 
 def load_tokenizer(reference: str | Path) -> Tokenizer:
-    """A tokenizer that needs no training: "gpt2", "byte", a tokenizer.json, or a folder that contains one.
+    """A tokenizer that needs no training: "gpt2", "byte", a tokenizer.json, or a folder with tokenizer files.
 
-    The file can be one that `Tokenizer.save` wrote or one from Hugging Face. Raises `TokenizerError` if it does not
-    exist, is corrupt, or is not lossless.
+    The files can be those of `Tokenizer.save` or from Hugging Face, whose added tokens are matched as `AutoTokenizer`
+    does. Raises `TokenizerError` if they do not exist, are corrupt, or are not lossless.
     """
-    if str(reference) in _BUILT_IN:
-        return _BUILT_IN[str(reference)]()
+    if isinstance(reference, str) and reference in _BUILT_IN:  # a `Path` may have the same name
+        return _BUILT_IN[reference]()
     path = Path(reference)
-    file = path / "tokenizer.json" if path.is_dir() else path
-    if not file.is_file() and _has_gpt2_merges(path):
-        return gpt2_tokenizer()
-    if not reference or not file.is_file():
+    if not reference or not (path.is_file() or has_tokenizer_files(path)):
         raise TokenizerError(_not_found_message(str(reference), path))
-    content = cast("TokenizerJson", _read_json(file))
-    config_file = file.with_name("tokenizer_config.json")
-    config = cast("_TokenizerConfig", _read_json(config_file) if config_file.is_file() else {})
-    saved = config.get("tokenloom")
     try:
-        if not isinstance(saved, dict):
-            return _load_foreign(content, str(file), config)
-        return _load_saved(saved, content, file, config)
+        files = read_tokenizer_files(path)
+        return _load_saved(files, files.saved) if files.saved is not None else tokenizer_of_files(files)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        file = path / TOKENIZER_JSON if path.is_dir() else path
         raise TokenizerError(f"{file} is not a valid tokenizer.json ({error!r}). Export it again.") from None
 
 
-def _load_saved(saved: _SavedTokenizer, content: TokenizerJson, file: Path, config: _TokenizerConfig) -> Tokenizer:
+def tokenizer_of_files(files: TokenizerFiles) -> Tokenizer:
+    """The tokenizer of another project, with the built-in implementation if it is GPT-2's."""
+    added = [token for token in files.content.get("added_tokens") or () if token["content"] != ENDOFTEXT]
+    has_gpt2_roles = {files.eos_token, files.bos_token} <= {None, ENDOFTEXT}
+    if _is_gpt2(files.content) and has_gpt2_roles and _are_appended(added):
+        return extend_tokenizer(gpt2_tokenizer(), [token["content"] for token in added])
+    return HuggingFaceTokenizer(files.content, files.name, files.eos_token, files.bos_token)
+
+
+def _load_saved(files: TokenizerFiles, saved: SavedTokenizer) -> Tokenizer:
     """A tokenizer of the kind that was saved, checked by its fingerprint."""
+    content: TokenizerJson = files.content
     added = saved.get("added") or ()
     if added:
         content = {**content, "added_tokens": (content.get("added_tokens") or [])[: -len(added)]}
@@ -110,22 +103,22 @@ def _load_saved(saved: _SavedTokenizer, content: TokenizerJson, file: Path, conf
     elif kind == "bpe":
         base = BPETokenizer("bpe", merges=_merges(content))
     else:
-        base = HuggingFaceTokenizer(content, str(file), _eos_token(config))
+        base = HuggingFaceTokenizer(content, files.name, files.eos_token, files.bos_token)
     tokenizer = extend_tokenizer(base, added)
     if tokenizer.fingerprint != saved.get("fingerprint"):
         raise TokenizerError(
-            f"{file} was modified after it was saved: its fingerprint differs. Restore it, or prepare the data again."
+            f"{files.name} was modified after it was saved: its fingerprint differs. "
+            "Restore it, or prepare the data again."
         )
     return tokenizer
 
 
-def _load_foreign(content: TokenizerJson, name: str, config: _TokenizerConfig) -> Tokenizer:
-    return gpt2_tokenizer() if _is_gpt2(content) else HuggingFaceTokenizer(content, name, _eos_token(config))
-
-
-def _eos_token(config: _TokenizerConfig) -> str | None:
-    token = config.get("eos_token")
-    return token.get("content") if isinstance(token, Mapping) else token
+def _are_appended(added: Sequence[AddedTokenJson]) -> bool:
+    """Whether tokens follow GPT-2's vocabulary as `ExtendedTokenizer` adds them: special, without any options."""
+    return all(
+        token == {**special_token(_GPT2_VOCAB_SIZE + i, token["content"]), "normalized": added[0]["normalized"]}
+        for i, token in enumerate(added)
+    )
 
 
 def _is_gpt2(content: TokenizerJson) -> bool:
@@ -148,15 +141,6 @@ def _is_gpt2(content: TokenizerJson) -> bool:
     )
 
 
-def _has_gpt2_merges(folder: Path) -> bool:
-    """Whether a folder without tokenizer.json, with vocab.json and merges.txt instead, contains GPT-2's merges."""
-    file = folder / "merges.txt"
-    if not file.is_file():
-        return False
-    content = file.read_bytes().replace(b"\r\n", b"\n")
-    return hashlib.sha256(content).hexdigest() == GPT2_MERGES_SHA256
-
-
 def _gpt2_vocabulary(merges: Iterable[str]) -> list[str]:
     """The vocabulary in the byte-level alphabet, in the order of the ids."""
     return [*(BYTE_TO_CHARACTER[byte] for byte in GPT2_BYTE_ORDER), *(m.replace(" ", "") for m in merges), ENDOFTEXT]
@@ -172,17 +156,6 @@ def _bpe_vocab_size(spec: str) -> int:
     if not size.isdecimal():
         raise TokenizerError(f'tokenizer "{spec}" needs a number of tokens. Write it as bpe:2048.')
     return int(size)
-
-
-def _read_json(file: Path) -> object:
-    """The object in a JSON file; raises `TokenizerError` for anything else."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise TokenizerError(f"{file} cannot be read as JSON: {error}. Export it again.") from None
-    if not isinstance(content, dict):
-        raise TokenizerError(f"{file} contains a JSON {type(content).__name__}, not an object. Export it again.")
-    return cast("object", content)
 
 
 def _not_found_message(reference: str, path: Path) -> str:

@@ -28,6 +28,7 @@ class Tokenizer(ABC):
     """A vocabulary of byte strings and a rule that encodes text with it.
 
     `token_bytes[id]` are the bytes of a token, so decoding is the same for every kind; subclasses define encoding.
+    `eot_id` separates documents. `bos_id` is saved for other programs; it is `eot_id`, except in imported tokenizers.
     """
 
     added: tuple[str, ...] = ()
@@ -38,8 +39,14 @@ class Tokenizer(ABC):
         self.token_bytes = list(token_bytes)
         self.vocab_size = len(self.token_bytes)
         self.eot_id = eot_id
+        self.bos_id = eot_id
         self.eot_text = self.token_bytes[eot_id].decode("utf-8")
         self.special_ids = sorted({eot_id, *special_ids})
+
+    @property
+    def matched_tokens(self) -> tuple[str, ...]:
+        """The tokens that are matched as a whole, before the text between them is encoded."""
+        return (self.eot_text, *self.added)
 
     @abstractmethod
     def definition(self) -> bytes:
@@ -136,7 +143,7 @@ class Tokenizer(ABC):
         """Write tokenizer.json and tokenizer_config.json, which `load_tokenizer` and Hugging Face's libraries read."""
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": self.eot_text,
+            "bos_token": self.token_bytes[self.bos_id].decode("utf-8"),
             "eos_token": self.eot_text,
             "unk_token": self.eot_text,  # never used, since every byte has a token, but converters require it
             "add_prefix_space": False,

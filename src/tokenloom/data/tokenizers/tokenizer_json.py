@@ -51,14 +51,20 @@ class TokenizerJson(TypedDict, total=False):
 
 
 def special_token(token_id: int, text: str) -> AddedTokenJson:
+    return added_token(token_id, {"content": text, "special": True})
+
+
+def added_token(token_id: int, settings: Mapping[str, object]) -> AddedTokenJson:
+    """An added token with the defaults of the `tokenizers` library; `settings` has at least the content."""
+    special = bool(settings.get("special", False))
     return {
         "id": token_id,
-        "content": text,
-        "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
-        "normalized": False,
-        "special": True,
+        "content": str(settings["content"]),
+        "single_word": bool(settings.get("single_word", False)),
+        "lstrip": bool(settings.get("lstrip", False)),
+        "rstrip": bool(settings.get("rstrip", False)),
+        "normalized": bool(settings.get("normalized", not special)),
+        "special": special,
     }
 
 
