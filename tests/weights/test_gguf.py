@@ -1,5 +1,7 @@
 """GGUF files are read back, here and by the gguf package; what the format cannot represent is refused."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -81,6 +83,77 @@ def test_a_file_converted_by_llama_cpp_is_read(loaded, tmp_path, monkeypatch):
     monkeypatch.undo()
     after = load(tmp_path / "model.gguf")
     assert torch.equal(after.model(IDS), before.model(IDS))
+
+
+def edit(path, out, **changes):
+    """Copy a GGUF file with some fields changed, or removed if their value is None."""
+    reader = gguf.GGUFReader(path)
+    writer = gguf.GGUFWriter(out, "gpt2")
+    types = gguf.GGUFValueType
+    for name, field in reader.fields.items():
+        if name in changes or name.startswith("GGUF.") or name == "general.architecture":
+            continue
+        writer.add_key_value(name, field.contents(), field.types[0], field.types[-1] if len(field.types) > 1 else None)
+    for name, value in changes.items():
+        kind = {bool: types.BOOL, int: types.UINT32, float: types.FLOAT32, list: types.ARRAY}[type(value)]
+        of = None if not isinstance(value, list) else types.STRING if isinstance(value[0], str) else types.INT32
+        writer.add_key_value(name, value, kind, of)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, np.array(tensor.data), raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return out
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("gpt2.attention.layer_norm_epsilon", 1e-6),
+        ("gpt2.feed_forward_length", 63),
+        ("gpt2.attention.head_count_kv", 1),
+        ("gpt2.attention.causal", False),
+        ("gpt2.attn_logit_softcapping", 30.0),
+    ],
+)
+def test_settings_that_change_the_computation_are_refused(loaded, tmp_path, name, value):
+    api.export(loaded(), tmp_path / "model.gguf")
+    edit(tmp_path / "model.gguf", tmp_path / "other.gguf", **{name: value})
+    with pytest.raises(WeightsError, match=f"other.gguf has {name} .* not supported"):
+        load(tmp_path / "other.gguf")
+
+
+def test_a_file_keeps_its_own_end_token_and_unused_ids(loaded, tmp_path):
+    api.export(loaded(padding=3), tmp_path / "model.gguf", quantization="f32")
+    fields = gguf.GGUFReader(tmp_path / "model.gguf").fields
+    tokens = fields["tokenizer.ggml.tokens"].contents()
+    types = fields["tokenizer.ggml.token_type"].contents()
+    end = PAIRS.vocab_size
+    tokens[end - 1 :] = ["<|im_start|>", "[unused]", "<tool>", "<|im_end|>"]
+    types[end - 1 :] = [3, 5, 4, 3]
+    changes = {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types}
+    changes |= {"tokenizer.ggml.eos_token_id": end + 2, "tokenizer.ggml.bos_token_id": end - 1}
+    edit(tmp_path / "model.gguf", tmp_path / "other.gguf", **changes)
+    after = load(tmp_path / "other.gguf")
+    assert (after.tokenizer.eot_text, after.tokenizer.eot_id, after.tokenizer.bos_id) == (
+        "<|im_end|>",
+        end + 2,
+        end - 1,
+    )
+    text = "<|im_start|>all work<tool><|im_end|>"
+    assert after.tokenizer.encode(text) == [end - 1, *PAIRS.encode("all work"), end + 1, end + 2]
+    assert after.tokenizer.decode(after.tokenizer.encode(text)) == text
+    api.export(after, tmp_path / "again.gguf", quantization="f32")
+    again = gguf.GGUFReader(tmp_path / "again.gguf").fields
+    for name, value in changes.items():
+        expected = [token if token != "[unused]" else f"[PAD{end}]" for token in tokens] if "tokens" in name else value
+        assert again[name].contents() == expected
+    assert load(tmp_path / "again.gguf").tokenizer.encode(text) == after.tokenizer.encode(text)
+    api.export(after, tmp_path / "hf", license="mit")
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert (config["eos_token_id"], config["bos_token_id"]) == (end + 2, end - 1)
+    assert load(tmp_path / "hf").tokenizer.encode(text) == after.tokenizer.encode(text)
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ class Tokenizer(ABC):
         try:
             if len(text) <= MAX_CHUNK_CHARACTERS:
                 return self._encode_chunk(text, endoftext)
-            chunks = split_into_chunks([text], (self.eot_text, *self.added))
+            chunks = split_into_chunks([text], self.matched_tokens)
             return np.concatenate([self._encode_chunk(chunk, endoftext) for chunk in chunks])
         except UnicodeEncodeError as error:
             surrogate = error.object[error.start]
