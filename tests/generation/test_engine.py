@@ -209,6 +209,23 @@ def test_nan_weights_are_reported(model):
         generated(model, [[1, 2]])
 
 
+@pytest.mark.parametrize(("value", "said"), [("nan", "NaN"), ("inf", "infinite"), ("-inf", "infinite")])
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("sampling", [GREEDY, WILD, SamplingParams(top_p=0.5)], ids=["greedy", "top_k", "top_p"])
+def test_logits_that_are_not_finite_are_reported_with_their_position(model, value, said, use_cache, sampling):
+    calls = 0
+
+    def invalid_from_the_third_token(module, inputs, logits):
+        nonlocal calls
+        calls += 1
+        return logits if calls < 3 else torch.cat([logits[:1], torch.full_like(logits[1:], float(value))])
+
+    model.softcap = None  # it bounds infinite logits
+    model.lm_head.register_forward_hook(invalid_from_the_third_token)
+    with pytest.raises(WeightsError, match=rf"logits of new token 3 are {said}: .*earlier checkpoint"):
+        generated(model, [[1, 2], [3]], use_cache=use_cache, sampling=sampling)
+
+
 @pytest.mark.parametrize(
     ("prompts", "options", "said"),
     [

@@ -1,5 +1,6 @@
 """Sampling: each filter against its definition, and the figures of chapter 5."""
 
+import math
 from dataclasses import fields
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokenloom.errors import WeightsError
 from tokenloom.generation.sampling import (
     FILTERS,
     apply_temperature,
@@ -161,3 +163,50 @@ def test_filters_do_not_change_greedy_decoding(logits, top_k, top_p, min_p):
 
 def test_half_precision_logits_are_filtered_in_float32():
     assert probabilities(CHAPTER_LOGITS.bfloat16(), SamplingParams()).dtype == torch.float32
+
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.mark.parametrize(
+    "row", [[NAN, 1.0], [1.0, NAN], [INF, 1.0], [INF, INF], [-INF, -INF], [INF, -INF, NAN]], ids=str
+)
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0}, {"top_k": 1}, {"top_p": 0.5}, {"min_p": 0.5}], ids=str)
+def test_logits_without_probabilities_are_refused_and_never_sampled(row, sampling, monkeypatch):
+    monkeypatch.setattr(torch, "multinomial", lambda *_, **__: pytest.fail("reached multinomial"))
+    logits = torch.tensor([[0.0] * len(row), row])
+    with pytest.raises(WeightsError, match="not finite"):
+        sample_tokens(logits, SamplingParams(**sampling))
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"temperature": 1e-6},
+        {"temperature": 1e300},
+        {"temperature": 1e300, "min_p": 1.0},
+        {"top_k": 10**12},
+        {"top_k": 1, "top_p": 1e-300, "min_p": 1.0},
+        {"top_p": 1e-300},
+        {"top_p": 1 - 1e-16},
+        {"min_p": 1e-300},
+        {"repetition_penalty": 1e300},
+        {"repetition_penalty": 1e-30},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("row", [[0.0, 0.0, 0.0], [-INF, 3.0, -INF], [-1e4, 2.0, 30.0], [5.0, 5.0, -INF]], ids=str)
+def test_extreme_parameters_leave_at_least_one_token(row, sampling):
+    logits = torch.tensor([row, [1.0, 2.0, 3.0]])
+    seen = torch.tensor([[True, False, True]] * 2)
+    probs = probabilities(logits, SamplingParams(**sampling), seen)
+    assert probs.isfinite().all()
+    assert probs.sum(dim=-1).tolist() == pytest.approx([1, 1])
+    assert (probs[logits == -INF] == 0).all()
+    assert sample_tokens(logits, SamplingParams(**sampling), seen=seen).shape == (2,)
+
+
+def test_a_very_high_temperature_is_uniform_over_the_tokens_that_are_not_excluded():
+    assert probabilities(torch.tensor([[9.0, -INF, 1.0]]), SamplingParams(temperature=1e300)).tolist() == [
+        [0.5, 0, 0.5]
+    ]

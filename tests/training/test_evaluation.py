@@ -1,8 +1,10 @@
 """Evaluation and samples during training."""
 
 import pytest
+import torch
 
 from tokenloom.compute.parallel import World
+from tokenloom.errors import TrainingError
 from tokenloom.evaluation.loss import measure
 from tokenloom.training.evaluation import evaluate, generate_samples
 
@@ -55,3 +57,12 @@ def test_samples_are_the_same_at_every_call(state_of):
 
 def test_samples_can_be_disabled(state):
     assert generate_samples(state) == []
+
+
+def test_a_sample_of_a_model_that_diverged_is_refused_with_the_step(state_of):
+    state = state_of(sample={"max_new_tokens": 5})
+    state.counters.step = 7
+    with torch.no_grad():
+        state.model.wte.weight.fill_(torch.inf)
+    with pytest.raises(TrainingError, match=r"at step 7: the logits of new token 1 are .*"):
+        generate_samples(state)

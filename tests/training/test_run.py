@@ -254,6 +254,7 @@ def test_a_budget_determines_the_steps_and_they_are_saved(text, tmp_path):
         ({"model": {"block_size": 4000}}, r"fewer than a batch|validation text"),
         ({"data": {"val_fraction": 0.001}}, r"validation text has .* too few.*--data.val-fraction 0"),
         ({"model": {"vocab_size": 100}}, "smaller than the tokenizer's"),
+        ({"sample": {"temperature": 1e-300}}, r"temperature must be 0 .*got 1e-300"),
         ({"train": {"precision": "fp16"}}, "fp16 is not supported on a CPU"),
         ({"train": {"device": "abacus"}}, 'device "abacus" is not supported'),
     ],

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tokenloom.errors import UsageError, WeightsError
 from tokenloom.evaluation.loss import evaluating
-from tokenloom.generation.sampling import sample_tokens
+from tokenloom.generation.sampling import has_finite_maximum, sample_tokens
 from tokenloom.model.attention import KVCache
 from tokenloom.model.language_model import LanguageModel
 from tokenloom.sampling_params import SamplingParams
@@ -147,7 +147,7 @@ class Engine:
     def step(self) -> list[Step]:
         """Generate one token for every running sequence. The model is in eval mode meanwhile.
 
-        Raises `WeightsError` if logits are NaN.
+        Raises `WeightsError` if logits are NaN or infinite.
         """
         ended = self._start_waiting()
         if not self._running:
@@ -189,15 +189,21 @@ class Engine:
         to_prefill = [row for row, sequence in enumerate(self._running) if sequence.needs_prefill]
         logits = self._cached_logits(to_prefill) if self._use_cache else self._uncached_logits()
         logits = logits[:, : self._vocab_size]
-        # Checked only at a prefill, because the check waits for the device.
-        if to_prefill and logits[to_prefill].isnan().any():
-            raise WeightsError(
-                "the model's logits are NaN: its weights are corrupt, or its training diverged. "
-                "Use an earlier checkpoint."
-            )
+        self._check(logits)
         for sequence in self._running:
             sequence.needs_prefill = False
         return logits
+
+    def _check(self, logits: Tensor) -> None:
+        """Refuse logits from which no token can be sampled; on a GPU, `multinomial` would end the process."""
+        valid = has_finite_maximum(logits)
+        if not valid.all():
+            row = int(valid.int().argmin())
+            sequence, kind = self._running[row], "NaN" if logits[row].isnan().any() else "infinite"
+            raise WeightsError(
+                f"the logits of new token {sequence.generated + 1:,} are {kind}: the model's weights are corrupt, or "
+                "its training diverged. Use an earlier checkpoint."
+            )
 
     def _cached_logits(self, to_prefill: list[int]) -> Tensor:
         cache = self._cache = self._arrange_cache()
@@ -264,6 +270,7 @@ class Engine:
         if token == self._eot_id:
             return Step(sequence.row, None, "stop")
         sequence.remaining -= 1
+        sequence.generated += 1
         if sequence.seen is not None:
             sequence.seen[token] = True
         sequence.window.append(token)
@@ -338,5 +345,6 @@ class _Sequence:
     generator: torch.Generator
     seen: Tensor | None
     """Tokens (V,) that a repetition penalty applies to."""
+    generated: int = 0
     needs_prefill: bool = True
     """Whether the window is new or has slid, so that its row of the cache has to be filled."""

@@ -1,6 +1,7 @@
 """From logits to the next token: filters that map logits (B, V) to logits (B, V), then a random choice.
 
-Every function treats each row by itself. Excluded tokens have the logit -inf. To add a filter: a field of
+Every function treats each row by itself. Excluded tokens have the logit -inf. Rows without a finite maximum, which have
+no probabilities, are refused before a token is chosen. To add a filter: a field of
 `SamplingParams`, its function, and a row of `FILTERS`.
 """
 
@@ -13,7 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tokenloom.errors import WeightsError
 from tokenloom.sampling_params import SamplingParams
+
+FLOAT32 = torch.finfo(torch.float32)  # larger and smaller numbers become inf and 0
 
 
 def sample_tokens(
@@ -25,7 +29,8 @@ def sample_tokens(
     """The next token of each row: (B, V) -> (B,) int64.
 
     `generators` holds one generator for each row; without them torch's default generator is used. `seen` (B, V) is
-    true for the tokens that a repetition penalty applies to, and is required with one.
+    true for the tokens that a repetition penalty applies to, and is required with one. Raises `WeightsError` for logits
+    that are NaN, +inf, or all -inf.
     """
     if sampling.is_greedy:  # no filter but the repetition penalty changes which token is the most likely
         return _filtered(logits, sampling, seen).argmax(dim=-1)
@@ -33,7 +38,10 @@ def sample_tokens(
 
 
 def probabilities(logits: Tensor, sampling: SamplingParams, seen: Tensor | None = None) -> Tensor:
-    """The probabilities from which `sample_tokens` samples: (B, V) -> (B, V) float32, rows summing to 1."""
+    """The probabilities from which `sample_tokens` samples: (B, V) -> (B, V) float32, rows summing to 1.
+
+    Raises `WeightsError` as `sample_tokens` does.
+    """
     logits = _filtered(logits, sampling, seen)
     if sampling.is_greedy:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
@@ -48,15 +56,21 @@ def sample_from_probabilities(probs: Tensor, generators: Sequence[torch.Generato
     return torch.cat([torch.multinomial(row, 1, generator=generator) for row, generator in rows])
 
 
+def has_finite_maximum(logits: Tensor) -> Tensor:
+    """Whether each row of logits (B, V) has probabilities: none is NaN or +inf, and not all are -inf; (B,)."""
+    return logits.amax(dim=-1).isfinite()
+
+
 def penalize_repetition(logits: Tensor, seen: Tensor | None, penalty: float) -> Tensor:
     """Divide positive logits of tokens in `seen` (B, V) by `penalty`, multiply negative ones (Keskar et al., 2019)."""
     assert seen is not None, "a repetition penalty needs the tokens seen so far"
+    penalty = min(max(penalty, FLOAT32.tiny), FLOAT32.max)
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
     """Divide the logits by the temperature."""
-    return logits / temperature
+    return logits / min(temperature, FLOAT32.max)
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
@@ -72,7 +86,9 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     descending, order = logits.sort(dim=-1, descending=True, stable=True)
     probs = descending.softmax(dim=-1)
     preceding = probs.cumsum(dim=-1) - probs  # total probability of the more likely tokens
-    return torch.empty_like(logits).scatter_(-1, order, descending.masked_fill(preceding >= p, -math.inf))
+    excluded = preceding >= p
+    excluded[..., 0] = False  # also if p is 0 in float32
+    return torch.empty_like(logits).scatter_(-1, order, descending.masked_fill(excluded, -math.inf))
 
 
 def keep_min_p(logits: Tensor, p: float) -> Tensor:
@@ -111,4 +127,9 @@ def _filtered(logits: Tensor, sampling: SamplingParams, seen: Tensor | None) -> 
         value = getattr(sampling, filter.param)
         if value != filter.off:
             logits = filter.apply(logits, value, seen)
+    if not has_finite_maximum(logits).all():
+        raise WeightsError(
+            "the logits of the next token are not finite: the model's weights are corrupt, its training diverged, or "
+            "the sampling parameters are too extreme. Use an earlier checkpoint, or the default sampling parameters."
+        )
     return logits

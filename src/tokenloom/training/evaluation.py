@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tokenloom.config import SampleConfig
+from tokenloom.errors import TrainingError, WeightsError
 from tokenloom.evaluation.loss import measure
 from tokenloom.evaluation.measurement import Measurement
 from tokenloom.generation.text import generate_text
@@ -37,21 +39,24 @@ def evaluate(
 def generate_samples(state: TrainState, *, max_new_tokens: int | None = None) -> list[SampleRecord]:
     """Text generated after each of the configured prompts, with the same seed at every call.
 
-    `max_new_tokens` defaults to the configured number.
+    `max_new_tokens` defaults to the configured number. Raises `TrainingError` if the logits are not finite.
     """
     sample = state.config.sample
     max_new_tokens = sample.max_new_tokens if max_new_tokens is None else max_new_tokens
     if max_new_tokens == 0:
         return []
-    with state.runtime.autocast():
-        completions = generate_text(
-            state.model,
-            state.tokenizer,
-            sample.prompts,
-            max_new_tokens=max_new_tokens,
-            sampling=SamplingParams(temperature=sample.temperature, top_k=sample.top_k),
-            seed=sample.seed,
-        )
+    try:
+        with state.runtime.autocast():
+            completions = generate_text(
+                state.model,
+                state.tokenizer,
+                sample.prompts,
+                max_new_tokens=max_new_tokens,
+                sampling=sampling_params(sample),
+                seed=sample.seed,
+            )
+    except WeightsError as error:
+        raise TrainingError(f"no sample can be generated at step {state.counters.step:,}: {error}") from None
     return [
         SampleRecord(
             step=state.counters.step,
@@ -62,3 +67,8 @@ def generate_samples(state: TrainState, *, max_new_tokens: int | None = None) ->
         )
         for prompt, (completion,) in zip(sample.prompts, completions, strict=True)
     ]
+
+
+def sampling_params(sample: SampleConfig) -> SamplingParams:
+    """How samples are drawn; raises `UsageError` for values out of range."""
+    return SamplingParams(temperature=sample.temperature, top_k=sample.top_k)

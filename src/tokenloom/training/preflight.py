@@ -9,6 +9,7 @@ from tokenloom.data.batches import count_windows
 from tokenloom.data.shards import Shards
 from tokenloom.errors import TrainingError
 from tokenloom.model.flops import count_parameters, training_flops_per_token
+from tokenloom.training.evaluation import sampling_params
 
 # fp32 weights, gradients and the two moments of AdamW.
 BYTES_PER_PARAMETER = 16
@@ -28,7 +29,11 @@ class Estimate:
 
 
 def preflight(config: Config, shards: Shards, world_size: int = 1) -> Estimate:
-    """The size of the run; raises `TrainingError`, naming settings that work, if there is not enough text."""
+    """The size of the run; raises `TrainingError`, naming settings that work, if there is not enough text.
+
+    Raises `UsageError` for sampling parameters with which the first sample would fail.
+    """
+    sampling_params(config.sample)
     block, batch = config.model.block_size, config.train.batch_size
     stride = config.data.stride or block
     n_train, n_val = shards.train.n_tokens, shards.val.n_tokens
