@@ -1,5 +1,6 @@
 """Configuration: precedence of layers, names of keys, validation of values."""
 
+import math
 import re
 import tomllib
 
@@ -149,6 +150,15 @@ def test_a_section_that_is_not_a_table_is_rejected():
         ({"model": {"dropout": -0.1}}, "model.dropout"),
         ({"data": {"val_fraction": 1.0}}, "data.val_fraction"),
         ({"train": {"seed": -1}}, "train.seed"),
+        ({"train": {"seed": 1.9}}, "train.seed: must be an integer, got 1.9"),
+        ({"train": {"seed": 2.0}}, "train.seed: must be an integer, got 2.0"),
+        ({"train": {"seed": "1.0"}}, "train.seed: must be an integer, got '1.0'"),
+        ({"train": {"seed": True}}, "train.seed: must be a number, got True"),
+        ({"train": {"seed": 2**64}}, "train.seed: must be below 2\\^64, got 18446744073709551616"),
+        ({"train": {"patience": 2.5}}, "train.patience: must be an integer, got 2.5"),
+        ({"train": {"learning_rate": True}}, "train.learning_rate: must be a number, got True"),
+        ({"train": {"learning_rate": math.inf}}, "train.learning_rate: input should be a finite number, got inf"),
+        ({"train": {"grad_clip": math.nan}}, "train.grad_clip: input should be a finite number, got nan"),
     ],
 )
 def test_invalid_values_are_rejected_by_name(layer, message):

@@ -20,7 +20,7 @@ from tokenloom.evaluation.baselines import baselines
 from tokenloom.evaluation.comparison import Comparison, compare_inspections
 from tokenloom.evaluation.evaluation_text import read_text, text_of_split
 from tokenloom.evaluation.inspection import Inspection, inspect_tokens
-from tokenloom.evaluation.loss import measure
+from tokenloom.evaluation.loss import default_context, measure
 from tokenloom.evaluation.measurement import Evaluation
 from tokenloom.generation.inference_weights import copy_for_inference
 from tokenloom.generation.text import TextCompletion, generate_text
@@ -158,7 +158,7 @@ def evaluate(
         measured = measure(
             loaded.model.to(runtime.device),
             text.tokens,
-            context=context or min(loaded.model.config.block_size, max(1, len(text.tokens) - 1)),
+            context=default_context(loaded.model.config.block_size, len(text.tokens)) if context is None else context,
             stride=stride,
             batch_size=batch_size,
             byte_lengths=loaded.tokenizer.byte_lengths,

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self, cast
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from tokenloom.config_aliases import nearest_key
+from tokenloom.config_values import check_number
 from tokenloom.errors import ConfigError
 
 Family = Literal["gpt2", "modern"]
@@ -24,9 +25,14 @@ Settings = Mapping[str, Mapping[str, Any]]
 
 
 class Section(BaseModel):
-    """Base of the sections: frozen, rejects unknown keys, reads "none" as None where a field is optional."""
+    """Base of the sections: frozen, rejects unknown keys, reads "none" as None where a field is optional.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+    Integers are exact and have at most 64 bits: 2.5 is not rounded, and true is not 1. Other numbers are finite.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -37,6 +43,12 @@ class Section(BaseModel):
         optional = {name for name, field in cls.model_fields.items() if "None" in str(field.annotation)}
         items = cast(Mapping[str, object], values).items()
         return {name: None if name in optional and value in ("none", "None") else value for name, value in items}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_number(cls, value: object, info: ValidationInfo) -> object:
+        check_number(value, cls.model_fields[str(info.field_name)].annotation)
+        return value
 
 
 class ModelConfig(Section):
@@ -295,9 +307,10 @@ def suggest_key(name: str) -> str | None:
 def validation_message(error: ValidationError, section: str = "") -> str:
     """One line for the first problem that pydantic reports; its location is relative to `section`."""
     first = error.errors()[0]
-    if first["type"] == "value_error":
-        return str(first.get("ctx", {}).get("error"))
     key = ".".join(str(part) for part in (*filter(None, [section]), *first["loc"]))
+    if first["type"] == "value_error":
+        message = str(first.get("ctx", {}).get("error"))
+        return f"{key}: {message}" if first["loc"] else message
     problem = first["msg"][0].lower() + first["msg"][1:]
     return f"{key}: {problem}, got {first['input']!r}. Change {key}."
 

@@ -6,6 +6,14 @@ and exits with `exit_code`; in Python they are ordinary exceptions. Bugs in Toke
 
 from __future__ import annotations
 
+MAX_QUOTED = 100  # characters of a value in a message
+
+
+def shortened(value: str, limit: int = MAX_QUOTED) -> str:
+    """A value as a message quotes it: on one line, and cut if it is long."""
+    line = " ".join(value.split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
 
 class TokenloomError(Exception):
     """Base of all errors that are caused by input, files or the machine."""

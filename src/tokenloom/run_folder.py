@@ -30,6 +30,7 @@ from tokenloom.errors import CheckpointError
 from tokenloom.metrics import MetricsRecord
 from tokenloom.run_records import Baselines, RunIdentity, RunSummary, SampleRecord
 from tokenloom.storage import write_json, write_text
+from tokenloom.strict_json import dump_json
 
 CHECKPOINTS = "checkpoints"
 
@@ -222,7 +223,7 @@ class JsonlWriter:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, values: object) -> None:
-        self._file.write(json.dumps(values) + "\n")
+        self._file.write(dump_json(values) + "\n")
         self._file.flush()
 
     def close(self) -> None:

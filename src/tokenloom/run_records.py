@@ -31,7 +31,9 @@ class RunIdentity:
 class Baselines:
     """Results of simpler methods on the validation text, for comparison with the model; units are in the names.
 
-    The compressors are given `compressed_train_bytes` of training text and `compressed_val_bytes` of validation text.
+    The compressors are given `compressed_train_bytes` of training text and `compressed_val_bytes` of validation text,
+    of which `compressed_text_bytes`, the rest being document separators, are the denominator. Figures per byte of the
+    model and of all baselines count the bytes of the text only.
     """
 
     uniform_nats_per_token: float | None = None
@@ -41,7 +43,14 @@ class Baselines:
     zstd_bits_per_byte: float | None = None
     compressed_train_bytes: int | None = None
     compressed_val_bytes: int | None = None
+    compressed_text_bytes: int | None = None
+    """None in runs of version 0.1.0, which divided by `compressed_val_bytes`."""
     val_bytes: int | None = None
+
+    @property
+    def separators_counted(self) -> bool:
+        """Whether xz and zstd were divided by bytes that include document separators, as in version 0.1.0."""
+        return self.compressed_text_bytes is None and self.compressed_val_bytes not in (None, self.val_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)

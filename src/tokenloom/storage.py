@@ -10,12 +10,13 @@ import contextlib
 import ctypes
 import errno
 import hashlib
-import json
 import os
 import shutil
 import sys
 from collections.abc import Generator
 from pathlib import Path
+
+from tokenloom.strict_json import dump_json
 
 # From linux/fcntl.h and linux/fs.h.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -41,7 +42,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Replace a JSON file atomically and durably."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    write_text(path, dump_json(value, indent=2) + "\n")
 
 
 @contextlib.contextmanager

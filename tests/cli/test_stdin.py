@@ -1,4 +1,4 @@
-"""Text arguments of commands: a text, a file, or standard input."""
+"""Text arguments of commands: a text, a file, or standard input, all read by the rules of training text."""
 
 import io
 import sys
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tokenloom.cli.stdin import STDIN, escape_dashes, source_names, text_of, text_or_stdin
+from tokenloom.cli.stdin import text_argument, text_of, text_or_stdin
 from tokenloom.errors import DataError, UsageError
 
 
@@ -18,31 +18,41 @@ def stdin(monkeypatch):
     return provide
 
 
-def test_a_lone_dash_survives_the_argument_parser():
-    argv = ["train", "-", "--out", "a-b", "--", "-x"]
-    assert source_names(escape_dashes(argv)) == argv
-    assert escape_dashes(["-"]) == [STDIN]
-
-
 def test_a_dash_reads_standard_input(stdin):
     stdin("prompt é".encode())
-    assert text_or_stdin(STDIN) == "prompt é"
-    assert text_or_stdin("as it is") == "as it is"
+    assert text_or_stdin("-", "--prompt") == "prompt é"
+    assert text_or_stdin("as it is", "--prompt") == "as it is"
+    assert text_argument("-", "--stop") == "-"
 
 
 def test_standard_input_that_is_not_utf8_is_rejected_with_its_offset(stdin):
     stdin(b"caf\xe9")
-    with pytest.raises(UsageError, match="byte 0xe9 at offset 3"):
-        text_or_stdin("-")
+    with pytest.raises(DataError, match="standard input is not UTF-8: byte 0xe9 at offset 3"):
+        text_or_stdin("-", "--prompt")
 
 
-def test_the_text_is_read_from_a_file_an_option_or_standard_input(tmp_path, stdin):
-    file = tmp_path / "text.txt"
-    file.write_text("from a file", encoding="utf-8")
-    stdin(b"from stdin")
-    assert text_of("inspect", str(file), None) == "from a file"
-    assert text_of("inspect", None, "from an option") == "from an option"
-    assert text_of("inspect", STDIN, None) == "from stdin"
+def test_an_argument_that_is_not_utf8_is_rejected_with_its_offset():
+    with pytest.raises(DataError, match="--prompt is not UTF-8: byte 0xe9 at offset 3"):
+        text_argument("caf\udce9", "--prompt")
+
+
+def test_a_missing_standard_input_is_one_error(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(DataError, match="no standard input"):
+        text_or_stdin("-", "--prompt")
+
+
+def test_every_way_to_pass_a_text_gives_the_same_text(tmp_path, stdin):
+    content = b"\xef\xbb\xbfone\r\ntwo\rthree\n"
+    (tmp_path / "text.txt").write_bytes(content)
+    stdin(content)
+    texts = {
+        text_of("inspect", str(tmp_path / "text.txt"), None),
+        text_of("inspect", "-", None),
+        text_of("inspect", None, content.decode()),
+        text_or_stdin(content.decode(), "--prompt"),
+    }
+    assert texts == {"one\ntwo\nthree\n"}
 
 
 @pytest.mark.parametrize(("file", "text"), [(None, None), ("a.txt", "a")])
@@ -54,5 +64,11 @@ def test_exactly_one_text_is_required(file, text):
 def test_a_file_that_is_not_utf8_is_rejected_with_its_offset(tmp_path):
     file = tmp_path / "latin1.txt"
     file.write_bytes(b"caf\xe9")
-    with pytest.raises(DataError, match=r"latin1\.txt is not UTF-8: byte 0xe9 at offset 3"):
+    with pytest.raises(DataError, match=r"latin1\.txt is not UTF-8: byte 0xe9 at offset 3. Re-encode it\.$"):
         text_of("inspect", str(file), None)
+
+
+def test_a_text_passed_as_a_file_is_shortened_and_the_option_is_named():
+    with pytest.raises(DataError, match="--text") as refused:
+        text_of("inspect", "it was the best of times " * 100, None)
+    assert len(str(refused.value)) < 300

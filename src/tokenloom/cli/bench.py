@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from cyclopts import App, Parameter
 
 from tokenloom.cli.parameters import Json
 from tokenloom.errors import UsageError
+from tokenloom.strict_json import dump_json
 
 if TYPE_CHECKING:
     from tokenloom.bench.harness import Implementation, Options, Result
@@ -198,7 +198,7 @@ def _run(
             "machine": asdict(machine),
             "implementations": implementations_json,
         }
-        print(json_format.dumps(output))
+        print(dump_json(output))
         return results
     lines = [_machine_line(machine), "", *format_table(results, metric, lower_is_better=lower_is_better)]
     if utilization is not None:

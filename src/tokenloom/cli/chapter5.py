@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from tokenloom.cli.parameters import HARDWARE, RUN, Json
+from tokenloom.strict_json import dump_json
 
 if TYPE_CHECKING:
     from tokenloom.book.replay import ReplayResult
@@ -48,7 +48,7 @@ def chapter5(
         quick=quick, out=out, device=device, progress=lambda line: print(line, file=sys.stderr, flush=True)
     )
     if json:
-        print(json_format.dumps(_to_json(result)))
+        print(dump_json(_to_json(result)))
     else:
         _print_table(result, out)
     if result.failed:

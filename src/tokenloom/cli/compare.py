@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +22,9 @@ from tokenloom.cli.parameters import (
     Trust,
 )
 from tokenloom.cli.stdin import text_of
+from tokenloom.errors import UsageError
 from tokenloom.reporting.formatting import quoted
+from tokenloom.strict_json import dump_json
 
 if TYPE_CHECKING:
     from tokenloom.evaluation.comparison import ComparedNats, Comparison, TokenPart, WordPart, WordTotal
@@ -55,6 +56,8 @@ def compare(
     """
     from tokenloom import api
 
+    if words < 0:
+        raise UsageError(f"--words must be 0 or more, got {words}. Try 10.")
     compared_text = text_of("compare", file, text)
     comparison = api.compare(
         load_model(a, trust=trust),
@@ -66,7 +69,7 @@ def compare(
         precision=precision,
     )
     if json:
-        print(json_format.dumps(comparison.to_json()))
+        print(dump_json(comparison.to_json()))
         return
     if sys.stdout.isatty():
         _print_change_map(comparison)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -20,7 +19,7 @@ from tokenloom.cli.parameters import (
     Stride,
     Trust,
 )
-from tokenloom.cli.stdin import source_names
+from tokenloom.strict_json import dump_json
 
 if TYPE_CHECKING:
     from tokenloom.evaluation.measurement import Evaluation
@@ -50,7 +49,7 @@ def evaluate(
 
     result = api.evaluate(
         load_model(model, trust=trust),
-        *source_names(sources),
+        *sources,
         stride=stride,
         context=context,
         batch_size=batch_size,
@@ -58,7 +57,7 @@ def evaluate(
         precision=precision,
         settings={"data": given(data)},
     )
-    print(json_format.dumps(result.to_json()) if json else _table(result))
+    print(dump_json(result.to_json()) if json else _table(result))
 
 
 def _table(result: Evaluation) -> str:

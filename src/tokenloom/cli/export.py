@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from cyclopts import Parameter
 
 from tokenloom.cli.models import load_model
 from tokenloom.cli.parameters import ARGUMENTS, OUTPUT, Json, ModelArgument, Trust
+from tokenloom.strict_json import dump_json
 
 
 def export(
@@ -47,6 +47,6 @@ def export(
     files = sorted(out.iterdir()) if out.is_dir() else [out]
     sizes = {str(file): file.stat().st_size for file in files}
     if json:
-        print(json_format.dumps({"files": sizes}))
+        print(dump_json({"files": sizes}))
     else:
         print("\n".join(f"{size:>14,}  {file}" for file, size in sizes.items()))

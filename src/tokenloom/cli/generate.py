@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import sys
 import time
 from collections.abc import Iterable
@@ -13,14 +12,16 @@ from cyclopts import Parameter
 
 from tokenloom.cli.models import load_model
 from tokenloom.cli.parameters import HARDWARE, SAMPLING, Device, InferencePrecision, Json, ModelArgument, Trust
-from tokenloom.cli.stdin import text_or_stdin
+from tokenloom.cli.stdin import text_argument, text_or_stdin
 from tokenloom.errors import UsageError
 from tokenloom.sampling_params import SamplingParams
+from tokenloom.strict_json import dump_json
 
 if TYPE_CHECKING:
     from tokenloom.generation.text import TextPiece
 
 DEFAULT_SAMPLING = SamplingParams()
+MAX_SAMPLES = 1_000_000  # all of them are held in memory
 
 
 @dataclass
@@ -68,10 +69,10 @@ def generate(
     from tokenloom.generation.inference_weights import copy_for_inference
     from tokenloom.generation.text import stream_text
 
-    if num_samples < 1:
-        raise UsageError(f"--num-samples must be at least 1, got {num_samples}. Try 1.")
+    if not 1 <= num_samples <= MAX_SAMPLES:
+        raise UsageError(f"--num-samples must be from 1 to {MAX_SAMPLES:,}, got {num_samples}. Try 1.")
     runtime = choose_runtime(device, precision)
-    text = text_or_stdin(prompt)
+    text = text_or_stdin(prompt, "--prompt")
     loaded = load_model(model, trust=trust)
     seed = time.time_ns() % 2**31 if seed is None else seed
     pieces = stream_text(
@@ -82,7 +83,7 @@ def generate(
         sampling=sampling,
         seed=seed,
         num_samples=num_samples,
-        stop=stop or (),
+        stop=[text_argument(one, "--stop") for one in stop or ()],
     )
     streaming = not json and num_samples == 1
     if streaming:
@@ -92,7 +93,7 @@ def generate(
     rate = sum(len(one.token_ids) for one in completions) / max(time.perf_counter() - started, 1e-9)
     if json:
         result = {"prompt": text, "completions": [asdict(one) for one in completions]}
-        print(json_format.dumps({**result, "tokens_per_sec": rate, "seed": seed}))
+        print(dump_json({**result, "tokens_per_sec": rate, "seed": seed}))
         return
     if streaming:
         print()

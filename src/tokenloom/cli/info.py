@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from tokenloom import __version__
 from tokenloom.cli.parameters import ARGUMENTS, MODEL_HELP, Json, Trust
 from tokenloom.config import Config
 from tokenloom.config_files import preset_names, read_preset
+from tokenloom.strict_json import dump_json
 
 LIBRARIES = ("torch", "numpy", "tiktoken", "tokenizers", "safetensors", "pydantic", "matplotlib", "pyarrow", "datasets")
 
@@ -57,7 +57,7 @@ def info(
     """Show versions, presets and corpora; or the configuration and size of a model."""
     described = _describe_installation() if model is None else _describe_model(model, trust)
     values = asdict(described)
-    print(json_format.dumps(values) if json else "\n".join(_lines(values)))
+    print(dump_json(values) if json else "\n".join(_lines(values)))
 
 
 def _describe_installation() -> Installation:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +22,7 @@ from tokenloom.cli.parameters import (
 )
 from tokenloom.cli.stdin import text_of
 from tokenloom.reporting.formatting import quoted
+from tokenloom.strict_json import dump_json
 
 if TYPE_CHECKING:
     from tokenloom.evaluation.inspection import Inspection
@@ -62,7 +62,7 @@ def inspect(
         precision=precision,
     )
     if json:
-        print(json_format.dumps(inspection.to_json()))
+        print(dump_json(inspection.to_json()))
     elif sys.stdout.isatty():
         _print_heatmap(inspection)
     else:

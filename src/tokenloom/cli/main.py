@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from cyclopts import App
-from cyclopts.exceptions import CycloptsError, UnknownOptionError
+from cyclopts.exceptions import CycloptsError, MissingArgumentError, UnknownOptionError
 from pydantic import ValidationError
 
 from tokenloom import __version__
+from tokenloom.cli.arguments import check_arguments, escape_dashes, unescape_dashes
 from tokenloom.cli.parameters import ARGUMENTS
 from tokenloom.cli.signals import StoppedBySignal, StopSignals
-from tokenloom.cli.stdin import escape_dashes
 from tokenloom.config import suggest_key, validation_message
 from tokenloom.errors import TokenloomError
 
@@ -40,6 +40,7 @@ app = App(
     name="tokenloom",
     help="Pretrain GPT language models from scratch on your own text, evaluate them, and generate text with them.",
     version=__version__,
+    config=check_arguments,
     group_arguments=ARGUMENTS,
     suppress_keyboard_interrupt=False,
 )
@@ -82,7 +83,7 @@ def _message_of(error: BaseException) -> tuple[str, int]:
         case KeyboardInterrupt():
             return "interrupted", 130
         case CycloptsError():
-            return _usage_message(error), 2
+            return unescape_dashes(_usage_message(error)), 2
         case TokenloomError():
             return str(error), error.exit_code
         case _ if _is_out_of_memory(error):
@@ -118,5 +119,8 @@ def _usage_message(error: CycloptsError) -> str:
         key = suggest_key(option.lstrip("-"))
         hint = f"Did you mean --{key.replace('_', '-')}?" if key else "See tokenloom --help, or COMMAND --help."
         return f"unknown option {option}. {hint}"
+    if isinstance(error, MissingArgumentError) and error.keyword:
+        flag = error.keyword
+        return f"{flag} needs a value. Write one that begins with a dash with an equals sign: {flag}=-VALUE"
     text = " ".join(str(error).split())
     return f"{text[:1].lower()}{text[1:]}"

@@ -62,6 +62,7 @@ Json = Annotated[
         group=OUTPUT,
         negative="",
         show_default=False,
-        help="Print the result as one JSON object on stdout; progress and notices go to stderr.",
+        help="Print the result as one JSON object on stdout, with null for numbers that are not finite; progress and "
+        "notices go to stderr.",
     ),
 ]

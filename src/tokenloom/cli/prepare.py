@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ from cyclopts import Parameter
 
 from tokenloom.cli.flags import DataFlags, given
 from tokenloom.cli.parameters import OUTPUT, TEXT_SOURCES_HELP, Json
-from tokenloom.cli.stdin import source_names
+from tokenloom.strict_json import dump_json
 
 if TYPE_CHECKING:
     from tokenloom.data.shards import Shards, Split
@@ -33,9 +32,9 @@ def prepare(
     """
     from tokenloom import api
 
-    shards = api.prepare(*source_names(sources), out=out, settings={"data": given(data)})
+    shards = api.prepare(*sources, out=out, settings={"data": given(data)})
     if json:
-        print(json_format.dumps(_to_json(shards)))
+        print(dump_json(_to_json(shards)))
         return
     print("already prepared, nothing to do" if shards.already_prepared else f"prepared {shards.path}")
     for name, split in (("train", shards.train), ("val", shards.val)):

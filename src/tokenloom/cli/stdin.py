@@ -1,56 +1,55 @@
-"""Text arguments of commands: a text, a file, or - for standard input.
-
-The argument parser takes a lone "-" for an option without a name, so "-" is replaced before it sees the arguments.
-"""
+"""Text arguments of commands: a text, a file, or - for standard input, all read by the rules of training text."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from pathlib import Path
 
-from tokenloom.errors import DataError, UsageError
+from tokenloom.errors import DataError, UsageError, shortened
+from tokenloom.home import expand_home
 
-STDIN = "\N{HYPHEN BULLET}stdin"
-
-
-def escape_dashes(tokens: Iterable[str]) -> list[str]:
-    """The arguments for the parser, with `STDIN` instead of "-"."""
-    return [STDIN if token == "-" else token for token in tokens]
+STDIN = "-"
 
 
-def source_names(tokens: Iterable[str]) -> list[str]:
-    """The sources as the user typed them."""
-    return ["-" if token == STDIN else token for token in tokens]
+def text_or_stdin(text: str, name: str) -> str:
+    """The text of the argument `name`, or all of standard input for "-"; raises `DataError` if it is not UTF-8."""
+    return _decoded(_read_stdin(), "standard input") if text == STDIN else text_argument(text, name)
 
 
-def text_or_stdin(text: str) -> str:
-    """The text, or all of standard input for "-"; raises `UsageError` if that is not UTF-8."""
-    if text not in (STDIN, "-"):
-        return text
-    data = sys.stdin.buffer.read()
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"standard input is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start:,}. Re-encode it."
-        ) from None
+def text_argument(text: str, name: str) -> str:
+    """The text of the argument `name`, "-" included; raises `DataError` if it is not UTF-8."""
+    # Bytes of an argument that its encoding does not permit reach Python as surrogates.
+    return _decoded(text.encode("utf-8", "surrogateescape"), name)
 
 
 def text_of(command: str, file: str | None, text: str | None) -> str:
     """The text of a command that takes a file or --text.
 
-    Raises `UsageError` unless exactly one of them is given, and `DataError` if the file is not UTF-8.
+    Raises `UsageError` unless exactly one of them is given, and `DataError` if the file cannot be read as UTF-8.
     """
     if (file is None) == (text is None):
         raise UsageError(f"{command} needs one text: the name of a file, - for stdin, or --text. Give one of them.")
     if text is not None:
-        return text
+        return text_argument(text, "--text")
     assert file is not None
     if file == STDIN:
-        return text_or_stdin(file)
+        return _decoded(_read_stdin(), "standard input")
     try:
-        return Path(file).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        byte = f"byte 0x{error.object[error.start]:02x} at offset {error.start:,}"
-        raise DataError(f"{file} is not UTF-8: {byte}. Re-encode it.") from None
+        data = expand_home(file).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it contains a null character"
+        raise DataError(
+            f'cannot read the file "{shortened(file)}": {reason}. Check the path, or pass a text itself with --text.'
+        ) from None
+    return _decoded(data, file)
+
+
+def _read_stdin() -> bytes:
+    if sys.stdin is None:
+        raise DataError('there is no standard input ("-"). Pass a file instead.')
+    return sys.stdin.buffer.read()
+
+
+def _decoded(data: bytes, name: str) -> str:
+    from tokenloom.data.readers import decode_text
+
+    return decode_text(data, name)

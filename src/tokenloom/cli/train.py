@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +11,9 @@ from cyclopts import Parameter
 from tokenloom.cli.flags import DataFlags, ModelFlags, SampleFlags, TrainFlags, given
 from tokenloom.cli.models import fetch_if_named
 from tokenloom.cli.parameters import RUN, TRAINING_SOURCES_HELP, Json
-from tokenloom.cli.stdin import source_names
 from tokenloom.config import Settings
 from tokenloom.errors import UsageError
+from tokenloom.strict_json import dump_json
 
 
 def train(
@@ -57,21 +56,20 @@ def train(
     from tokenloom.training.budget import process_start
 
     settings = {"model": given(model), "data": given(data_), "train": given(train), "sample": given(sample)}
-    sources = source_names(data)
     if resume:
         _refuse_with_resume(settings, {"preset": preset, "config": config, "out": out, "budget": budget})
-        if len(sources) > 1:
-            raise UsageError(f"--resume takes one run, got {len(sources)}. Name one, or none for the newest.")
-        summary = api.resume(*sources, settings=settings)
+        if len(data) > 1:
+            raise UsageError(f"--resume takes one run, got {len(data)}. Name one, or none for the newest.")
+        summary = api.resume(*data, settings=settings)
     else:
         start = process_start()
         if init_from := settings["train"].get("init_from"):
             fetch_if_named(str(init_from))
         summary = api.train(
-            *sources, preset=preset, config=config, out=out, budget=budget, started=start, settings=settings
+            *data, preset=preset, config=config, out=out, budget=budget, started=start, settings=settings
         )
     if json and summary is not None:  # Under torchrun, only rank 0 has a summary.
-        print(json_format.dumps(summary.to_json()))
+        print(dump_json(summary.to_json()))
 
 
 def _refuse_with_resume(settings: Settings, flags: Mapping[str, object]) -> None:

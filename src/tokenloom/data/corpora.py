@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokenloom.errors import DataError
+from tokenloom.home import expand_home
 from tokenloom.storage import atomic_file, sha256_of
 
 PYTHON_DOCS = "python-docs"
@@ -47,7 +48,7 @@ _DOWNLOAD_CHUNK_BYTES = 1 << 16
 def cache_folder() -> Path:
     """The folder of downloads and prepared data: TOKENLOOM_CACHE, or the platform's cache folder."""
     if folder := os.environ.get("TOKENLOOM_CACHE"):
-        return Path(folder).expanduser()
+        return expand_home(folder)
     from platformdirs import user_cache_path
 
     return user_cache_path("tokenloom", appauthor=False)

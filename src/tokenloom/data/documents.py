@@ -48,6 +48,8 @@ class ReadState:
     """Bytes read from files, before decompression."""
     replacements: int = 0
     """Invalid UTF-8 sequences and lone surrogates that were replaced with U+FFFD."""
+    advice: str = "Re-encode it, or pass --data.encoding-errors replace."
+    """The end of the message about invalid UTF-8."""
     sha256: dict[str, str] = field(default_factory=dict[str, str])
     """The sha256 of each source that was read to its end: of the file, or of the texts if there is no file."""
 
@@ -64,7 +66,7 @@ def decode_utf8(data: bytes, name: str, offset: int, state: ReadState, *, final:
         is_utf16 = offset == 0 and data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         raise DataError(
             f"{name} is not UTF-8: byte 0x{data[error.start]:02x} at offset {offset + error.start:,}."
-            f"{' It looks like UTF-16.' if is_utf16 else ''} Re-encode it, or pass --data.encoding-errors replace."
+            f"{' It looks like UTF-16.' if is_utf16 else ''} {state.advice}"
         ) from None
     if state.options.encoding_errors == "replace":
         # Occurrences of U+FFFD that the file itself contains are not replacements.

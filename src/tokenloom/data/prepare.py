@@ -29,6 +29,7 @@ from tokenloom.data.tokenizers.chunking import split_into_chunks
 from tokenloom.data.tokenizers.load import needs_training
 from tokenloom.data.worker_pool import encode_jobs
 from tokenloom.errors import DataError, Interrupted, TokenizerError
+from tokenloom.home import expand_home
 from tokenloom.storage import atomic_folder, fsync_tree, replace_folder, write_text
 
 TOKENIZER_TRAINING_CHARACTERS = 1 << 23  # training a BPE takes about 50 times as much memory
@@ -221,8 +222,8 @@ def _copied_stdin(sources: Sequence[str], folder: Path) -> Generator[BinaryIO | 
 
 
 def _is_prepared(source: str) -> bool:
-    path = Path(source).expanduser()
-    return path.is_dir() and is_shards_folder(path)
+    path = expand_home(source)
+    return os.path.isdir(path) and is_shards_folder(path)
 
 
 def _is_valid(folder: Path) -> bool:
@@ -239,7 +240,7 @@ def _open_source(data: DataConfig) -> Shards:
         raise DataError(
             "a folder of token shards cannot be combined with other sources. Prepare all of the text together."
         )
-    shards = replace(open_shards(Path(data.sources[0]).expanduser()), already_prepared=True)
+    shards = replace(open_shards(expand_home(data.sources[0])), already_prepared=True)
     if data.add_tokens and data.add_tokens != shards.tokenizer.added:
         raise DataError(
             f"token shards {shards.path} were prepared with added tokens {list(shards.tokenizer.added)}, "

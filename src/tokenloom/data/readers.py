@@ -59,6 +59,11 @@ def read_text(file: BinaryIO, name: str, state: ReadState, _: Path | None = None
     yield DocumentPart(previous + newlines.decode("", final=True), name, True)
 
 
+def decode_text(data: bytes, name: str) -> str:
+    """The text that `read_text` reads from a file with this content; raises `DataError` if it is not UTF-8."""
+    return "".join(part.text for part in read_text(io.BytesIO(data), name, ReadState(advice="Re-encode it.")))
+
+
 class _HashingStream(io.RawIOBase):
     """Counts and hashes a file that is read from start to end."""
 

@@ -22,7 +22,8 @@ from tokenloom.data.corpora import (
 )
 from tokenloom.data.documents import Document, DocumentPart, ReadState, record_text
 from tokenloom.data.readers import READERS, format_suffix, hashing_stream, read_file, read_text
-from tokenloom.errors import DataError, MissingExtraError
+from tokenloom.errors import DataError, MissingExtraError, shortened
+from tokenloom.home import expand_home
 
 STDIN = "-"
 
@@ -74,15 +75,16 @@ def _find(name: str, stdin: BinaryIO | None) -> list[Source]:
         return [_python_docs_source()]
     if name in DOWNLOADS:
         return [_download_source(name)]
-    path = Path(name).expanduser()
-    if name and path.is_dir():
+    path = expand_home(name)
+    if name and os.path.isdir(path):
         return _folder_sources(path)
-    if name and path.exists():
+    if name and os.path.exists(path):
         return [_file_source(path)]
     if glob.has_magic(name):
         return _glob_sources(str(path))
+    advice = _suggestion(path) or _text_advice(name)
     raise DataError(
-        f'there is no file, folder or named corpus "{name}".{_suggestion(path)} '
+        f'there is no file, folder or named corpus "{shortened(name)}".{advice} '
         f"Named corpora: {', '.join(CORPUS_NAMES)}."
     )
 
@@ -106,7 +108,7 @@ def _glob_sources(pattern: str) -> list[Source]:
     files = [match for match in matches if match.is_file() and format_suffix(match) in READERS]
     if not files:
         result = f"no supported file, only {matches[0]}" if matches else "nothing"
-        raise DataError(f"{pattern} matches {result}. {_SUPPORTED}.")
+        raise DataError(f"{shortened(pattern)} matches {result}. {_SUPPORTED}.{_text_advice(pattern)}")
     return [_file_source(file) for file in files]
 
 
@@ -196,13 +198,19 @@ def _dataset_rows(repository: str, configuration: str | None, name: str) -> Iter
     return cast("Any", datasets).load_dataset(repository, configuration, split="train", streaming=True)
 
 
+def _text_advice(name: str) -> str:
+    """A hint for a text that was passed instead of the name of a file; "" if it does not look like one."""
+    looks_like_text = any(character.isspace() for character in name)
+    return " To pass a text itself, write it to standard input and pass -." if looks_like_text else ""
+
+
 def _suggestion(path: Path) -> str:
     """A hint at the neighbouring file or named corpus whose name is most similar; "" if none is."""
     if not path.name:
         return ""
     try:
         neighbours = {name: str(path.with_name(name)) for name in os.listdir(path.parent)}
-    except OSError:
+    except (OSError, ValueError):
         neighbours = {}
     matches = difflib.get_close_matches(path.name, [*neighbours, *CORPUS_NAMES], n=1, cutoff=0.6)
     return f" Did you mean {neighbours.get(matches[0], matches[0])}?" if matches else ""

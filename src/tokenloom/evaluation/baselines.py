@@ -36,8 +36,9 @@ def baselines(
       for unigram models. Bytes are those of the whole text, `val_bytes`.
     - `xz_bits_per_byte`, `zstd_bits_per_byte`: 8 · (compressed size of training text and text together, minus that of
       the training text) / bytes of the text, with xz -9e and zstd -19 with a 128 MB window. The last 8 MB of the
-      training text (`compressed_train_bytes`) and the first 1 MB of the text (`compressed_val_bytes`) are used. All
-      four are None without `compress`, which takes seconds.
+      training text (`compressed_train_bytes`) and the first 1 MB of the text (`compressed_val_bytes`) are used. Like
+      the model, the compressors have to encode where documents end, and the separators between them do not count as
+      bytes of the text (`compressed_text_bytes`). All five are None without `compress`, which takes seconds.
 
     Raises `DataError` for an empty text and for tokens outside the tokenizer's vocabulary.
     """
@@ -54,7 +55,13 @@ def baselines(
     )
     if not compress:
         return counted
-    return _add_compressors(counted, _last_bytes(train, tokenizer), _first_bytes(text, tokenizer))
+    first = _first_tokens(text, tokenizer)
+    return _add_compressors(
+        counted,
+        _last_bytes(train, tokenizer),
+        tokenizer.decode_bytes(first),
+        text_bytes=int(tokenizer.byte_lengths[first].sum()),
+    )
 
 
 def _entropy(counts: np.ndarray) -> float:
@@ -70,8 +77,11 @@ def _last_bytes(tokens: TokenReader | None, tokenizer: Tokenizer) -> bytes:
     return tokenizer.decode_bytes(tokens.read(len(tokens) - count, count))[-MAX_TRAIN_BYTES:]
 
 
-def _first_bytes(tokens: TokenReader, tokenizer: Tokenizer) -> bytes:
-    return tokenizer.decode_bytes(tokens.read(0, min(len(tokens), MAX_VAL_BYTES)))[:MAX_VAL_BYTES]
+def _first_tokens(tokens: TokenReader, tokenizer: Tokenizer) -> np.ndarray:
+    """The tokens of the first `MAX_VAL_BYTES` bytes of a text, separators included."""
+    ids = tokens.read(0, min(len(tokens), MAX_VAL_BYTES)).astype(np.int64)
+    lengths = np.array([len(token) for token in tokenizer.token_bytes], dtype=np.int64)
+    return ids[lengths[ids].cumsum() <= MAX_VAL_BYTES]
 
 
 def _count(tokens: TokenReader, vocab_size: int) -> np.ndarray:
@@ -88,19 +98,20 @@ def _count(tokens: TokenReader, vocab_size: int) -> np.ndarray:
     return counts
 
 
-def _add_compressors(counted: Baselines, train: bytes, val: bytes) -> Baselines:
-    if not val:
+def _add_compressors(counted: Baselines, train: bytes, val: bytes, text_bytes: int) -> Baselines:
+    if not text_bytes:
         return counted
     compressors: tuple[Callable[[bytes], int], ...] = (_xz_size, _zstd_size)
     with ThreadPoolExecutor() as pool:  # both release the GIL
         sizes = [[pool.submit(size, text) for text in (train + val, train)] for size in compressors]
-        xz, zstd = (8 * (both.result() - alone.result()) / len(val) for both, alone in sizes)
+        xz, zstd = (8 * (both.result() - alone.result()) / text_bytes for both, alone in sizes)
     return replace(
         counted,
         xz_bits_per_byte=xz,
         zstd_bits_per_byte=zstd,
         compressed_train_bytes=len(train),
         compressed_val_bytes=len(val),
+        compressed_text_bytes=text_bytes,
     )
 
 

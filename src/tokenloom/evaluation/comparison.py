@@ -6,7 +6,6 @@ shortest runs of whole words that start and end at a token boundary of both.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -14,8 +13,7 @@ from typing import Literal
 
 from tokenloom.evaluation.inspection import Inspection, Token, figures_json
 from tokenloom.evaluation.measurement import Measurement
-
-_WORD = re.compile(rb"\s*\S+")
+from tokenloom.evaluation.words import word_starts
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ def _contents(inspection: Inspection) -> list[bytes]:
 def _word_parts(content: bytes, a: Inspection, b: Inspection) -> tuple[WordPart, ...]:
     """The text cut before words at which a token ends in both models."""
     nats_a, nats_b = _cumulative_nats(a), _cumulative_nats(b)
-    starts = {match.start() for match in _WORD.finditer(content)} & set(nats_a) & set(nats_b)
+    starts = set(word_starts(content.decode("utf-8"))) & set(nats_a) & set(nats_b)
     return tuple(
         WordPart(
             content[start:stop].decode("utf-8"),

@@ -14,6 +14,7 @@ from tokenloom.data.shards import Split
 from tokenloom.data.sources import STDIN, read_documents
 from tokenloom.data.token_reader import TokenArray, TokenReader
 from tokenloom.data.tokenizers import Tokenizer
+from tokenloom.evaluation.words import count_words
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,6 @@ class EvaluationText:
 
     tokens: TokenReader
     words: int
-    """Separated by white space."""
 
 
 def read_text(data: DataConfig, tokenizer: Tokenizer) -> EvaluationText:
@@ -31,21 +31,15 @@ def read_text(data: DataConfig, tokenizer: Tokenizer) -> EvaluationText:
     # Buffered, because it is read twice: first for its hash.
     stdin = io.BytesIO(sys.stdin.buffer.read()) if STDIN in data.sources else None
     ids: list[np.ndarray] = []
-    words = 0
     for document in read_documents(data.sources, state, stdin):
-        words += len(document.text.split())
         ids += [np.array([tokenizer.eot_id], dtype=np.uint32), tokenizer.encode_array(document.text, data.endoftext)]
-    joined = np.concatenate(ids[1:]) if ids else np.empty(0, dtype=np.uint32)
-    return EvaluationText(TokenArray(joined), words)
+    return _text(TokenArray(np.concatenate(ids[1:]) if ids else np.empty(0, dtype=np.uint32)), tokenizer)
 
 
-def text_of_split(split: Split, tokenizer: Tokenizer, chunk: int = 1 << 20) -> EvaluationText:
+def text_of_split(split: Split, tokenizer: Tokenizer) -> EvaluationText:
     """A split of token shards as one text."""
-    words, previous = 0, b" "
-    for start in range(0, len(split), chunk):
-        text = tokenizer.decode_bytes(split.read(start, min(chunk, len(split) - start)))
-        words += len(text.split())
-        # A word that continues from the previous chunk was counted in both.
-        words -= bool(text) and not text[:1].isspace() and not previous[-1:].isspace()
-        previous = text or previous
-    return EvaluationText(split, words)
+    return _text(split, tokenizer)
+
+
+def _text(tokens: TokenReader, tokenizer: Tokenizer) -> EvaluationText:
+    return EvaluationText(tokens, count_words(tokens, tokenizer))

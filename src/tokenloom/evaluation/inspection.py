@@ -13,7 +13,7 @@ from torch import Tensor
 from tokenloom.data.token_reader import TokenArray
 from tokenloom.data.tokenizers import Tokenizer
 from tokenloom.errors import UsageError
-from tokenloom.evaluation.loss import evaluating, windows
+from tokenloom.evaluation.loss import default_context, evaluating, windows
 from tokenloom.evaluation.measurement import Measurement
 from tokenloom.model.head import IGNORE_INDEX
 from tokenloom.model.language_model import LanguageModel
@@ -110,8 +110,8 @@ def inspect_tokens(
     """
     if top < 0:
         raise UsageError(f"top must be 0 or more, got {top}. Try 10.")
-    context = context or min(model.config.block_size, max(1, len(ids) - 1))
-    stride = stride or context
+    context = default_context(model.config.block_size, len(ids)) if context is None else context
+    stride = context if stride is None else stride
     device = next(model.parameters()).device
     tokens: list[ScoredToken] = []
     with torch.no_grad(), evaluating(model.modules()):

@@ -70,6 +70,11 @@ def measure(
     return Measurement(nats=nats, tokens=scored, context=context, stride=stride, bytes=scored_length)
 
 
+def default_context(block_size: int, tokens: int) -> int:
+    """The context in which a text of so many tokens is scored unless another one is given."""
+    return min(block_size, max(1, tokens - 1))
+
+
 def loss_over_batches(
     model: LanguageModel, batches: Iterable[tuple[Tensor, Tensor]], num_batches: int | None = None
 ) -> float:

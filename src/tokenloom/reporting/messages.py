@@ -39,7 +39,12 @@ def compressors_note(baselines: Baselines | None) -> str:
     """Bits per byte that compressors need for the validation text; empty if not measured."""
     levels = bits_per_byte_levels(baselines)
     needs = [f"{name} needs {levels[name]:.2f}" for name in ("xz", "zstd") if name in levels]
-    return f"{' and '.join(needs)} given the same training text" if needs else ""
+    if not needs:
+        return ""
+    separators = (
+        " (per byte with document separators)" if baselines is not None and baselines.separators_counted else ""
+    )
+    return f"{' and '.join(needs)} given the same training text{separators}"
 
 
 def bits_per_byte_levels(baselines: Baselines | None) -> dict[str, float]:

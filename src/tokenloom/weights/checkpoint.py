@@ -21,6 +21,7 @@ from torch import Tensor
 from tokenloom.errors import CheckpointError
 from tokenloom.model import GPT
 from tokenloom.storage import recover_folders, sha256_of
+from tokenloom.strict_json import dump_json
 from tokenloom.weights.folder import read_folder, write_folder
 from tokenloom.weights.output import output_folder
 from tokenloom.weights.safetensors_files import load_tensors, save_tensors
@@ -162,4 +163,4 @@ def rotate_checkpoints(folder: Path, keep: int, kind: str = "step") -> None:
 
 
 def _write_json(path: Path, value: Mapping[str, object]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    path.write_text(dump_json(value, indent=2) + "\n", encoding="utf-8")

@@ -5,12 +5,14 @@ What a path contains decides, not its name: a run may be called `exp.pt` or `mod
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 from pathlib import Path
 from typing import Literal
 
-from tokenloom.errors import CheckpointError
+from tokenloom.errors import CheckpointError, shortened
+from tokenloom.home import expand_home
 from tokenloom.run_folder import RunFolder
 from tokenloom.weights.checkpoint import MANIFEST, list_checkpoints, newest_checkpoint, open_checkpoint
 from tokenloom.weights.download import download_model, has_model_name, is_model_name
@@ -36,9 +38,9 @@ def find_weights(reference: str | Path) -> tuple[Path, list[str]]:
     """
     if is_model_name(reference):
         return download_model(str(reference)), []
-    path, selector = _path_and_selector(str(reference))
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist. Name {SUPPORTED}.")
+    path, selector = _path_and_selector(str(expand_home(reference)))
+    if not os.path.exists(path):
+        raise CheckpointError(f"{shortened(str(path))} does not exist. Name {SUPPORTED}.")
     checkpoints = RunFolder(path).checkpoints
     if not checkpoints.is_dir():
         if selector:
@@ -77,7 +79,7 @@ def file_format(path: Path) -> FileFormat | None:
 
 def _path_and_selector(reference: str) -> tuple[Path, str]:
     match = re.fullmatch(r"(.*)@(best|step-\d+)", reference, flags=re.DOTALL)
-    if match is None or Path(reference).exists():
+    if match is None or os.path.exists(reference):
         return Path(reference), ""
     return Path(match[1]), match[2]
 

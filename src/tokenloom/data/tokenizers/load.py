@@ -31,6 +31,7 @@ from tokenloom.data.tokenizers.huggingface_files import (
 from tokenloom.data.tokenizers.tokenizer import ENDOFTEXT, Tokenizer
 from tokenloom.data.tokenizers.tokenizer_json import AddedTokenJson, TokenizerJson, special_token
 from tokenloom.errors import TokenizerError
+from tokenloom.home import expand_home
 
 _BUILT_IN: dict[str, Callable[[], Tokenizer]] = {"gpt2": gpt2_tokenizer, "byte": byte_tokenizer}
 _SUPPORTED = "gpt2, byte, char, bpe:N (such as bpe:2048), or the path of a tokenizer.json"
@@ -68,7 +69,7 @@ def load_tokenizer(reference: str | Path) -> Tokenizer:
     """
     if isinstance(reference, str) and reference in _BUILT_IN:  # a `Path` may have the same name
         return _BUILT_IN[reference]()
-    path = Path(reference)
+    path = expand_home(reference)
     if not reference or not (path.is_file() or has_tokenizer_files(path)):
         raise TokenizerError(_not_found_message(str(reference), path))
     try:

@@ -1,0 +1,20 @@
+"""JSON without NaN and Infinity."""
+
+import json
+import math
+
+import pytest
+
+from tokenloom.strict_json import dump_json
+
+
+def test_numbers_that_are_not_finite_become_null():
+    value = {"a": math.inf, "b": [1.5, -math.inf, (math.nan, {"c": math.nan})], "d": "NaN", "e": None, "f": True}
+    parsed = json.loads(dump_json(value), parse_constant=pytest.fail)
+    assert parsed == {"a": None, "b": [1.5, None, [None, {"c": None}]], "d": "NaN", "e": None, "f": True}
+
+
+def test_finite_values_are_written_as_by_the_standard_library():
+    value = {"a": [1, 2.5, "é"], "b": {}}
+    assert dump_json(value) == json.dumps(value)
+    assert dump_json(value, indent=2) == json.dumps(value, indent=2)
