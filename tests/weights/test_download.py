@@ -105,7 +105,7 @@ def server(tmp_path, monkeypatch):
     (folder / "encoder.json").write_text(json.dumps({**written, "<|endoftext|>": 50256}))
     merges = [" ".join(pair) for pair in gpt2.to_json()["model"]["merges"]]
     (folder / "vocab.bpe").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
-    (folder / "model.ckpt.meta").write_bytes(b"a graph, which is not read")
+    (folder / "model.ckpt.meta").write_bytes(b"\x0a\x07a graph")
     started = Server(tmp_path / "served")
     monkeypatch.setenv("TOKENLOOM_GPT2_URL", started.url)
     monkeypatch.setitem(download.OPENAI_BYTES, "124M", (folder / DATA).stat().st_size)
@@ -181,6 +181,80 @@ def test_wrong_bytes_are_not_kept(server, name):
     assert download.download_model("openai:124M") == folder
 
 
+JUNK = [
+    b"",
+    b"<!DOCTYPE html>\n<html><body>Sign in to continue</body></html>\n",
+    b'{"error": "quota exceeded"}',
+    b"\n<html>",
+]
+
+
+@pytest.mark.parametrize("junk", JUNK)
+@pytest.mark.parametrize("name", download.OPENAI_FILES)
+def test_junk_with_status_200_is_never_put_in_place(server, name, junk):
+    served = server.folder / "124M" / name
+    valid = served.read_bytes()
+    served.write_bytes(junk)
+    with pytest.raises(WeightsError, match=f"cannot download {name} of openai:124M: what http"):
+        download.download_model("openai:124M")
+    folder = download.cache_folder() / "models" / "openai-124M"
+    assert not (folder / name).exists()
+    assert not (folder / f"{name}.part").exists()
+    assert not (folder / download.COMPLETE).exists()
+    served.write_bytes(valid)
+    assert (download.download_model("openai:124M") / name).read_bytes() == valid
+
+
+@pytest.mark.parametrize("has_record", [True, False])
+def test_seven_junk_files_are_replaced(server, has_record):
+    """Earlier versions recorded files that were already there as complete."""
+    folder = download.cache_folder() / "models" / "openai-124M"
+    folder.mkdir(parents=True)
+    for name in download.OPENAI_FILES:
+        (folder / name).write_bytes(JUNK[1])
+    if has_record:
+        (folder / download.COMPLETE).write_text(json.dumps({name: len(JUNK[1]) for name in download.OPENAI_FILES}))
+    download.download_model("openai:124M")
+    for name in download.OPENAI_FILES:
+        assert (folder / name).read_bytes() == (server.folder / "124M" / name).read_bytes()
+
+
+def test_valid_files_that_are_already_there_are_verified_and_not_downloaded(server):
+    folder = download.cache_folder() / "models" / "openai-124M"
+    shutil.copytree(server.folder / "124M", folder)
+    assert download.download_model("openai:124M") == folder
+    assert server.requests == []
+
+
+def test_an_invalid_file_that_cannot_be_replaced_is_named(server):
+    folder = download.download_model("openai:124M")
+    (folder / "hparams.json").write_text("{}")
+    server.faults["hparams.json"] = [403]
+    with pytest.raises(WeightsError, match=r"hparams\.json is invalid.*answered 403"):
+        download.download_model("openai:124M")
+
+
+def test_files_of_another_size_of_gpt2_are_refused(server):
+    hparams = json.loads((server.folder / "124M" / "hparams.json").read_text())
+    (server.folder / "124M" / "hparams.json").write_text(json.dumps({**hparams, "n_layer": 24}))
+    with pytest.raises(WeightsError, match=r"its settings are not those of model\.ckpt\.index"):
+        download.download_model("openai:124M")
+
+
+def test_an_interrupted_verification_leaves_no_unverified_file(server, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "verify_data", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            download.download_model("openai:124M")
+    folder = download.cache_folder() / "models" / "openai-124M"
+    assert not (folder / DATA).exists()
+    download.download_model("openai:124M")
+    assert (folder / DATA).read_bytes() == (server.folder / "124M" / DATA).read_bytes()
+
+
 def test_the_second_server_is_used_if_the_first_refuses(server, monkeypatch):
     monkeypatch.delenv("TOKENLOOM_GPT2_URL")
     monkeypatch.setattr(download, "OPENAI_SERVERS", (f"{server.url}/nothing", server.url))
@@ -202,8 +276,11 @@ def test_a_corrupt_file_of_a_complete_folder_is_detected_when_it_is_read(server)
     content = bytearray((folder / DATA).read_bytes())
     content[500] ^= 1
     (folder / DATA).write_bytes(content)
-    with pytest.raises(WeightsError, match="checksum"):
+    with pytest.raises(WeightsError, match=f"{DATA}: the checksum of .* Delete it and download it again"):
         load("openai:124M")
+    (folder / DATA).unlink()
+    download.download_model("openai:124M")
+    assert (folder / DATA).read_bytes() == (server.folder / "124M" / DATA).read_bytes()
 
 
 @pytest.mark.parametrize("name", ["openai:1M", "openai:"])
@@ -254,6 +331,14 @@ def test_wrong_bytes_from_the_hub_are_not_kept(hub, tmp_path):
         download.download_model("gpt2", cache=tmp_path / "hub")
     folder = download.download_model("gpt2", cache=tmp_path / "hub")
     assert (folder / "model.safetensors").read_bytes() == (hub.place / "model.safetensors").read_bytes()
+
+
+def test_an_error_page_in_the_cache_of_the_hub_is_replaced(hub, tmp_path):
+    folder = download.download_model("gpt2", cache=tmp_path / "hub")
+    for name in download.HUB_FILES:
+        (folder / name).write_bytes(JUNK[1])
+        folder = download.download_model("gpt2", cache=tmp_path / "hub")
+        assert (folder / name).read_bytes() == (hub.place / name).read_bytes()
 
 
 def test_a_missing_model_and_an_unreachable_hub_are_reported(hub, tmp_path, monkeypatch):

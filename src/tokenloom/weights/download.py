@@ -19,8 +19,9 @@ from tokenloom.data.progress import ProgressCallback
 from tokenloom.data.tokenizers.bpe import GPT2_MERGES_SHA256
 from tokenloom.errors import WeightsError
 from tokenloom.storage import replace_file, sha256_of, write_json
-from tokenloom.weights.openai import HPARAMS, MERGES, verify_openai
-from tokenloom.weights.tensor_bundle import verify_index
+from tokenloom.weights.openai import HPARAMS, MERGES, verify_data, verify_hparams
+from tokenloom.weights.safetensors_files import lazy_safetensors
+from tokenloom.weights.tensor_bundle import ADVICE, read_index, verify_message
 
 if TYPE_CHECKING:
     from requests import Session
@@ -43,8 +44,9 @@ OPENAI_BYTES = {
 }
 OPENAI_INDEX = "model.ckpt.index"
 OPENAI_DATA = "model.ckpt.data-00000-of-00001"
-# The data file comes last: it is verified against the index.
-OPENAI_FILES = ("checkpoint", "encoder.json", HPARAMS, MERGES, "model.ckpt.meta", OPENAI_INDEX, OPENAI_DATA)
+OPENAI_META = "model.ckpt.meta"
+# The settings and the data come last: they are verified against the index.
+OPENAI_FILES = ("checkpoint", "encoder.json", MERGES, OPENAI_META, OPENAI_INDEX, HPARAMS, OPENAI_DATA)
 OPENAI_SHA256 = {
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
     MERGES: GPT2_MERGES_SHA256,
@@ -54,6 +56,7 @@ OPENAI_SERVERS = (
     "https://f001.backblazeb2.com/file/LLMs-from-scratch/gpt2",
 )
 COMPLETE = "complete.json"
+_FORMAT = 2  # of complete.json; with format 1, files that were already there had not been verified
 
 RETRIES = 4  # per file and server
 BACKOFF = 0.5  # seconds, doubled after each retry
@@ -90,7 +93,8 @@ def download_model(name: str, cache: Path | None = None, progress: ProgressCallb
 def download_openai(size: str, folder: Path, progress: ProgressCallback | None = None) -> Path:
     """Download and verify OpenAI's seven files of a size ("124M") into `folder`, which is returned.
 
-    Files and partial files of an earlier download are reused. Raises `WeightsError`.
+    Nothing is placed before it is verified. Valid files and partial files of an earlier download are reused; invalid
+    files are replaced. Raises `WeightsError`.
     """
     from filelock import FileLock
 
@@ -99,9 +103,10 @@ def download_openai(size: str, folder: Path, progress: ProgressCallback | None =
         with FileLock(folder / ".lock"):  # concurrent processes download it once
             if not _is_complete(folder):
                 for name in OPENAI_FILES:
-                    if not (folder / name).exists():
-                        _download_verified(size, folder / name, progress)
-                write_json(folder / COMPLETE, {name: (folder / name).stat().st_size for name in OPENAI_FILES})
+                    if problem := _problem(size, folder, folder / name):
+                        _download_verified(size, folder / name, problem, progress)
+                sizes = {name: (folder / name).stat().st_size for name in OPENAI_FILES}
+                write_json(folder / COMPLETE, {"format": _FORMAT, "bytes": sizes})
     except OSError as error:
         raise WeightsError(
             f"cannot save GPT-2 in {folder}: {error}. Free some space, or set TOKENLOOM_CACHE."
@@ -111,25 +116,32 @@ def download_openai(size: str, folder: Path, progress: ProgressCallback | None =
 
 def _is_complete(folder: Path) -> bool:
     try:
-        sizes = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
-        return all((folder / name).stat().st_size == sizes[name] for name in OPENAI_FILES)
+        complete = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
+        sizes = complete["bytes"]
+        return complete["format"] == _FORMAT and all(
+            (folder / name).stat().st_size == sizes[name] for name in OPENAI_FILES
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _download_verified(size: str, target: Path, progress: ProgressCallback | None) -> None:
-    """Download one file from the first server that has a valid copy."""
-    failures: list[str] = []
+def _download_verified(size: str, target: Path, problem: str, progress: ProgressCallback | None) -> None:
+    """Download one file, whose present state is `problem`, from the first server that has a valid copy."""
+    failures = [f"{target} {problem}"] if target.exists() else []
     for base in _servers():
         url = f"{base}/{size}/{target.name}"
         part = target.with_name(f"{target.name}.part")
         try:
             _download(url, part, progress)
-            replace_file(part, target)
-            _verify(size, target)
-            return
         except WeightsError as error:
             failures.append(str(error))
+            continue
+        problem = _problem(size, target.parent, part) or ""
+        if not problem:
+            replace_file(part, target)
+            return
+        part.unlink(missing_ok=True)
+        failures.append(f"what {url} sent {problem}")
     raise WeightsError(
         f"cannot download {target.name} of openai:{size}: {'; '.join(failures)}. "
         f"Try again later, set TOKENLOOM_GPT2_URL, or put the file into {target.parent}."
@@ -141,25 +153,34 @@ def _servers() -> Sequence[str]:
     return (override.rstrip("/"),) if override else OPENAI_SERVERS
 
 
-def _verify(size: str, file: Path) -> None:
-    """Remove the file and raise `WeightsError` if it is not the one that OpenAI published."""
+def _problem(size: str, folder: Path, file: Path) -> str | None:
+    """Why a file, perhaps a part that is not in place yet, is not the one that OpenAI published; None if it is.
+
+    The files that precede it in `OPENAI_FILES` are in `folder` and valid.
+    """
+    name = file.name.removesuffix(".part")
     try:
-        if file.name in OPENAI_SHA256 and sha256_of(file) != OPENAI_SHA256[file.name]:
-            raise WeightsError(f"the sha256 of {file.name} is not that of OpenAI's file")
-        if file.name == OPENAI_DATA:
+        if name in OPENAI_SHA256 and sha256_of(file) != OPENAI_SHA256[name]:
+            return "has another sha256 than OpenAI's file"
+        if name == "checkpoint" and "model_checkpoint_path" not in file.read_text(encoding="utf-8"):
+            return "is not a checkpoint's list of files"
+        if name == OPENAI_META:
+            verify_message(file)
+        if name == OPENAI_INDEX:
+            total = sum(tensor.size for tensor in read_index(file).values())
+            if total != OPENAI_BYTES[size]:
+                return f"lists {total:,} bytes of tensors instead of {OPENAI_BYTES[size]:,}"
+        if name == HPARAMS:
+            verify_hparams(file, folder / OPENAI_INDEX)
+        if name == OPENAI_DATA:
             if file.stat().st_size != OPENAI_BYTES[size]:
-                raise WeightsError(f"it has {file.stat().st_size:,} bytes instead of {OPENAI_BYTES[size]:,}")
-            verify_openai(file.parent)
-        if file.name == OPENAI_INDEX:
-            verify_index(file)
-        if file.suffix == ".json":
-            json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        file.unlink()
-        raise WeightsError(f"{file.name} is not JSON") from None
-    except WeightsError:
-        file.unlink()
-        raise
+                return f"has {file.stat().st_size:,} bytes instead of {OPENAI_BYTES[size]:,}"
+            verify_data(folder, file)
+    except FileNotFoundError:
+        return "does not exist"
+    except (ValueError, WeightsError) as error:
+        return f"is invalid: {str(error).partition(f'. {ADVICE}')[0]}"
+    return None
 
 
 class _InterruptedDownload(Exception):
@@ -240,8 +261,12 @@ def _from_hub(repository: str, cache: Path | None) -> Path:
     from huggingface_hub import try_to_load_from_cache
 
     cached = [try_to_load_from_cache(repository, name, cache_dir=cache) for name in HUB_FILES]
-    if all(isinstance(path, str) for path in cached):
-        return Path(str(cached[0])).parent
+    present = [Path(path) for path in cached if isinstance(path, str)]
+    invalid = [path for path in present if not _is_readable(path)]
+    for path in invalid:
+        _remove_from_cache(path)
+    if len(present) == len(HUB_FILES) and not invalid:
+        return present[0].parent
     files = [_file_from_hub(repository, name, cache) for name in HUB_FILES]
     return files[-1].parent
 
@@ -271,10 +296,11 @@ def _file_from_hub(repository: str, name: str, cache: Path | None) -> Path:
         raise WeightsError(
             f"cannot download {name} of {repository}: {type(error).__name__}, no connection to the Hub. {advice}"
         ) from None
-    if not _matches_etag(path, metadata.etag or ""):
-        path.resolve().unlink()
-        path.unlink(missing_ok=True)
-        raise WeightsError(f"{name} of {repository} is corrupt: its hash is not the Hub's. Download it again.")
+    if not _matches_etag(path, metadata.etag or "") or not _is_readable(path):
+        _remove_from_cache(path)
+        raise WeightsError(
+            f"{name} of {repository} is corrupt: its hash or format is not the Hub's. Download it again."
+        )
     return path
 
 
@@ -286,3 +312,19 @@ def _matches_etag(path: Path, etag: str) -> bool:
         content = path.read_bytes()
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == etag
     return True
+
+
+def _is_readable(file: Path) -> bool:
+    """Whether a file has the format of its name: an error page that was saved in its place does not."""
+    try:
+        if file.suffix == ".json":
+            return isinstance(json.loads(file.read_text(encoding="utf-8")), dict)
+        return bool(lazy_safetensors(file.parent))
+    except (OSError, ValueError, WeightsError):
+        return False
+
+
+def _remove_from_cache(file: Path) -> None:
+    """Remove a link in the cache of `huggingface_hub`, and the file that it refers to."""
+    file.resolve().unlink(missing_ok=True)
+    file.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from tokenloom.data.tokenizers.bpe import GPT2_MERGES_SHA256
 from tokenloom.errors import WeightsError
 from tokenloom.storage import sha256_of
 from tokenloom.weights.lazy_tensors import LazyModel, StoredTensor, Transposed
-from tokenloom.weights.tensor_bundle import BundleTensor, open_bundle
+from tokenloom.weights.tensor_bundle import ADVICE, BundleTensor, open_bundle, read_index
 
 HPARAMS = "hparams.json"
 MERGES = "vocab.bpe"
@@ -45,29 +45,43 @@ def read_openai(folder: Path) -> LazyModel:
         tensor = bundled.without_leading_ones()
         # OpenAI's matrices are (inputs, outputs), nn.Linear's are (outputs, inputs).
         tensors[_parameter_name(variable)] = Transposed(tensor) if variable.endswith("/w") else tensor
-    hparams = _hparams(folder)
+    hparams = _hparams(folder / HPARAMS)
     settings = {field: hparams[key] for key, field in SETTINGS.items()}
     fixed = {"family": "gpt2", "tie_embeddings": True, "qkv_bias": True, "dropout": 0.1}
     return LazyModel(Config.of({"model": {**settings, **fixed}}).model, tensors, str(folder))
 
 
-def verify_openai(folder: Path) -> None:
-    """Verify the checksum of every tensor; raises `WeightsError`."""
-    for tensor in _variables(folder).values():
+def verify_data(folder: Path, data_file: Path) -> None:
+    """Verify the checksums of the tensors in a data file against the index in `folder`; raises `WeightsError`."""
+    for tensor in _variables(folder, data_file).values():
         tensor.verify()
+
+
+def verify_hparams(file: Path, index: Path) -> None:
+    """Raise `WeightsError` if the settings in a hparams.json are not those of the tensors in an index."""
+    settings, shapes = _hparams(file), {name: tuple(tensor.shape) for name, tensor in read_index(index).items()}
+    expected = {
+        "model/wte": (settings["n_vocab"], settings["n_embd"]),
+        "model/wpe": (settings["n_ctx"], settings["n_embd"]),
+    }
+    layers = {name.split("/")[1] for name in shapes if re.match(r"model/h\d+/", name)}
+    if len(layers) != settings["n_layer"] or any(shapes.get(name) != shape for name, shape in expected.items()):
+        raise WeightsError(f"its settings are not those of {index.name}")
 
 
 def openai_tokenizer(folder: Path) -> Tokenizer:
     """GPT-2's tokenizer; raises `WeightsError` if the folder has another merge list."""
     file = folder / MERGES
     if file.is_file() and sha256_of(file) != GPT2_MERGES_SHA256:
-        raise WeightsError(f"{file} is not GPT-2's merge list. Download it again, or use a Hugging Face folder.")
+        raise WeightsError(
+            f"{file} is not GPT-2's merge list. Delete it and download it again, or use a Hugging Face folder."
+        )
     return load_tokenizer("gpt2")
 
 
 def parameters_as_book(folder: Path) -> tuple[dict[str, int], NestedParameters]:
     """OpenAI's settings, and its weights nested as the book's `download_and_load_gpt2` returns them (NumPy, fp32)."""
-    settings = _hparams(folder)
+    settings = _hparams(folder / HPARAMS)
     params: NestedParameters = {"blocks": [{} for _ in range(settings["n_layer"])]}
     for variable, tensor in _variables(folder).items():
         tensor.verify()
@@ -82,13 +96,13 @@ def parameters_as_book(folder: Path) -> tuple[dict[str, int], NestedParameters]:
     return settings, params
 
 
-def _variables(folder: Path) -> dict[str, BundleTensor]:
+def _variables(folder: Path, data_file: Path | None = None) -> dict[str, BundleTensor]:
     """The tensors of the checkpoint by the names of TensorFlow's variables."""
     checkpoint = folder / "checkpoint"
     text = checkpoint.read_text(encoding="utf-8", errors="replace") if checkpoint.is_file() else ""
     match = re.search(r'^model_checkpoint_path:\s*"([^"]+)"', text, flags=re.MULTILINE)
     # Without its directory: the files have been moved since the path was recorded.
-    tensors = open_bundle(folder / (Path(match[1]).name if match else "model.ckpt"))
+    tensors = open_bundle(folder / (Path(match[1]).name if match else "model.ckpt"), data_file)
     for name in tensors:
         if not name.startswith("model/"):
             raise WeightsError(f"{folder} has the variable {name}, which is not one of GPT-2's. Use OpenAI's files.")
@@ -104,10 +118,9 @@ def _parameter_name(variable: str) -> str:
     return ".".join([*module, _KINDS.get(parts[-1], parts[-1])])
 
 
-def _hparams(folder: Path) -> dict[str, int]:
-    file = folder / HPARAMS
+def _hparams(file: Path) -> dict[str, int]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         return {name: int(values[name]) for name in SETTINGS}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{file} cannot be used: {error!r}. Download it again.") from None
+        raise WeightsError(f"{file} cannot be used: {error!r}. {ADVICE}") from None

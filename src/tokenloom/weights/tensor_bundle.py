@@ -8,7 +8,7 @@ TensorFlow's tensor_bundle.proto and table_options.h.
 from __future__ import annotations
 
 import struct
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
@@ -31,6 +31,7 @@ _DTYPES: Mapping[int, np.dtype[Any]] = {
 _NUM_SHARDS, _ENDIANNESS = 1, 2
 _DTYPE, _SHAPE, _SHARD_ID, _OFFSET, _SIZE, _CRC32C, _SLICES = range(1, 8)
 _DIM, _DIM_SIZE = 2, 1
+ADVICE = "Delete it and download it again."
 _CHUNK = 1 << 23  # bytes that are verified at a time
 
 
@@ -55,7 +56,7 @@ class BundleTensor:
         count = max(0, stop - start) * row
         values = np.fromfile(self.file, self.dtype, count, offset=self.offset + start * row * self.dtype.itemsize)
         if len(values) < count:
-            raise WeightsError(f"{self.file} ends inside {self.name}. Download it again.")
+            raise WeightsError(f"{self.file} ends inside {self.name}. {ADVICE}")
         return torch.as_tensor(values).view(-1, *self.shape[1:])
 
     def without_leading_ones(self) -> BundleTensor:
@@ -73,7 +74,7 @@ class BundleTensor:
             while read < self.size and (chunk := file.read(min(_CHUNK, self.size - read))):
                 crc, read = crc32c(chunk, crc), read + len(chunk)
         if read < self.size or masked(crc) != self.masked_crc:
-            raise WeightsError(f"{self.file}: the checksum of {self.name} does not match. Download it again.")
+            raise WeightsError(f"{self.file}: the checksum of {self.name} does not match. {ADVICE}")
 
 
 def crc32c(data: bytes, previous: int = 0) -> int:
@@ -86,21 +87,32 @@ def masked(crc: int) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def open_bundle(prefix: Path) -> dict[str, BundleTensor]:
+def open_bundle(prefix: Path, data_file: Path | None = None) -> dict[str, BundleTensor]:
     """The tensors of the checkpoint `prefix`.index and `prefix`.data-*, read lazily.
 
-    Raises `WeightsError` if a file is missing, corrupt or compressed, or uses an unsupported feature.
+    `data_file` is the only data file, if it has another name. Raises `WeightsError` if a file is missing, corrupt or
+    compressed, or uses an unsupported feature.
     """
     index = prefix.with_name(f"{prefix.name}.index")
     with _index_errors(index):
-        return _open(prefix, index, index.read_bytes())
+        tensors = _tensors(prefix, index)
+        if data_file is not None:
+            tensors = {name: replace(tensor, file=data_file) for name, tensor in tensors.items()}
+        _check_sizes(tensors.values())
+        return tensors
 
 
-def verify_index(index: Path) -> None:
-    """Verify every block of an index, without its data files; raises `WeightsError`."""
+def read_index(index: Path) -> dict[str, BundleTensor]:
+    """The tensors that an index lists, with every block verified, without opening data files; raises `WeightsError`."""
     with _index_errors(index):
-        for _ in _table(index.read_bytes()):
-            pass
+        return _tensors(index.with_suffix(""), index)
+
+
+def verify_message(file: Path) -> None:
+    """Raise `WeightsError` if a file is not a protobuf message, as far as that can be seen from its fields."""
+    with _index_errors(file):
+        if not _fields(file.read_bytes()):
+            raise _MalformedIndexError("it is empty")
 
 
 @contextmanager
@@ -111,17 +123,17 @@ def _index_errors(index: Path) -> Generator[None]:
     except OSError as error:
         raise WeightsError(f"{index} cannot be read: {error.strerror}. Download all files again.") from None
     except (IndexError, struct.error, UnicodeDecodeError, OverflowError, _MalformedIndexError) as error:
-        raise WeightsError(f"{index} is corrupt ({error or type(error).__name__}). Download it again.") from None
+        raise WeightsError(f"{index} is corrupt ({error or type(error).__name__}). {ADVICE}") from None
 
 
 class _MalformedIndexError(Exception):
     """An index that violates the format."""
 
 
-def _open(prefix: Path, index: Path, data: bytes) -> dict[str, BundleTensor]:
+def _tensors(prefix: Path, index: Path) -> dict[str, BundleTensor]:
     entries: dict[str, bytes] = {}
     previous = None
-    for key, value in _table(data):
+    for key, value in _table(index.read_bytes()):
         if previous is not None and key <= previous:
             raise _MalformedIndexError("its keys are not in order")
         previous = key
@@ -132,18 +144,17 @@ def _open(prefix: Path, index: Path, data: bytes) -> dict[str, BundleTensor]:
         raise _MalformedIndexError(f"it lists {shards} data files")
     if _number(header, _ENDIANNESS) != 0:
         raise WeightsError(f"{index} is big-endian, which is not supported. Save the checkpoint as little-endian.")
+    return {name: _tensor(name, value, prefix, shards) for name, value in entries.items()}
+
+
+def _check_sizes(tensors: Iterable[BundleTensor]) -> None:
     sizes: dict[Path, int] = {}
-    tensors: dict[str, BundleTensor] = {}
-    for name, value in entries.items():
-        tensors[name] = tensor = _tensor(name, value, prefix, shards)
-        if tensor.file not in sizes:
-            sizes[tensor.file] = _size(tensor.file)
-        if tensor.offset + tensor.size > sizes[tensor.file]:
-            raise WeightsError(
-                f"{tensor.file} has {sizes[tensor.file]:,} bytes, but {name} ends at {tensor.offset + tensor.size:,}. "
-                "Download it again."
-            )
-    return tensors
+    for tensor in tensors:
+        file, end = tensor.file, tensor.offset + tensor.size
+        if file not in sizes:
+            sizes[file] = _size(file)
+        if end > sizes[file]:
+            raise WeightsError(f"{file} has {sizes[file]:,} bytes, but {tensor.name} ends at {end:,}. {ADVICE}")
 
 
 def _tensor(name: str, value: bytes, prefix: Path, shards: int) -> BundleTensor:
