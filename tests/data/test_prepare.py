@@ -187,18 +187,6 @@ def test_invalid_input_leaves_no_files_behind(content: bytes, options: dict, mes
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_an_error_in_the_last_file_leaves_no_files_behind(tmp_path: Path, small_shards: None) -> None:
-    (tmp_path / "a.txt").write_text("word " * 1_000)
-    (tmp_path / "b.txt").write_text("another " * 1_000)
-    (tmp_path / "c.txt").write_bytes(b"ab\xff")
-    with pytest.raises(DataError, match=r"c\.txt is not UTF-8"):
-        prepare(
-            config(*(tmp_path / name for name in ("a.txt", "b.txt", "c.txt")), workers=2, val_fraction=0),
-            tmp_path / "out",
-        )
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt", "c.txt"]
-
-
 def test_an_output_folder_that_cannot_be_written_is_named(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot write token shards to"):

@@ -16,6 +16,7 @@ from prepared import config, contents, text
 from tokenloom.data import prepare as prepare_module
 from tokenloom.data import shard_jobs
 from tokenloom.data.prepare import prepare
+from tokenloom.data.shards_meta import FINISHED_FOLDER
 
 SLOW = """
 import signal, sys, time
@@ -45,7 +46,7 @@ def interrupted(corpus: Path, out: Path, number: signal.Signals) -> subprocess.P
     call = subprocess.Popen(
         [sys.executable, "-c", SLOW, str(corpus), str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    finished = out.with_name(f".{out.name}.partial") / shard_jobs.FINISHED_FOLDER
+    finished = out.with_name(f".{out.name}.partial") / FINISHED_FOLDER
     deadline = time.monotonic() + 60
     while len(list(finished.glob("*.json"))) < 3:
         assert call.poll() is None, call.communicate()
@@ -84,10 +85,11 @@ def test_a_killed_call_is_resumed_from_its_finished_shards(
 def test_ctrl_c_stops_every_process_and_keeps_finished_shards(long_corpus: Path, tmp_path: Path) -> None:
     call = interrupted(long_corpus, tmp_path / "out", signal.SIGINT)
     _, stderr = call.communicate()
-    assert stderr.rstrip().endswith("KeyboardInterrupt")
+    partial = tmp_path / ".out.partial"
+    assert stderr.splitlines()[-1].startswith(f"KeyboardInterrupt: interrupted. Finished shards are kept in {partial}:")
     assert stderr.count("Traceback") == 1  # of the parent; the command line suppresses it
     assert not (tmp_path / "out").exists()
-    assert list((tmp_path / ".out.partial" / "finished").glob("*.json"))
+    assert list((partial / FINISHED_FOLDER).glob("*.json"))
 
 
 def test_an_interruption_before_the_first_shard_leaves_no_files_behind(corpus: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from tokenloom.data.shard_writer import finish_shards, open_shard
 from tokenloom.data.shards import Shards, open_shards
+from tokenloom.data.shards_meta import FINISHED_FOLDER
 from tokenloom.data.tokenizers import Tokenizer
 
 TRAIN, VAL = ["one document", "a second, longer document", "x", "the fourth"], ["held out"]
@@ -25,16 +27,18 @@ def write_shards(
     """One array per document; a new shard begins after `shard_tokens` tokens, <|endoftext|> not counted."""
     records = {}
     for split, documents in {"train": train, "val": val}.items():
-        (path / split).mkdir(parents=True)
+        for name in (split, FINISHED_FOLDER):
+            (path / name).mkdir(parents=True, exist_ok=True)
         records[split] = []
         for index, parts in enumerate(divide(documents, shard_tokens)):
-            with open_shard(path / split, index, tokenizer) as writer:
+            with open_shard(path, split, index, tokenizer) as writer:
                 for starts_document, ids in parts:
                     if starts_document:
                         writer.end_document()
                     writer.append(ids)
             records[split].append(writer.record())
     finish_shards(path, tokenizer, records, request={}, sources=[])
+    shutil.rmtree(path / FINISHED_FOLDER)
     return open_shards(path)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from typing import BinaryIO
 
 from tokenloom.config import DataConfig
 from tokenloom.data.documents import ReadOptions, ReadState
 from tokenloom.data.shards_meta import VERSION, ShardsMeta, SourceMeta
-from tokenloom.data.sources import Source, find_sources
+from tokenloom.data.sources import STDIN, Source, find_sources
 from tokenloom.data.tokenizers import make_tokenizer
 from tokenloom.data.tokenizers.load import needs_training
 from tokenloom.errors import DataError
@@ -49,6 +50,14 @@ class DatasetSpec:
     @property
     def cache_key(self) -> str:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:32]
+
+    @property
+    def work_key(self) -> str:
+        """A key of work in progress: it stays the same when a source, or an option for reading it, is corrected."""
+        names = [os.path.abspath(name) for name in self.data.sources]
+        piped = [source.identity for source in self.sources] if STDIN in self.data.sources else []
+        content = [names, piped, self.data.tokenizer, self.data.add_tokens, self.data.val_fraction]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
     def new_pass(self) -> ReadState:
         """The state of another pass over the sources."""

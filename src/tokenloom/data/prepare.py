@@ -17,8 +17,9 @@ from tokenloom.config import DataConfig
 from tokenloom.data.corpora import cache_folder
 from tokenloom.data.dataset_spec import DatasetSpec
 from tokenloom.data.documents import DocumentPart, ReadState
+from tokenloom.data.partial_shards import finish_partial, kept_on_failure, start_partial
 from tokenloom.data.progress import ProgressCallback
-from tokenloom.data.shard_jobs import FINISHED_FOLDER, ShardEncoder, shard_jobs
+from tokenloom.data.shard_jobs import ShardEncoder, shard_jobs
 from tokenloom.data.shard_writer import finish_shards
 from tokenloom.data.shards import Shards, open_shards
 from tokenloom.data.shards_meta import SPLITS, TOKENIZER_FOLDER, SourceMeta, cannot_write_shards, is_shards_folder
@@ -28,38 +29,47 @@ from tokenloom.data.tokenizers import ENDOFTEXT, Tokenizer, load_tokenizer, make
 from tokenloom.data.tokenizers.chunking import split_into_chunks
 from tokenloom.data.tokenizers.load import needs_training
 from tokenloom.data.worker_pool import encode_jobs
-from tokenloom.errors import DataError, Interrupted, TokenizerError
+from tokenloom.errors import DataError, TokenizerError
 from tokenloom.home import expand_home
-from tokenloom.storage import atomic_folder, fsync_tree, replace_folder, write_text
+from tokenloom.storage import atomic_folder, fsync_tree, replace_folder
 
 TOKENIZER_TRAINING_CHARACTERS = 1 << 23  # training a BPE takes about 50 times as much memory
 
-_SPEC_FILE = "spec.json"
 _COPY_BYTES = 1 << 20
+_LOCK_SECONDS = 1.0  # between reports of waiting
 
 
-def prepare(data: DataConfig, out: str | Path, *, progress: ProgressCallback | None = None) -> Shards:
+def prepare(
+    data: DataConfig, out: str | Path, *, refresh: bool = False, progress: ProgressCallback | None = None
+) -> Shards:
     """Read the sources, split them, and write token shards to the folder `out`.
 
-    The folder appears when it is complete. If a call is killed, its finished shards stay next to `out`, and the same
-    call resumes from them. The same call on a complete folder changes nothing (`already_prepared`).
+    The folder appears when it is complete. If a call fails or is killed, its finished shards stay next to `out`, and
+    the next call continues from them. The same call on a complete folder changes nothing (`already_prepared`), unless
+    `refresh`: then the text is prepared again and the folder is replaced.
 
     Raises `DataError` for text that cannot be read or is empty, and if `out` exists with other content;
     `TokenizerError` for a tokenizer that cannot be made.
     """
-    out = Path(out)
+    out = _resolved(Path(out))
     for name in data.sources:
         if _is_prepared(name):
             raise DataError(f"{name} is already a folder of token shards. Train on it directly, or pass the text.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with _copied_stdin(data.sources, out.parent) as stdin:
-            return _prepare(DatasetSpec(data, stdin), out, progress)
+            spec = DatasetSpec(data, stdin)
+            if not refresh and (existing := _open_existing(spec, out)):  # also where nothing can be written
+                return existing
+            with _locked(out, progress):
+                return _prepare(spec, out, out.with_name(f".{out.name}.partial"), refresh, progress)
     except OSError as error:
         raise cannot_write_shards(out, error) from None
 
 
-def prepare_cached(data: DataConfig, cache: Path | None = None, progress: ProgressCallback | None = None) -> Shards:
+def prepare_cached(
+    data: DataConfig, cache: Path | None = None, *, refresh: bool = False, progress: ProgressCallback | None = None
+) -> Shards:
     """Token shards of the sources, from the cache if the same text was prepared with the same options before.
 
     A source that is itself a folder of token shards is opened directly. Raises like `prepare`, and `DataError` if
@@ -72,68 +82,87 @@ def prepare_cached(data: DataConfig, cache: Path | None = None, progress: Progre
         folder.mkdir(parents=True, exist_ok=True)
         with _copied_stdin(data.sources, folder) as stdin:
             spec = DatasetSpec(data, stdin)
-            out = folder / spec.cache_key
-            if out.exists() and not _is_valid(out):
-                shutil.rmtree(out)
-            return _prepare(spec, out, progress)
+            out, work = folder / spec.cache_key, folder / spec.work_key
+            if not refresh and _is_valid(out):
+                return replace(open_shards(out), already_prepared=True)
+            # `out` depends on the content of the sources, `work` does not: after a file was corrected, `out` is another
+            # folder, but the shards that were finished before can still be used.
+            with _locked(work, progress), _locked(out, progress):
+                if out.exists() and not _is_valid(out):
+                    shutil.rmtree(out)
+                return _prepare(spec, out, work.with_name(f".{work.name}.partial"), refresh, progress)
     except OSError as error:
         raise cannot_write_shards(folder, error) from None
 
 
-def _prepare(spec: DatasetSpec, out: Path, progress: ProgressCallback | None) -> Shards:
-    from filelock import FileLock
+def _resolved(out: Path) -> Path:
+    """`out`, or the folder that it stands for: a symbolic link is kept, and its target is written."""
+    if out.is_symlink() or not out.name or out.name == "..":
+        return Path(os.path.realpath(out))
+    return out
 
-    lock = FileLock(out.with_name(f".{out.name}.lock"))
-    with lock:  # concurrent calls for the same folder prepare it once
+
+@contextlib.contextmanager
+def _locked(folder: Path, progress: ProgressCallback | None) -> Generator[None]:
+    """Hold the lock of a folder: concurrent calls prepare it once. The lock of a killed process has no effect."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    while True:
         try:
-            existing = _open_existing(spec, out)
-            if existing is not None:
-                return existing
-            partial = out.with_name(f".{out.name}.partial")
-            _fill_partial(spec, partial, progress)
-            if out.exists():
-                out.rmdir()  # checked to be empty; rmdir refuses to delete anything that was written since
-            replace_folder(partial, out)
-        finally:
-            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.acquire(timeout=_LOCK_SECONDS)
+            break
+        except Timeout:
+            if progress is not None:
+                progress("waiting for another process, which prepares the same text", 0, None)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows does not delete a locked file
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+
+def _prepare(spec: DatasetSpec, out: Path, partial: Path, refresh: bool, progress: ProgressCallback | None) -> Shards:
+    if not refresh and (existing := _open_existing(spec, out)):
+        return existing
+    _check_replaceable(out)
+    with kept_on_failure(partial, out):
+        if not _is_complete(spec, partial):  # after an error while it was moved
+            start_partial(partial, spec.to_json())
+            _write_shards(spec, partial, progress)
+        finish_partial(partial)
+        fsync_tree(partial)
+        _check_replaceable(out)
+        if out.exists() and not is_shards_folder(out):
+            out.rmdir()  # empty; rmdir refuses to delete anything that was written since
+        replace_folder(partial, out)
     return open_shards(out)
 
 
 def _open_existing(spec: DatasetSpec, out: Path) -> Shards | None:
     """The shards in `out` if they match; None if there is nothing; raises `DataError` for anything else."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    _check_replaceable(out)
+    if not out.exists() or not is_shards_folder(out):
         return None
-    if not out.is_dir() or not is_shards_folder(out):
-        raise DataError(f"{out} exists and is not a folder of token shards. Choose another --out.")
     shards = replace(open_shards(out), already_prepared=True)
     mismatch = spec.find_mismatch(shards.meta)
     if mismatch is not None:
-        raise DataError(f"{out} contains other token shards: {mismatch}. Choose another --out, or delete the folder.")
+        raise DataError(
+            f"{out} contains other token shards: {mismatch}. Choose another --out, or pass --refresh to replace them."
+        )
     return shards
 
 
-def _fill_partial(spec: DatasetSpec, folder: Path, progress: ProgressCallback | None) -> None:
-    """Write complete token shards to `folder`, keeping what an interrupted call with the same specification wrote."""
-    spec_file, spec_json = folder / _SPEC_FILE, spec.to_json()
-    if folder.exists() and not (spec_file.is_file() and spec_file.read_bytes() == spec_json.encode()):
-        shutil.rmtree(folder)
-    for name in (*SPLITS, FINISHED_FOLDER):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    write_text(spec_file, spec_json)
-    try:
-        _write_shards(spec, folder, progress)
-        shutil.rmtree(folder / FINISHED_FOLDER)
-        spec_file.unlink()
-        for temporary in folder.rglob("*.tmp"):  # left by processes that were killed
-            temporary.unlink()
-        fsync_tree(folder)
-    except (KeyboardInterrupt, SystemExit, Interrupted):
-        if not any((folder / FINISHED_FOLDER).glob("*.json")):
-            shutil.rmtree(folder)
-        raise
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+def _check_replaceable(out: Path) -> None:
+    """Raise `DataError` if `out` is anything but token shards, an empty folder, or nothing."""
+    if not os.path.lexists(out) or (out.is_dir() and (is_shards_folder(out) or not any(out.iterdir()))):
+        return
+    raise DataError(f"{out} exists and is not a folder of token shards. Choose another --out.")
+
+
+def _is_complete(spec: DatasetSpec, folder: Path) -> bool:
+    return _is_valid(folder) and spec.find_mismatch(open_shards(folder).meta) is None
 
 
 def _write_shards(spec: DatasetSpec, folder: Path, progress: ProgressCallback | None) -> None:

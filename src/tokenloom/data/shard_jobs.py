@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 from tokenloom.data.shard_writer import open_shard
-from tokenloom.data.shards_meta import SPLITS, ShardRecord, shard_files, token_dtype
+from tokenloom.data.shards_meta import SPLITS, ShardRecord, finished_files, shard_files, token_dtype
 from tokenloom.data.splitting import SplitText
 from tokenloom.data.tokenizers import EndOfText, Tokenizer
 from tokenloom.data.tokenizers.chunking import split_into_chunks
@@ -18,7 +18,6 @@ from tokenloom.errors import DataError
 from tokenloom.storage import sha256_of, write_text
 
 SHARD_BYTES = 1 << 24  # of text; also what each process holds in memory
-FINISHED_FOLDER = "finished"  # one record per finished shard, until all are finished
 
 
 @dataclass
@@ -30,12 +29,6 @@ class ShardJob:
     chunks: list[tuple[bool, bytes]] = field(default_factory=list[tuple[bool, bytes]])
     size: int = 0
 
-    def digest(self) -> str:
-        digest = hashlib.blake2b(digest_size=16)
-        for starts_document, text in self.chunks:
-            digest.update(b"%d %d " % (starts_document, len(text)) + text)
-        return digest.hexdigest()
-
 
 @dataclass(frozen=True)
 class ShardEncoder:
@@ -46,28 +39,38 @@ class ShardEncoder:
     endoftext: EndOfText
 
     def encode(self, job: ShardJob) -> ShardRecord:
-        """Write the shard and, last, its record; a shard that an interrupted call has finished is kept."""
-        record_file = self.folder / FINISHED_FOLDER / f"{job.split}-{job.index:05d}.json"
-        digest = job.digest()
-        if (record := self._finished(record_file, job, digest)) is not None:
+        """Write the shard and, last, its record; a shard that an earlier call finished from the same input is kept."""
+        record_file, _ = finished_files(self.folder, job.split, job.index)
+        digest = self._input_digest(job)
+        if (record := self._finished(job, digest)) is not None:
             return record
-        with open_shard(self.folder / job.split, job.index, self.tokenizer) as writer:
+        with open_shard(self.folder, job.split, job.index, self.tokenizer) as writer:
             for starts_document, text in job.chunks:
                 if starts_document:
                     writer.end_document()
                 writer.append(self.tokenizer.encode_array(text.decode("utf-8"), self.endoftext))
         record = writer.record()
-        write_text(record_file, json.dumps({"text": digest, "shard": asdict(record)}))
+        write_text(record_file, json.dumps({"input": digest, "shard": asdict(record)}))
         return record
 
-    def _finished(self, record_file: Path, job: ShardJob, digest: str) -> ShardRecord | None:
-        """The record of the shard if it was written from the same text and its files are complete."""
+    def _input_digest(self, job: ShardJob) -> str:
+        """A hash of everything that the files of the shard depend on."""
+        eot_text = self.tokenizer.eot_text.encode("utf-8")
+        digest = hashlib.blake2b(self.tokenizer.fingerprint.encode(), digest_size=16)
+        for starts_document, text in job.chunks:
+            mode = self.endoftext if eot_text in text else ""
+            digest.update(b"%d %s %d " % (starts_document, mode.encode(), len(text)) + text)
+        return digest.hexdigest()
+
+    def _finished(self, job: ShardJob, digest: str) -> ShardRecord | None:
+        """The record of the shard if it was written from the same input and its files are complete."""
+        record_file, ends_file = finished_files(self.folder, job.split, job.index)
+        tokens_file, _ = shard_files(self.folder / job.split, job.index)
         try:
             finished = cast("_FinishedShard", json.loads(record_file.read_bytes()))
             record = ShardRecord(**finished["shard"])
-            tokens_file, documents_file = shard_files(self.folder / job.split, job.index)
             complete = tokens_file.stat().st_size == record.tokens * token_dtype(self.tokenizer.vocab_size).itemsize
-            same = finished["text"] == digest and sha256_of(documents_file) == record.documents_sha256
+            same = finished["input"] == digest and sha256_of(ends_file) == record.documents_sha256
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return record if complete and same else None
@@ -82,7 +85,7 @@ class _ShardRecordJson(TypedDict):
 
 
 class _FinishedShard(TypedDict):
-    text: str
+    input: str
     shard: _ShardRecordJson
 
 

@@ -22,6 +22,7 @@ from tokenloom.data.shards_meta import (
     SourceMeta,
     SplitMeta,
     TokenizerMeta,
+    finished_files,
     shard_files,
     token_dtype,
     write_meta,
@@ -31,16 +32,15 @@ from tokenloom.storage import atomic_file, write_bytes
 
 
 @contextlib.contextmanager
-def open_shard(folder: Path, index: int, tokenizer: Tokenizer) -> Generator[ShardWriter, None, None]:
+def open_shard(folder: Path, split: str, index: int, tokenizer: Tokenizer) -> Generator[ShardWriter, None, None]:
     """A writer of one shard, whose files appear on success only.
 
-    Document ends are counted from the start of the shard until `finish_shards` shifts them.
+    Document ends are counted from the start of the shard; `finish_shards` writes the final ones.
     """
-    tokens_file, documents_file = shard_files(folder, index)
-    with atomic_file(tokens_file) as temporary, temporary.open("wb") as file:
+    with atomic_file(shard_files(folder / split, index)[0]) as temporary, temporary.open("wb") as file:
         writer = ShardWriter(file, tokenizer)
         yield writer
-        write_bytes(documents_file, writer.document_ends())
+        write_bytes(finished_files(folder, split, index)[1], writer.document_ends())
 
 
 class ShardWriter:
@@ -90,8 +90,8 @@ def finish_shards(
     sources: Sequence[SourceMeta],
     replaced: int = 0,
 ) -> None:
-    """Complete a folder whose shards are written: shift the document ends, save the tokenizer, write meta.json."""
-    splits = {split: _finish_split(folder / split, records.get(split, ())) for split in SPLITS}
+    """Complete a folder whose shards are written: the document ends, the tokenizer and, last, meta.json."""
+    splits = {split: _finish_split(folder, split, records.get(split, ())) for split in SPLITS}
     shard_records = [asdict(record) for split in SPLITS for record in splits[split].shards]
     content = json.dumps([tokenizer.fingerprint, *shard_records], sort_keys=True)
     meta = ShardsMeta(
@@ -110,19 +110,22 @@ def finish_shards(
     write_meta(folder, meta)
 
 
-def _finish_split(folder: Path, records: Sequence[ShardRecord]) -> SplitMeta:
-    """Rewrite the document ends of each shard so that they count from the start of the split."""
-    folder.mkdir(exist_ok=True)
+def _finish_split(folder: Path, split: str, records: Sequence[ShardRecord]) -> SplitMeta:
+    """Write the document ends of each shard, counted from the start of the split."""
+    (folder / split).mkdir(exist_ok=True)
+    expected = {file for index in range(len(records)) for file in shard_files(folder / split, index)}
+    for file in (folder / split).iterdir():
+        if file not in expected:  # left by an interrupted call, of a text that was longer
+            file.unlink()
     finished: list[ShardRecord] = []
     start = 0
     for index, record in enumerate(records):
-        file = shard_files(folder, index)[1]
-        ends = np.fromfile(file, dtype="<u8") + np.uint64(start)
+        ends = np.fromfile(finished_files(folder, split, index)[1], dtype="<u8") + np.uint64(start)
         start += record.tokens
         if index == len(records) - 1 and start > 0:
             ends = np.append(ends, np.uint64(start))  # the last document has no <|endoftext|> after it
         data = ends.astype("<u8").tobytes()
-        write_bytes(file, data)
+        write_bytes(shard_files(folder / split, index)[1], data)
         digest = hashlib.sha256(data).hexdigest()
         finished.append(ShardRecord(record.tokens, len(ends), record.bytes, record.tokens_sha256, digest))
     return SplitMeta(

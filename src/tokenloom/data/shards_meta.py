@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,12 +13,13 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from tokenloom.errors import DataError
-from tokenloom.storage import write_text
+from tokenloom.storage import write_bytes
 
 FORMAT = "tokenloom-shards"
 VERSION = 1
 SPLITS = ("train", "val")
 TOKENIZER_FOLDER = "tokenizer"
+FINISHED_FOLDER = "finished"  # two files per finished shard, until all shards are finished
 
 _META_FILE = "meta.json"
 _MAX_UINT16_VOCABULARY = 65_536
@@ -92,6 +94,16 @@ def shard_files(folder: Path, index: int) -> tuple[Path, Path]:
     return folder / f"tokens-{index:05d}.bin", folder / f"documents-{index:05d}.idx"
 
 
+def finished_files(folder: Path, split: str, index: int) -> tuple[Path, Path]:
+    """The files that a shard has until all shards are finished: its record, and its document ends.
+
+    These ends are counted from the start of the shard. They are not overwritten by the final ones, so that a call that
+    is stopped in between can be repeated.
+    """
+    name = f"{split}-{index:05d}"
+    return folder / FINISHED_FOLDER / f"{name}.json", folder / FINISHED_FOLDER / f"{name}.idx"
+
+
 def is_shards_folder(path: Path) -> bool:
     """Whether a folder contains token shards, of any version; raises `DataError` for an unreadable meta.json."""
     return _read_json(path) is not None
@@ -122,7 +134,13 @@ def read_meta(path: Path) -> ShardsMeta:
 
 
 def write_meta(folder: Path, meta: ShardsMeta) -> None:
-    write_text(folder / _META_FILE, json.dumps(asdict(meta), indent=1, ensure_ascii=False) + "\n")
+    content = json.dumps(asdict(meta), indent=1, ensure_ascii=False) + "\n"
+    # The undecodable bytes of a file name are lone surrogates, which this writes as the escapes of JSON.
+    write_bytes(folder / _META_FILE, content.encode("utf-8", "backslashreplace"))
+
+
+def remove_meta(folder: Path) -> None:
+    (folder / _META_FILE).unlink(missing_ok=True)
 
 
 def corrupt_shards(path: Path, reason: str) -> DataError:
@@ -131,8 +149,11 @@ def corrupt_shards(path: Path, reason: str) -> DataError:
 
 
 def cannot_write_shards(path: Path, error: OSError) -> DataError:
+    """The error for an output folder that cannot be written, with advice that fits the reason."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    advice = "Free disk space" if full else "Check the path and its permissions"
     return DataError(
-        f"cannot write token shards to {path}: {error.strerror}. Free disk space, or choose another folder."
+        f"cannot write token shards to {path}: {error.strerror or error}. {advice}, or use another folder."
     )
 
 

@@ -17,12 +17,11 @@ from types import TracebackType
 from typing import IO
 
 import tokenloom
-from tokenloom import errors
 from tokenloom.data import shard_jobs
 from tokenloom.data.shard_jobs import ShardEncoder, ShardJob
-from tokenloom.data.shards_meta import SPLITS, TOKENIZER_FOLDER, ShardRecord, cannot_write_shards
+from tokenloom.data.shards_meta import SPLITS, TOKENIZER_FOLDER, ShardRecord
 from tokenloom.data.tokenizers import load_tokenizer
-from tokenloom.errors import DataError
+from tokenloom.errors import DataError, TokenloomError
 
 WORKER_CODE = "from tokenloom.data.worker_pool import worker_main; worker_main()"
 
@@ -117,10 +116,10 @@ class _Worker:
         except (OSError, EOFError, pickle.UnpicklingError):
             raise DataError(
                 f"an encoding process exited with status {self.process.wait()}; it may have run out of memory. "
-                "Run the command again with fewer --data.workers; finished shards are kept."
+                "Run the command again with fewer --data.workers."
             ) from None
         if error is not None:
-            raise getattr(errors, error[0])(error[1])
+            raise error
         return record
 
     def close(self) -> None:
@@ -159,9 +158,7 @@ def worker_main() -> None:
             job: ShardJob = pickle.load(sys.stdin.buffer)
             try:
                 result = encoder.encode(job), None
-            except errors.TokenloomError as error:
-                result = None, (type(error).__name__, str(error))
-            except OSError as error:
-                result = None, ("DataError", str(cannot_write_shards(folder, error)))
+            except (TokenloomError, OSError) as error:
+                result = None, error
             pickle.dump(result, output)
             output.flush()
