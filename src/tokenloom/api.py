@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tokenloom.compute.parallel import launched_processes
 from tokenloom.compute.runtime import choose_runtime
 from tokenloom.config import Config, Settings
 from tokenloom.config_files import read_preset, read_toml
@@ -51,15 +52,16 @@ def prepare(
     out: str | Path,
     tokenizer: str | None = None,
     settings: Settings | None = None,
+    refresh: bool = False,
     quiet: bool = False,
 ) -> Shards:
-    """Tokenize text into token shards in the folder `out`; repeating the call does nothing.
+    """Tokenize text into token shards in the folder `out`; repeating the call does nothing unless `refresh`.
 
     `settings` as in `train`. Raises `TokenloomError`.
     """
     data = Config.of(settings or {}, _data_settings(sources, tokenizer)).data
     with _data_progress(quiet) as progress:
-        return prepare_shards(data, Path(out), progress=progress)
+        return prepare_shards(data, Path(out), refresh=refresh, progress=progress)
 
 
 def train(
@@ -72,6 +74,7 @@ def train(
     tokenizer: str | None = None,
     init_from: str | Path | None = None,
     settings: Settings | None = None,
+    refresh: bool = False,
     quiet: bool = False,
 ) -> RunSummary | None:
     """Train a model on text and write the run to the folder `out`; returns the summary of the run.
@@ -82,8 +85,14 @@ def train(
     seconds as given by `time.time`; default: now).
 
     `init_from` names a pretrained model to start from. It determines the architecture and the tokenizer; `preset` then
-    applies to the other settings only. Under torchrun, only rank 0 returns a summary. Raises `TokenloomError`.
+    applies to the other settings only. Token shards of the same text are taken from the cache unless `refresh`. Under
+    torchrun, only rank 0 returns a summary. Raises `TokenloomError`.
     """
+    if refresh and launched_processes() > 1:
+        raise UsageError(
+            "--refresh cannot be used with torchrun, whose processes share the cache. "
+            "Run tokenloom prepare --refresh first, and train on its folder."
+        )
     started = started or time.time()
     overrides = [
         read_toml(Path(config)) if config else {},
@@ -105,7 +114,7 @@ def train(
     with _display(quiet) as display, _data_progress(quiet) as progress:
         for notice in notices:
             display.notice(notice)
-        shards = prepare_cached(resolved.data, progress=progress)
+        shards = prepare_cached(resolved.data, refresh=refresh, progress=progress)
         return train_run(resolved, shards, lambda: _new_run_folder(out, resolved), deadline=deadline, display=display)
 
 

@@ -6,11 +6,14 @@ import hashlib
 import io
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
-from prepared import config, contents
+from prepared import config, contents, text
 
+from tokenloom.data import sources
+from tokenloom.data.dataset_spec import DatasetSpec
 from tokenloom.data.prepare import prepare, prepare_cached
 from tokenloom.errors import DataError
 
@@ -62,6 +65,88 @@ def test_shards_of_changed_text_are_never_overwritten(corpus: Path, tmp_path: Pa
     (corpus / "new.txt").write_text("new")
     with pytest.raises(DataError, match="they were prepared from 40 sources, not 41"):
         prepare(config(corpus), tmp_path / "out")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no time of the last change")
+def test_changed_text_of_the_same_size_and_time_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("some text")
+    time = file.stat().st_mtime_ns
+    prepare(config(file), tmp_path / "out")
+    first = prepare_cached(config(file), tmp_path / "cache")
+    file.write_text("SOME TEXT")
+    os.utime(file, ns=(time, time))
+    assert not prepare_cached(config(file), tmp_path / "cache").already_prepared
+    assert prepare_cached(config(file), tmp_path / "cache").fingerprint != first.fingerprint
+    with pytest.raises(DataError, match=r"a\.txt has changed since"):
+        prepare(config(file), tmp_path / "out")
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A local dataset folder, named hf:./set from the current folder."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.jsonl").write_text('{"text": "old"}\n{"text": "one more"}\n')
+    return tmp_path / "set"
+
+
+def test_changed_text_of_a_local_dataset_folder_is_noticed(dataset: Path, tmp_path: Path) -> None:
+    prepare(config("hf:./set"), tmp_path / "out")
+    prepare_cached(config("hf:./set"), tmp_path / "cache")
+    assert prepare_cached(config("hf:./set"), tmp_path / "cache").already_prepared
+    os.utime(dataset / "train.jsonl", (1, 1))
+    assert prepare(config("hf:./set"), tmp_path / "out").already_prepared
+    (dataset / "train.jsonl").write_text('{"text": "new"}\n{"text": "one more"}\n')
+    changed = prepare_cached(config("hf:./set"), tmp_path / "cache")
+    assert not changed.already_prepared
+    assert "new" in text(changed) + text(changed, "val")
+    with pytest.raises(DataError, match=r"hf:\./set has changed since"):
+        prepare(config("hf:./set"), tmp_path / "out")
+
+
+def test_datasets_of_the_same_name_in_two_folders_differ(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (dataset / "set").mkdir()
+    here = DatasetSpec(config("hf:set"), None).cache_key
+    monkeypatch.chdir(dataset)
+    assert DatasetSpec(config("hf:set"), None).cache_key != here
+
+
+def test_refresh_prepares_again_what_was_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = ["old", "old, too"]
+    monkeypatch.setattr(sources, "_dataset_rows", lambda *_: [{"text": row} for row in rows])
+    data = config("hf:some/name", tokenizer="char")
+    calls = partial(prepare, data, tmp_path / "out"), partial(prepare_cached, data, tmp_path)
+    for call in calls:
+        call()
+    rows[:] = ["new", "new, too", "newest"]
+    for call in calls:
+        assert call().already_prepared
+        refreshed = call(refresh=True)
+        refreshed.verify()
+        assert not refreshed.already_prepared
+        assert "old" not in text(refreshed) + text(refreshed, "val")
+        assert call().fingerprint == refreshed.fingerprint
+        assert [path.name for path in refreshed.path.parent.iterdir() if path.name.startswith(".")] == []
+    prepare(config("hf:some/name", val_fraction=0.3), tmp_path / "out", refresh=True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    with pytest.raises(DataError, match="mine exists and is not a folder of token shards"):
+        prepare(data, tmp_path / "mine", refresh=True)
+    with pytest.raises(DataError, match=r"out is a folder of token shards, not text\. Omit --refresh"):
+        prepare_cached(config(tmp_path / "out"), tmp_path, refresh=True)
+
+
+def test_only_the_times_of_a_file_may_change_while_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("word " * 1_000)
+
+    def touch(what: str, done: int, total: int | None) -> None:
+        (tmp_path / "a.txt").chmod(0o600)
+        os.utime(tmp_path / "a.txt", (done, done))
+
+    prepare(config(tmp_path / "a.txt"), tmp_path / "out", progress=touch).verify()
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:

@@ -51,6 +51,16 @@ Stride = Annotated[
         "Defaults to the context length.",
     ),
 ]
+Refresh = Annotated[
+    bool,
+    Parameter(
+        group=DATA,
+        negative="",
+        show_default=False,
+        help="Prepare the text again, and replace token shards that were prepared before. Files are known by size and "
+        "times, hf:NAME by its name: needed if a dataset on the Hugging Face hub has changed.",
+    ),
+]
 Device = Annotated[str, Parameter(group=HARDWARE, help=TrainConfig.model_fields["device"].description)]
 InferencePrecision = Annotated[
     Precision,

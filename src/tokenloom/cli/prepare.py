@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from tokenloom.cli.flags import DataFlags, given
-from tokenloom.cli.parameters import OUTPUT, TEXT_SOURCES_HELP, Json
+from tokenloom.cli.parameters import OUTPUT, TEXT_SOURCES_HELP, Json, Refresh
 from tokenloom.strict_json import dump_json
 
 if TYPE_CHECKING:
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 def prepare(
     *sources: Annotated[str, Parameter(help=TEXT_SOURCES_HELP)],
     out: Annotated[Path, Parameter(group=OUTPUT)],
+    refresh: Refresh = False,
     json: Json = False,
     data: DataFlags | None = None,
 ) -> None:
     """Tokenize text into token shards, in parallel.
 
-    An interrupted call continues where it stopped when it is repeated; a completed one does nothing.
+    An interrupted or failed call continues where it stopped when it is repeated; a completed one does nothing.
 
     Parameters
     ----------
@@ -32,7 +33,7 @@ def prepare(
     """
     from tokenloom import api
 
-    shards = api.prepare(*sources, out=out, settings={"data": given(data)})
+    shards = api.prepare(*sources, out=out, refresh=refresh, settings={"data": given(data)})
     if json:
         print(dump_json(_to_json(shards)))
         return

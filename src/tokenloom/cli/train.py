@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from tokenloom.cli.flags import DataFlags, ModelFlags, SampleFlags, TrainFlags, given
 from tokenloom.cli.models import fetch_if_named
-from tokenloom.cli.parameters import RUN, TRAINING_SOURCES_HELP, Json
+from tokenloom.cli.parameters import RUN, TRAINING_SOURCES_HELP, Json, Refresh
 from tokenloom.config import Settings
 from tokenloom.errors import UsageError
 from tokenloom.strict_json import dump_json
@@ -28,6 +28,7 @@ def train(
     out: Annotated[Path | None, Parameter(group=RUN)] = None,
     resume: Annotated[bool, Parameter(group=RUN, negative="", show_default=False)] = False,
     budget: Annotated[str | None, Parameter(group=RUN)] = None,
+    refresh: Refresh = False,
     json: Json = False,
     data_: Annotated[DataFlags | None, Parameter(name="data")] = None,
     model: ModelFlags | None = None,
@@ -57,7 +58,8 @@ def train(
 
     settings = {"model": given(model), "data": given(data_), "train": given(train), "sample": given(sample)}
     if resume:
-        _refuse_with_resume(settings, {"preset": preset, "config": config, "out": out, "budget": budget})
+        flags = {"preset": preset, "config": config, "out": out, "budget": budget, "refresh": refresh or None}
+        _refuse_with_resume(settings, flags)
         if len(data) > 1:
             raise UsageError(f"--resume takes one run, got {len(data)}. Name one, or none for the newest.")
         summary = api.resume(*data, settings=settings)
@@ -66,7 +68,14 @@ def train(
         if init_from := settings["train"].get("init_from"):
             fetch_if_named(str(init_from))
         summary = api.train(
-            *data, preset=preset, config=config, out=out, budget=budget, started=start, settings=settings
+            *data,
+            preset=preset,
+            config=config,
+            out=out,
+            budget=budget,
+            started=start,
+            settings=settings,
+            refresh=refresh,
         )
     if json and summary is not None:  # Under torchrun, only rank 0 has a summary.
         print(dump_json(summary.to_json()))

@@ -56,9 +56,14 @@ class World:
             dist.barrier()  # pyright: ignore[reportUnknownMemberType]  # torch does not annotate it
 
 
+def launched_processes() -> int:
+    """The number of processes that torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def init_process_group() -> World:
     """Join the process group that torchrun set up; without torchrun, a world of one process."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if launched_processes() == 1:
         return World()
     if not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")

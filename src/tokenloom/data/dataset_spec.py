@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
 from tokenloom.config import DataConfig
@@ -68,13 +68,13 @@ class DatasetSpec:
         sizes = [source.size for source in self.sources]
         return None if None in sizes else sum(size for size in sizes if size is not None)
 
-    def check_unchanged(self) -> None:
-        """Raise `DataError` if a source has changed since the start: the split and the text would not match."""
-        before = {source.identity: source.name for source in self.sources}
-        after = {source.identity: source.name for source in find_sources(self.data.sources, self._stdin)}
-        for identity in before.keys() ^ after.keys():
-            name = before.get(identity) or after[identity]
-            raise DataError(f"{name} changed while it was read. Run the command again when nothing writes to it.")
+    def check_unchanged(self, read: Sequence[SourceMeta]) -> None:
+        """Raise `DataError` if a source is not what was read: the split and the text would not match."""
+        before = {source.name: source for source in read}
+        after = {source.name: source for source in find_sources(self.data.sources, self._stdin)}
+        for name in before | after:
+            if name not in before or name not in after or not self._is_same(after[name], before[name]):
+                raise DataError(f"{name} changed while it was read. Run the command again when nothing writes to it.")
 
     def find_mismatch(self, meta: ShardsMeta) -> str | None:
         """How existing shards differ from this specification, for an error message; None if they match."""

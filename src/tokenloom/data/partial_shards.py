@@ -62,7 +62,7 @@ def kept_on_failure(folder: Path, out: Path) -> Generator[None]:
         if isinstance(error, OSError):
             raise DataError(f"{cannot_write_shards(out, error)} {kept}") from None
         if isinstance(error, (TokenloomError, KeyboardInterrupt)):
-            error.args = (f"{str(error) or 'interrupted.'} {kept}",)
+            error.args = (f"{(str(error) or 'interrupted').removesuffix('.')}. {kept}",)
         raise
 
 

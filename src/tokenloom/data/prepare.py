@@ -75,7 +75,9 @@ def prepare_cached(
     A source that is itself a folder of token shards is opened directly. Raises like `prepare`, and `DataError` if
     such a folder was prepared with another tokenizer than the requested one.
     """
-    if any(_is_prepared(name) for name in data.sources):
+    if prepared := [name for name in data.sources if _is_prepared(name)]:
+        if refresh:
+            raise DataError(f"{prepared[0]} is a folder of token shards, not text. Omit --refresh, or pass the text.")
         return _open_source(data)
     folder = (cache or cache_folder()) / "prepared"
     try:
@@ -173,10 +175,10 @@ def _write_shards(spec: DatasetSpec, folder: Path, progress: ProgressCallback | 
     texts = rule.assign(_read_all(spec, state, "encoding", progress))
     jobs = shard_jobs(texts, tokenizer, data.endoftext)
     records = encode_jobs(ShardEncoder(folder, tokenizer, data.endoftext), jobs, data.workers or _available_cores())
-    spec.check_unchanged()
+    sources = [SourceMeta(s.name, s.size, state.sha256.get(s.name), s.identity) for s in spec.sources]
+    spec.check_unchanged(sources)
     if not any(record.tokens for split in SPLITS for record in records[split]):
         raise DataError(f"there is no text in {', '.join(data.sources)}: all documents are empty. Pass another source.")
-    sources = [SourceMeta(s.name, s.size, state.sha256.get(s.name), s.identity) for s in spec.sources]
     finish_shards(folder, tokenizer, records, request=spec.options, sources=sources, replaced=state.replacements)
 
 

@@ -38,7 +38,7 @@ class Source:
     size: int | None
     """Bytes on disk; None if unknown."""
     identity: str
-    """Its location, and what is known about its content without reading it, such as size and modification time."""
+    """Its location, and what is known about its content without reading it: the size and times of every file."""
     read: Callable[[ReadState], Iterator[DocumentPart]]
 
 
@@ -123,7 +123,7 @@ def _file_source(path: Path) -> Source:
         status = path.stat()
     except OSError as error:
         raise DataError(f"cannot read {name}: {error.strerror}. Check its permissions.") from None
-    identity = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+    identity = f"{path.resolve()} {_file_state(status)}"
     return Source(name, status.st_size, identity, lambda state: read_file(path, name, state))
 
 
@@ -151,18 +151,14 @@ def _stdin_source(stdin: BinaryIO | None) -> Source:
 
 
 def _python_docs_source() -> Source:
-    listing = hashlib.sha256()
-    for file in standard_library_files():
-        status = file.stat()
-        listing.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-
+    identity = f"{PYTHON_DOCS} {_files_state(standard_library_files())}"
     docstrings = cache(python_docs)  # takes seconds, and the source is read several times
 
     def read(state: ReadState) -> Iterator[DocumentPart]:
         state.sha256[PYTHON_DOCS] = hashlib.sha256("\0".join(docstrings()).encode("utf-8")).hexdigest()
         return (DocumentPart(text, PYTHON_DOCS, True) for text in docstrings())
 
-    return Source(PYTHON_DOCS, None, f"{PYTHON_DOCS} {listing.hexdigest()}", read)
+    return Source(PYTHON_DOCS, None, identity, read)
 
 
 def _dataset_source(name: str) -> Source:
@@ -187,7 +183,18 @@ def _dataset_source(name: str) -> Source:
             ) from None
         state.sha256[name] = digest.hexdigest()
 
-    return Source(name, None, name, read)
+    return Source(name, None, _dataset_identity(name, repository), read)
+
+
+def _dataset_identity(name: str, repository: str) -> str:
+    """Of a dataset of the hub, its name is all that is known without a connection."""
+    folder = Path(repository)
+    if not (repository and folder.is_dir()):
+        return name
+    files = (
+        file for file in folder.rglob("*") if not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
+    return f"{name} {folder.resolve()} {_files_state(files)}"
 
 
 def _dataset_rows(repository: str, configuration: str | None, name: str) -> Iterable[Mapping[str, object]]:
@@ -202,6 +209,19 @@ def _text_advice(name: str) -> str:
     """A hint for a text that was passed instead of the name of a file; "" if it does not look like one."""
     looks_like_text = any(character.isspace() for character in name)
     return " To pass a text itself, write it to standard input and pass -." if looks_like_text else ""
+
+
+def _file_state(status: os.stat_result) -> str:
+    """Changes with the content of a file. A program can set the modification time, but not the time of that change."""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+
+
+def _files_state(files: Iterable[Path]) -> str:
+    """Changes with the name and the content of any of the files."""
+    listing = hashlib.sha256()
+    for file in sorted(file for file in files if file.is_file()):
+        listing.update(os.fsencode(f"{file} {_file_state(file.stat())}\n"))
+    return listing.hexdigest()
 
 
 def _suggestion(path: Path) -> str:
