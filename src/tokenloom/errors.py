@@ -51,6 +51,10 @@ class TrainingError(TokenloomError):
     """Training cannot start or continue: no data, or a loss that is not finite."""
 
 
+class OutputError(TokenloomError):
+    """Standard output cannot be written: a full disk, or a pipe whose reader has exited."""
+
+
 class MissingExtraError(UsageError):
     """A feature needs an optional package that is not installed."""
 

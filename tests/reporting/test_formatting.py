@@ -2,7 +2,16 @@
 
 import pytest
 
-from tokenloom.reporting.formatting import clock_time, compact, counted, duration, sparkline, visible
+from tokenloom.reporting.formatting import (
+    clock_time,
+    compact,
+    counted,
+    duration,
+    quoted,
+    sparkline,
+    visible,
+    visible_line,
+)
 
 
 def test_a_sparkline_goes_from_the_least_to_the_greatest():
@@ -14,6 +23,12 @@ def test_a_sparkline_goes_from_the_least_to_the_greatest():
 
 def test_control_characters_are_made_visible():
     assert visible("a\tb\n\x00\x1b\x7f\x9b\ud800é") == "a\tb\n␀␛␡\ufffd\ufffdé"
+    assert visible("\u202egnp.exe\u2066") == "\ufffdgnp.exe\ufffd"
+    assert visible_line("a\tb\n\x1b") == "a␉b␊␛"
+
+
+def test_a_quoted_text_cannot_control_a_terminal():
+    assert quoted("a\n\x1b\x7f\x9b\u202e語", 40) == '"a\\n\\u001b␡\ufffd\ufffd語"'
 
 
 def test_times_have_conventional_forms():

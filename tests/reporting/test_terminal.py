@@ -19,6 +19,7 @@ def test_a_log_is_not_a_terminal_whatever_the_environment(monkeypatch, variable)
     assert not can_draw(stderr_console())
 
 
-def test_a_character_that_cannot_be_encoded_becomes_a_question_mark():
-    assert encodable("aé語", "latin-1") == "aé?"
-    assert encodable("aé語", "utf-8") == "aé語"
+def test_characters_that_cannot_be_encoded_become_escapes_and_our_symbols_ascii():
+    assert encodable("aé語…", "latin-1") == "aé\\u8a9e..."
+    assert encodable("aé語…", "utf-8") == "aé語…"
+    assert encodable("␛[0m ≥ \ufffd", "ascii") == "\\x1b[0m >= ?"

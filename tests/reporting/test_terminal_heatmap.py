@@ -66,3 +66,10 @@ def test_parts_with_similar_predictions_are_not_colored():
     models = (ComparedModel("A", TOTAL), ComparedModel("B", TOTAL))
     shown = drawn(change_map(Comparison(models, "word", "It was", parts, ())), change_legend())
     assert shown.startswith("It was night\x1b[")
+
+
+def test_control_characters_in_the_text_do_not_reach_the_terminal():
+    shown = heatmap(
+        Inspection(TOTAL, Token(0, b"\x1b]0;title\x07"), (ScoredToken(0, b"\r\x1b[2J\t", -1.0, 1, 0.0, ()),))
+    )
+    assert shown.plain == "␛]0;title␇␍␛[2J→\t"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from tokenloom.cli.output import print_json, print_progress, print_result
 from tokenloom.cli.parameters import Json
 from tokenloom.errors import UsageError
-from tokenloom.strict_json import dump_json
 
 if TYPE_CHECKING:
     from tokenloom.bench.harness import Implementation, Options, Result
@@ -161,7 +160,7 @@ def chapter5(*, epochs: int = 2, common: CommonOptions = DEFAULTS) -> None:
 
     results = _run("chapter5", IMPLEMENTATIONS, {"epochs": epochs}, common, "train_seconds", lower_is_better=True)
     if len(results) > 1 and all(result.repeats for result in results):
-        print(f"same printed lines: {'yes' if same_output(results) else 'NO'}", file=sys.stderr)
+        print_progress(f"same printed lines: {'yes' if same_output(results) else 'NO'}")
 
 
 def _run(
@@ -184,9 +183,7 @@ def _run(
         names = ", ".join(item.name for item in implementations)
         raise UsageError(f"no implementation matches --only {' '.join(common.only)}. Choose from: {names}.")
     machine = measure_machine()
-    results = run_interleaved(
-        workload, selected, options, common.repeats, lambda line: print(line, file=sys.stderr, flush=True)
-    )
+    results = run_interleaved(workload, selected, options, common.repeats, print_progress)
     if common.json:
         implementations_json = {
             result.name: {"repeats": [repeat.to_json() for repeat in result.repeats], "problem": result.problem}
@@ -198,12 +195,12 @@ def _run(
             "machine": asdict(machine),
             "implementations": implementations_json,
         }
-        print(dump_json(output))
+        print_json(output)
         return results
     lines = [_machine_line(machine), "", *format_table(results, metric, lower_is_better=lower_is_better)]
     if utilization is not None:
         lines += ["", *_utilization_lines(results, metric, machine, utilization)]
-    print("\n".join(lines))
+    print_result("\n".join(lines))
     return results
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from tokenloom.cli.output import print_json, print_progress, result_console
 from tokenloom.cli.parameters import HARDWARE, RUN, Json
-from tokenloom.strict_json import dump_json
+from tokenloom.reporting.formatting import visible
 
 if TYPE_CHECKING:
     from tokenloom.book.replay import ReplayResult
@@ -44,11 +45,9 @@ def chapter5(
     """
     from tokenloom.book.replay import replay_chapter5
 
-    result = replay_chapter5(
-        quick=quick, out=out, device=device, progress=lambda line: print(line, file=sys.stderr, flush=True)
-    )
+    result = replay_chapter5(quick=quick, out=out, device=device, progress=print_progress)
     if json:
-        print(dump_json(_to_json(result)))
+        print_json(_to_json(result))
     else:
         _print_table(result, out)
     if result.failed:
@@ -78,7 +77,6 @@ def _to_json(result: ReplayResult) -> dict[str, object]:
 
 
 def _print_table(result: ReplayResult, out: Path) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -90,8 +88,8 @@ def _print_table(result: ReplayResult, out: Path) -> None:
         # Trailing spaces are part of a text but invisible in a table, so equal values are not printed twice.
         actual = "the same" if row.ok and row.actual == row.expected else row.actual
         cells = [row.row, row.description, row.expected, actual, row.row_class, OK_LABELS[row.ok]]
-        table.add_row(*(Text(cell) for cell in cells), style="red" if row.ok is False else "")
-    console = Console(highlight=False)
+        table.add_row(*(Text(visible(cell)) for cell in cells), style="red" if row.ok is False else "")
+    console = result_console()
     console.print(table)
     lines = [
         "",
@@ -100,4 +98,4 @@ def _print_table(result: ReplayResult, out: Path) -> None:
         f"{result.passed} results match and {result.failed} differ ({result.seconds:.0f} s). Plots: {out}",
     ]
     for line in lines:
-        console.print(Text(line))
+        console.print(Text(visible(line)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from tokenloom.cli.models import load_model
+from tokenloom.cli.output import print_json, print_result, result_console
 from tokenloom.cli.parameters import (
     OUTPUT,
     Context,
@@ -24,7 +25,6 @@ from tokenloom.cli.parameters import (
 from tokenloom.cli.stdin import text_of
 from tokenloom.errors import UsageError
 from tokenloom.reporting.formatting import quoted
-from tokenloom.strict_json import dump_json
 
 if TYPE_CHECKING:
     from tokenloom.evaluation.comparison import ComparedNats, Comparison, TokenPart, WordPart, WordTotal
@@ -69,21 +69,19 @@ def compare(
         precision=precision,
     )
     if json:
-        print(dump_json(comparison.to_json()))
+        print_json(comparison.to_json())
         return
     if sys.stdout.isatty():
         _print_change_map(comparison)
     else:
-        print("\n".join(_table(comparison.unit, comparison.parts)))
-    print("\n".join(["", *_word_tables(comparison.words, words), "", *_totals(comparison, (a, b))]))
+        print_result("\n".join(_table(comparison.unit, comparison.parts)))
+    print_result("\n".join(["", *_word_tables(comparison.words, words), "", *_totals(comparison, (a, b))]))
 
 
 def _print_change_map(comparison: Comparison) -> None:
-    from rich.console import Console
-
     from tokenloom.reporting.terminal_heatmap import change_legend, change_map
 
-    console = Console(highlight=False)
+    console = result_console()
     console.print(change_map(comparison))
     console.print()
     console.print(change_legend())

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from tokenloom.cli.flags import ReadingFlags, given
 from tokenloom.cli.models import load_model
+from tokenloom.cli.output import print_json, print_result
 from tokenloom.cli.parameters import (
     EVALUATION,
     TEXT_SOURCES_HELP,
@@ -19,7 +20,6 @@ from tokenloom.cli.parameters import (
     Stride,
     Trust,
 )
-from tokenloom.strict_json import dump_json
 
 if TYPE_CHECKING:
     from tokenloom.evaluation.measurement import Evaluation
@@ -57,7 +57,10 @@ def evaluate(
         precision=precision,
         settings={"data": given(data)},
     )
-    print(dump_json(result.to_json()) if json else _table(result))
+    if json:
+        print_json(result.to_json())
+    else:
+        print_result(_table(result))
 
 
 def _table(result: Evaluation) -> str:

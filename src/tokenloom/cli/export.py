@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from tokenloom.cli.models import load_model
+from tokenloom.cli.output import print_json, print_notice, print_result
 from tokenloom.cli.parameters import ARGUMENTS, OUTPUT, Json, ModelArgument, Trust
-from tokenloom.strict_json import dump_json
 
 
 def export(
@@ -43,10 +42,10 @@ def export(
     loaded = load_model(model, trust=trust)
     notices = api.export(loaded, out, format=format, license=license, quantization=quantization)
     for notice in notices:
-        print(f"tokenloom: {notice}", file=sys.stderr)
+        print_notice(notice)
     files = sorted(out.iterdir()) if out.is_dir() else [out]
     sizes = {str(file): file.stat().st_size for file in files}
     if json:
-        print(dump_json({"files": sizes}))
+        print_json({"files": sizes})
     else:
-        print("\n".join(f"{size:>14,}  {file}" for file, size in sizes.items()))
+        print_result("\n".join(f"{size:>14,}  {file}" for file, size in sizes.items()))

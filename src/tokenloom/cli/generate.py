@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from tokenloom.cli.models import load_model
+from tokenloom.cli.output import print_json, print_progress, write_text
 from tokenloom.cli.parameters import HARDWARE, SAMPLING, Device, InferencePrecision, Json, ModelArgument, Trust
 from tokenloom.cli.stdin import text_argument, text_or_stdin
 from tokenloom.errors import UsageError
 from tokenloom.sampling_params import SamplingParams
-from tokenloom.strict_json import dump_json
 
 if TYPE_CHECKING:
     from tokenloom.generation.text import TextPiece
@@ -87,21 +87,21 @@ def generate(
     )
     streaming = not json and num_samples == 1
     if streaming:
-        _write(text)
+        write_text(text)
     started = time.perf_counter()
     completions = _collect(pieces, num_samples, streaming)
     rate = sum(len(one.token_ids) for one in completions) / max(time.perf_counter() - started, 1e-9)
     if json:
         result = {"prompt": text, "completions": [asdict(one) for one in completions]}
-        print(dump_json({**result, "tokens_per_sec": rate, "seed": seed}))
+        print_json({**result, "tokens_per_sec": rate, "seed": seed})
         return
     if streaming:
-        print()
+        write_text("\n")
     else:
         for number, completion in enumerate(completions, start=1):
-            print(f"--- {number} of {num_samples}\n{text}{completion.text}")
+            write_text(f"--- {number} of {num_samples}\n{text}{completion.text}\n")
     if sys.stderr.isatty():
-        print(f"{rate:,.0f} tokens/s, seed {seed}", file=sys.stderr)
+        print_progress(f"{rate:,.0f} tokens/s, seed {seed}")
 
 
 def _collect(pieces: Iterable[TextPiece], num_samples: int, streaming: bool) -> list[Completion]:
@@ -114,12 +114,5 @@ def _collect(pieces: Iterable[TextPiece], num_samples: int, streaming: bool) -> 
         if piece.finish_reason is not None:
             completion.finish_reason = piece.finish_reason
         if streaming:
-            _write(piece.text)
+            write_text(piece.text)
     return completions
-
-
-def _write(text: str) -> None:
-    """Write text at once, with "?" for characters that the terminal's encoding lacks."""
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
-    sys.stdout.flush()

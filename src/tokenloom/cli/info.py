@@ -12,10 +12,10 @@ from typing import Annotated, cast
 from cyclopts import Parameter
 
 from tokenloom import __version__
+from tokenloom.cli.output import print_json, print_result
 from tokenloom.cli.parameters import ARGUMENTS, MODEL_HELP, Json, Trust
 from tokenloom.config import Config
 from tokenloom.config_files import preset_names, read_preset
-from tokenloom.strict_json import dump_json
 
 LIBRARIES = ("torch", "numpy", "tiktoken", "tokenizers", "safetensors", "pydantic", "matplotlib", "pyarrow", "datasets")
 
@@ -57,7 +57,10 @@ def info(
     """Show versions, presets and corpora; or the configuration and size of a model."""
     described = _describe_installation() if model is None else _describe_model(model, trust)
     values = asdict(described)
-    print(dump_json(values) if json else "\n".join(_lines(values)))
+    if json:
+        print_json(values)
+    else:
+        print_result("\n".join(_lines(values)))
 
 
 def _describe_installation() -> Installation:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from tokenloom.cli.models import load_model
+from tokenloom.cli.output import print_json, print_result, result_console
 from tokenloom.cli.parameters import (
     OUTPUT,
     Context,
@@ -22,7 +23,6 @@ from tokenloom.cli.parameters import (
 )
 from tokenloom.cli.stdin import text_of
 from tokenloom.reporting.formatting import quoted
-from tokenloom.strict_json import dump_json
 
 if TYPE_CHECKING:
     from tokenloom.evaluation.inspection import Inspection
@@ -62,19 +62,17 @@ def inspect(
         precision=precision,
     )
     if json:
-        print(dump_json(inspection.to_json()))
+        print_json(inspection.to_json())
     elif sys.stdout.isatty():
         _print_heatmap(inspection)
     else:
-        print("\n".join(_table(inspection)))
+        print_result("\n".join(_table(inspection)))
 
 
 def _print_heatmap(inspection: Inspection) -> None:
-    from rich.console import Console
-
     from tokenloom.reporting.terminal_heatmap import heatmap, legend
 
-    console = Console(highlight=False)
+    console = result_console()
     console.print(heatmap(inspection))
     console.print()
     console.print(legend())

@@ -14,10 +14,12 @@ from pydantic import ValidationError
 
 from tokenloom import __version__
 from tokenloom.cli.arguments import check_arguments, escape_dashes, unescape_dashes
+from tokenloom.cli.output import print_notice
 from tokenloom.cli.parameters import ARGUMENTS
 from tokenloom.cli.signals import StoppedBySignal, StopSignals
+from tokenloom.cli.streams import standard_streams
 from tokenloom.config import suggest_key, validation_message
-from tokenloom.errors import TokenloomError
+from tokenloom.errors import OutputError, TokenloomError
 
 COMMANDS = (
     "train",
@@ -52,7 +54,9 @@ for position, name in enumerate(COMMANDS):
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with 0 (success), 1 (failure), 2 (usage error) or 128 plus a signal number."""
     tokens = escape_dashes(sys.argv[1:] if argv is None else argv)
-    sys.exit(_run(tokens))
+    with standard_streams():
+        code = _run(tokens)
+    sys.exit(code)
 
 
 def _run(tokens: list[str]) -> int:
@@ -62,21 +66,29 @@ def _run(tokens: list[str]) -> int:
         with signals:
             if not tokens or tokens[0] in app.help_flags:
                 _import_commands()
-            app(tokens, exit_on_error=False, print_error=False)
-        return 0
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 0
+            code = _call(tokens)
+            sys.stdout.flush()
+        return code
     except BaseException as error:
         if os.environ.get("TOKENLOOM_DEBUG"):
             traceback.print_exc()
         # Code that was interrupted may have raised another exception in its place.
         message, code = _message_of(signals.received or error)
-        print(f"tokenloom: {message}", file=sys.stderr)
+        if message:
+            print_notice(message)
         return code
 
 
+def _call(tokens: list[str]) -> int:
+    try:
+        app(tokens, exit_on_error=False, print_error=False)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+    return 0
+
+
 def _message_of(error: BaseException) -> tuple[str, int]:
-    """The line that describes an exception, and the exit code."""
+    """The line that describes an exception, if there is anything to say, and the exit code."""
     match error:
         case StoppedBySignal():
             return str(error), error.exit_code
@@ -84,6 +96,8 @@ def _message_of(error: BaseException) -> tuple[str, int]:
             return "interrupted", 130
         case CycloptsError():
             return unescape_dashes(_usage_message(error)), 2
+        case OutputError() if isinstance(error.__cause__, BrokenPipeError):
+            return "", 0  # the reader of stdout, such as head, has read enough
         case TokenloomError():
             return str(error), error.exit_code
         case _ if _is_out_of_memory(error):

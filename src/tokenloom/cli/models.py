@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
+
+from tokenloom.cli.output import print_notice
 
 if TYPE_CHECKING:
     from tokenloom.weights.load import LoadedModel
@@ -16,7 +17,7 @@ def load_model(reference: str, *, trust: bool = False) -> LoadedModel:
     fetch_if_named(reference)
     loaded = load(reference, trust=trust)
     for notice in loaded.notices:
-        print(f"tokenloom: {notice}", file=sys.stderr)
+        print_notice(notice)
     return loaded
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from tokenloom.cli.flags import DataFlags, given
+from tokenloom.cli.output import print_json, print_result
 from tokenloom.cli.parameters import OUTPUT, TEXT_SOURCES_HELP, Json, Refresh
-from tokenloom.strict_json import dump_json
 
 if TYPE_CHECKING:
     from tokenloom.data.shards import Shards, Split
@@ -35,12 +35,12 @@ def prepare(
 
     shards = api.prepare(*sources, out=out, refresh=refresh, settings={"data": given(data)})
     if json:
-        print(dump_json(_to_json(shards)))
+        print_json(_to_json(shards))
         return
-    print("already prepared, nothing to do" if shards.already_prepared else f"prepared {shards.path}")
+    print_result("already prepared, nothing to do" if shards.already_prepared else f"prepared {shards.path}")
     for name, split in (("train", shards.train), ("val", shards.val)):
-        print(f"{name:5}  {split.n_tokens:,} tokens, {split.n_documents:,} documents, {split.n_bytes:,} bytes")
-    print(f"Next: tokenloom train {shards.path}")
+        print_result(f"{name:5}  {split.n_tokens:,} tokens, {split.n_documents:,} documents, {split.n_bytes:,} bytes")
+    print_result(f"Next: tokenloom train {shards.path}")
 
 
 def _to_json(shards: Shards) -> dict[str, object]:

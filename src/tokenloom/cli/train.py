@@ -10,10 +10,10 @@ from cyclopts import Parameter
 
 from tokenloom.cli.flags import DataFlags, ModelFlags, SampleFlags, TrainFlags, given
 from tokenloom.cli.models import fetch_if_named
+from tokenloom.cli.output import print_json
 from tokenloom.cli.parameters import RUN, TRAINING_SOURCES_HELP, Json, Refresh
 from tokenloom.config import Settings
 from tokenloom.errors import UsageError
-from tokenloom.strict_json import dump_json
 
 
 def train(
@@ -78,7 +78,7 @@ def train(
             refresh=refresh,
         )
     if json and summary is not None:  # Under torchrun, only rank 0 has a summary.
-        print(dump_json(summary.to_json()))
+        print_json(summary.to_json())
 
 
 def _refuse_with_resume(settings: Settings, flags: Mapping[str, object]) -> None:

@@ -14,6 +14,7 @@ from tokenloom.data.shards import Split
 from tokenloom.data.sources import STDIN, read_documents
 from tokenloom.data.token_reader import TokenArray, TokenReader
 from tokenloom.data.tokenizers import Tokenizer
+from tokenloom.errors import DataError
 from tokenloom.evaluation.words import count_words
 
 
@@ -29,6 +30,8 @@ def read_text(data: DataConfig, tokenizer: Tokenizer) -> EvaluationText:
     """All documents of `data.sources` as one text; raises `DataError` if they cannot be read."""
     state = ReadState(ReadOptions(data.text_key, data.encoding_errors))
     # Buffered, because it is read twice: first for its hash.
+    if STDIN in data.sources and sys.stdin is None:
+        raise DataError('there is no standard input ("-"). Pass a file instead.')
     stdin = io.BytesIO(sys.stdin.buffer.read()) if STDIN in data.sources else None
     ids: list[np.ndarray] = []
     for document in read_documents(data.sources, state, stdin):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from tokenloom.reporting.formatting import visible
+
 if TYPE_CHECKING:
     from rich.text import Text
 
@@ -75,10 +77,10 @@ def change_color(difference: float) -> str | None:
 
 
 def _colored_text(parts: Iterable[tuple[str, str | None]]) -> Text:
-    """Strings with their backgrounds; line ends and tabs are made visible."""
+    """Strings with their backgrounds; line ends, tabs and other control characters are made visible."""
     from rich.text import Text
 
     text = Text()
     for part, background in parts:
-        text.append(part.translate(_VISIBLE_WHITESPACE), style=f"black on {background}" if background else "")
+        text.append(visible(part.translate(_VISIBLE_WHITESPACE)), style=f"black on {background}" if background else "")
     return text
