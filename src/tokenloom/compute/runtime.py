@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 
+from tokenloom.compute.cgroups import available_in_cgroups
 from tokenloom.config import Precision
 from tokenloom.errors import UsageError
 
@@ -126,10 +127,11 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes of free memory on the device."""
+    """Bytes of free memory on the device; on a CPU at most what the limits of its control groups leave."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+    limits = (psutil.virtual_memory().available, available_in_cgroups())
+    return min(limit for limit in limits if limit is not None)
 
 
 def _resolve_device(name: str) -> torch.device:
