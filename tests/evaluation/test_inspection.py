@@ -1,6 +1,7 @@
 """The figures of every token against a direct computation, and their sum against `measure`."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -30,6 +31,40 @@ def test_the_losses_of_the_tokens_add_up_to_the_measured_one(model, context, str
     # The documented tolerance: fp32 logits, summed in a different order.
     assert total.nats == pytest.approx(measured.nats, rel=1e-6)
     assert total.perplexity == pytest.approx(measured.perplexity, rel=1e-5)
+
+
+def test_in_bf16_the_losses_of_the_tokens_add_up_as_well(model):
+    ids = BYTE.encode_array(TEXT * 20)
+    with torch.autocast("cpu", torch.bfloat16):
+        total = inspect_tokens(model, ids, BYTE).measurement
+        alike, in_batches = (measure(model, TokenArray(ids), context=16, batch_size=size) for size in (1, 8))
+    # As in fp32: matrix products are in bf16 in both, and everything after the logits is in fp32.
+    assert total.nats == pytest.approx(alike.nats, rel=1e-6)
+    # Products of other shapes are rounded to bf16 from other sums.
+    assert total.nats == pytest.approx(in_batches.nats, rel=1e-5)
+
+
+@pytest.mark.parametrize("top", [0, 10])
+def test_a_token_takes_few_bytes(model, top):
+    ids = BYTE.encode_array(TEXT * 100)
+    inspect_tokens(model, ids[:20], BYTE, top=top)  # torch allocates buffers of its own once
+    tracemalloc.start()
+    try:
+        tokens = inspect_tokens(model, ids, BYTE, top=top).tokens
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size / len(tokens) < 40 + 8 * top
+    assert len(tokens[3].top) == top
+
+
+def test_tokens_are_a_sequence(model):
+    tokens = inspect_tokens(model, BYTE.encode_array(TEXT), BYTE, top=2).tokens
+    assert list(tokens) == tokens[:] == [tokens[index] for index in range(len(tokens))]
+    assert tokens[-1] == list(tokens)[-1]
+    assert tokens[2:4] == list(tokens)[2:4]
+    with pytest.raises(IndexError):
+        tokens[len(tokens)]
 
 
 def test_each_figure_is_computed_from_the_logits(model):

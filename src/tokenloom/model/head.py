@@ -40,8 +40,8 @@ def head_loss(
 
 
 def apply_softcap(logits: Tensor, softcap: float | None) -> Tensor:
-    """Logits bounded to ±softcap (Gemma 2, arXiv:2408.00118, section 2); unchanged if it is None."""
-    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+    """Logits bounded to ±softcap (Gemma 2, arXiv:2408.00118, section 2), at least in fp32; unchanged if it is None."""
+    return logits if softcap is None else softcap * torch.tanh(_at_least_fp32(logits) / softcap)
 
 
 def _losses(x: Tensor, weight: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
