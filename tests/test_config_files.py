@@ -32,12 +32,21 @@ def test_a_toml_file_can_be_read(tmp_path):
     assert (config.train.max_steps, config.train.grad_clip, config.sample.prompts) == (5, None, ("é",))
 
 
+def test_a_toml_file_from_windows_can_be_read(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_bytes(b"\xef\xbb\xbf[train]\r\nmax_steps = 5\r\n")
+    assert read_toml(file) == {"train": {"max_steps": 5}}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "does not exist"),
         (b"[train\nmax_steps = 5", "not valid TOML"),
-        (b"max_steps = \xff", "not valid TOML"),
+        (b"max_steps = \xff", r"not UTF-8: byte 0xff at offset 12. Save it as UTF-8."),
+        ("max_steps = 5".encode("utf-16"), r"not UTF-8: byte 0xff at offset 0. Save it as UTF-8."),
+        (b"max_steps = " + b"9" * 5_000, "not valid TOML"),
+        (b"max_steps = " + b"[" * 100_000, "not valid TOML"),
     ],
 )
 def test_an_unreadable_file_is_named(tmp_path, content, message):

@@ -15,12 +15,17 @@ from tokenloom.errors import ConfigError
 def read_toml(path: Path) -> dict[str, Any]:
     """The content of a TOML file; raises `ConfigError` if it does not exist or is not valid TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows write a byte order mark
     except FileNotFoundError:
         raise ConfigError(f"configuration {path} does not exist. Check the path.") from None
     except IsADirectoryError:
         raise ConfigError(f"configuration {path} is a folder. Name a TOML file.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"cannot read configuration {path}: {error.strerror}. Check its permissions.") from None
+    except UnicodeDecodeError as error:
+        byte = f"byte 0x{error.object[error.start]:02x} at offset {error.start:,}"
+        raise ConfigError(f"configuration {path} is not UTF-8: {byte}. Save it as UTF-8.") from None
+    except (ValueError, RecursionError) as error:  # also for numbers and nesting past the limits of Python
         raise ConfigError(f"configuration {path} is not valid TOML: {error}. Fix that line.") from None
 
 

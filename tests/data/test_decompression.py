@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+import zstandard
 from source_files import COMPRESS, refusal, texts
 
 from tokenloom.data import decompression
@@ -65,3 +66,30 @@ def test_any_number_of_bytes_can_be_read_at_once() -> None:
     for suffix in (".gz", ".zst"):
         with decompression.decompressed(io.BytesIO(COMPRESS[suffix](data)), suffix, "x") as file:
             assert file.read(7) + file.read() == data
+
+
+@pytest.mark.parametrize("window_log", [28, 31])
+def test_zstandard_with_a_long_window_is_read(window_log: int, tmp_path: Path) -> None:
+    parameters = zstandard.ZstdCompressionParameters.from_level(3, window_log=window_log, enable_ldm=True)
+    # Without the size of the content, the decompressor has to rely on the window size that the file declares.
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    file = tmp_path / "book.txt.zst"
+    file.write_bytes(compressor.compress(b"a long window\n" * 1_000) + compressor.flush())
+    assert texts(file) == ["a long window\n" * 1_000]
+
+
+def test_zstandard_with_a_window_past_two_gibibytes_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "book.txt.zst"
+    file.write_bytes(b"\x28\xb5\x2f\xfd\x00" + bytes([(32 - 10) << 3]) + b"\x01\x00\x00")
+    assert refusal(file) == (
+        f"{file} needs a window of more than 2 GiB to decompress. Compress it again with --long=31 or less."
+    )
+
+
+def test_data_after_a_compressed_file_is_refused_unless_it_is_padding(tmp_path: Path) -> None:
+    for suffix in (".gz", ".zst"):
+        file = tmp_path / f"book.txt{suffix}"
+        file.write_bytes(COMPRESS[suffix](b"text") + b"garbage")
+        assert "is not a valid" in refusal(file)
+    (tmp_path / "book.txt.gz").write_bytes(gzip.compress(b"text") + bytes(100))
+    assert texts(tmp_path / "book.txt.gz") == ["text"]

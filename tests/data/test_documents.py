@@ -57,7 +57,11 @@ def test_an_incomplete_character_at_the_end_is_invalid(tmp_path: Path) -> None:
 
 def test_utf16_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_bytes("Hallo".encode("utf-16"))
-    assert "at offset 0. It looks like UTF-16. Re-encode it" in refusal(tmp_path / "book.txt")
+    (tmp_path / "book.jsonl").write_bytes('{"text": "Hallo"}'.encode("utf-16"))
+    for name in ("book.txt", "book.jsonl"):
+        for encoding_errors in ("strict", "replace"):  # replacing every byte that is not UTF-8 would leave no text
+            message = refusal(tmp_path / name, encoding_errors=encoding_errors)
+            assert message == f"{tmp_path / name} is UTF-16, not UTF-8. Convert it: iconv -f UTF-16 -t UTF-8."
 
 
 def test_lone_surrogates_in_json_are_replaced_on_request(tmp_path: Path) -> None:

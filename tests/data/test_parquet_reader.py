@@ -22,12 +22,42 @@ def test_parquet_gives_one_document_per_row(suffix: str, tmp_path: Path) -> None
 def test_parquet_reads_every_type_of_text_column(tmp_path: Path) -> None:
     import pyarrow
 
-    kinds = [pyarrow.string(), pyarrow.large_string(), pyarrow.binary(), pyarrow.string_view()]
+    kinds = [pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()]
+    kinds += [pyarrow.binary(), pyarrow.large_binary(), pyarrow.binary_view()]
     for kind in kinds:
         file = parquet(tmp_path / "data.parquet", text=pyarrow.array(["a", "b"]).cast(kind))  # type: ignore[arg-type]
         assert texts(file) == ["a", "b"], kind
     file = parquet(tmp_path / "data.parquet", text=pyarrow.array(["a", "b", "a"]).dictionary_encode())  # type: ignore[arg-type]
     assert texts(file) == ["a", "b", "a"]
+
+
+def test_a_column_without_values_is_empty_text(tmp_path: Path) -> None:
+    import pyarrow
+
+    file = parquet(tmp_path / "data.parquet", text=pyarrow.nulls(3))
+    assert texts(file) == []
+
+
+def test_a_column_whose_name_has_a_dot_is_not_a_nested_one(tmp_path: Path) -> None:
+    nested, flat = [{"b": "nested"}], ["flat"]
+    for columns in ({"a": nested, "a.b": flat}, {"a.b": flat, "a": nested}):
+        assert texts(parquet(tmp_path / "data.parquet", **columns), text_key="a.b") == flat
+    assert 'has no column "a.b". It has: a.' in refusal(parquet(tmp_path / "data.parquet", a=nested), text_key="a.b")
+
+
+def test_two_columns_with_one_name_are_refused(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow.parquet import write_table
+
+    file = tmp_path / "data.parquet"
+    write_table(pyarrow.table([["a"], ["b"]], names=["text", "text"]), file)
+    assert f'{file} has several columns "text".' in refusal(file)
+
+
+def test_a_column_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    for values in ([["a"]], [{"a": "b"}], [1.5]):
+        file = parquet(tmp_path / "data.parquet", text=values)
+        assert "not text" in refusal(file)
 
 
 def test_an_invalid_parquet_file_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from tokenloom.cli.flags import ReadingFlags, given
 from tokenloom.cli.models import load_model
-from tokenloom.cli.output import print_json, print_result
+from tokenloom.cli.output import print_json, print_notice, print_result
 from tokenloom.cli.parameters import (
     EVALUATION,
     TEXT_SOURCES_HELP,
@@ -46,7 +46,10 @@ def evaluate(
         Windows per forward pass.
     """
     from tokenloom import api
+    from tokenloom.data.folders import skipped_folders_notices
 
+    for notice in skipped_folders_notices(sources):
+        print_notice(notice)
     result = api.evaluate(
         load_model(model, trust=trust),
         *sources,

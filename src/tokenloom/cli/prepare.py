@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from tokenloom.cli.flags import DataFlags, given
-from tokenloom.cli.output import print_json, print_result
+from tokenloom.cli.output import print_json, print_notice, print_result
 from tokenloom.cli.parameters import OUTPUT, TEXT_SOURCES_HELP, Json, Refresh
 
 if TYPE_CHECKING:
@@ -32,7 +32,10 @@ def prepare(
         Folder of the token shards.
     """
     from tokenloom import api
+    from tokenloom.data.folders import skipped_folders_notices
 
+    for notice in skipped_folders_notices(sources):
+        print_notice(notice)
     shards = api.prepare(*sources, out=out, refresh=refresh, settings={"data": given(data)})
     if json:
         print_json(_to_json(shards))

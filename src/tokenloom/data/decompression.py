@@ -1,4 +1,4 @@
-"""Streaming decompression of gzip and Zstandard files in bounded memory."""
+"""Streaming decompression of gzip and Zstandard files in bounded memory: at most 2 GiB for a Zstandard window."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from tokenloom.errors import DataError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+# A file made with --long=31, the longest window of the zstd program. Memory is used as far as the window is filled.
+_ZSTD_WINDOW_BYTES = 1 << 31
 # A Zstandard block of 4 bytes can decompress to 128 KiB: an input of this size gives at most 16 MiB.
 _ZSTD_INPUT_BYTES = 1 << 9
 _GZIP_OUTPUT_BYTES = 1 << 20
@@ -72,7 +74,7 @@ def _gzip_chunks(file: BinaryIO, name: str) -> Chunks:
 def _zstd_chunks(file: BinaryIO, name: str) -> Chunks:
     import zstandard
 
-    decompressor, frame = zstandard.ZstdDecompressor(), None
+    decompressor, frame = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES), None
     try:
         while data := file.read(_ZSTD_INPUT_BYTES):
             while data:
@@ -82,6 +84,11 @@ def _zstd_chunks(file: BinaryIO, name: str) -> Chunks:
                 data = frame.unused_data
                 frame = None if frame.eof else frame
     except zstandard.ZstdError as error:
+        if "too much memory" in str(error):
+            raise DataError(
+                f"{name} needs a window of more than {_ZSTD_WINDOW_BYTES >> 30} GiB to decompress. "
+                "Compress it again with --long=31 or less."
+            ) from None
         raise _invalid(name, "Zstandard", error) from None
     if frame is not None:
         raise _truncated(name, "Zstandard")

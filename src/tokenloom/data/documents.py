@@ -63,10 +63,8 @@ def decode_utf8(data: bytes, name: str, offset: int, state: ReadState, *, final:
     try:
         text, size = codecs.utf_8_decode(data, state.options.encoding_errors, final)
     except UnicodeDecodeError as error:
-        is_utf16 = offset == 0 and data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         raise DataError(
-            f"{name} is not UTF-8: byte 0x{data[error.start]:02x} at offset {offset + error.start:,}."
-            f"{' It looks like UTF-16.' if is_utf16 else ''} {state.advice}"
+            f"{name} is not UTF-8: byte 0x{data[error.start]:02x} at offset {offset + error.start:,}. {state.advice}"
         ) from None
     if state.options.encoding_errors == "replace":
         # Occurrences of U+FFFD that the file itself contains are not replacements.

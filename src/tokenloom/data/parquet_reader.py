@@ -42,7 +42,8 @@ def read_parquet(file: BinaryIO, name: str, state: ReadState, path: Path) -> Ite
             _check_text_column(table.schema_arrow, name, key)
             for batch in table.iter_batches(_BATCH_ROWS, columns=[key]):
                 # As bytes, because Parquet does not guarantee that a string column is valid UTF-8.
-                for value in batch.column(0).cast(pyarrow.large_binary()):
+                # By name: besides a column named a.b, a column b within a is selected.
+                for value in batch.column(batch.schema.get_field_index(key)).cast(pyarrow.large_binary()):
                     number += 1
                     text, _ = decode_utf8(value.as_py() or b"", f"{name} row {number:,}", 0, state, final=True)
                     yield DocumentPart(text, name, True)
@@ -67,8 +68,12 @@ def _check_text_column(schema: pyarrow.Schema, name: str, key: str) -> None:
 
     if key not in schema.names:
         raise DataError(f'{name} has no column "{key}".{other_keys_hint(schema.names, key)}')
+    if schema.names.count(key) > 1:
+        raise DataError(f'{name} has several columns "{key}".{other_keys_hint(schema.names, key)}')
     column = schema.field(key).type
     column = column.value_type if types.is_dictionary(column) else column
-    checks = types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary
-    if not any(check(column) for check in checks):
+    texts = types.is_string, types.is_large_string, types.is_string_view
+    bytes_of_text = types.is_binary, types.is_large_binary, types.is_binary_view
+    # A column without any value has no other type than null.
+    if not any(check(column) for check in (*texts, *bytes_of_text, types.is_null)):
         raise DataError(f'column "{key}" of {name} has type {column}, not text.{other_keys_hint(schema.names, key)}')

@@ -97,12 +97,20 @@ def _decode_stream(file: BinaryIO, name: str, state: ReadState) -> Iterator[str]
     pending, offset = b"", 0
     while data := file.read(_READ_BYTES):
         data = pending + data
+        if offset == 0:
+            _refuse_utf16(data, name)
         if offset == 0 and data.startswith(codecs.BOM_UTF8):
             data, offset = data[3:], 3
         text, size = decode_utf8(data, name, offset, state, final=False)
         pending, offset = data[size:], offset + size
         yield text
     yield decode_utf8(pending, name, offset, state, final=True)[0]
+
+
+def _refuse_utf16(start: bytes, name: str) -> None:
+    """Raise `DataError` for the start of a UTF-16 file, in which no character is valid UTF-8 that could be replaced."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{name} is UTF-16, not UTF-8. Convert it: iconv -f UTF-16 -t UTF-8.")
 
 
 def _read_jsonl(file: BinaryIO, name: str, state: ReadState, _: Path) -> Iterator[DocumentPart]:
@@ -115,6 +123,8 @@ def _read_jsonl(file: BinaryIO, name: str, state: ReadState, _: Path) -> Iterato
                 f"{location} is longer than {_MAX_RECORD_BYTES >> 20} MiB, the limit for one record. "
                 "Split it, or pass its text as a .txt file."
             )
+        if number == 1:
+            _refuse_utf16(line, name)
         record = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
         text, _size = decode_utf8(record, name, offset + len(line) - len(record), state, final=True)
         offset += len(line)

@@ -6,6 +6,7 @@ import difflib
 import glob
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,7 @@ from tokenloom.data.corpora import (
     standard_library_files,
 )
 from tokenloom.data.documents import Document, DocumentPart, ReadState, record_text
+from tokenloom.data.folders import is_supported, list_folder
 from tokenloom.data.readers import READERS, format_suffix, hashing_stream, read_file, read_text
 from tokenloom.errors import DataError, MissingExtraError, shortened
 from tokenloom.home import expand_home
@@ -78,7 +80,7 @@ def _find(name: str, stdin: BinaryIO | None) -> list[Source]:
     path = expand_home(name)
     if name and os.path.isdir(path):
         return _folder_sources(path)
-    if name and os.path.exists(path):
+    if name and os.path.lexists(path):
         return [_file_source(path)]
     if glob.has_magic(name):
         return _glob_sources(str(path))
@@ -90,22 +92,15 @@ def _find(name: str, stdin: BinaryIO | None) -> list[Source]:
 
 
 def _folder_sources(folder: Path) -> list[Source]:
-    def raise_error(error: OSError) -> None:
-        raise DataError(f"cannot list folder {error.filename}: {error.strerror}. Check its permissions.")
-
-    files: list[Path] = []
-    for parent, subfolders, names in os.walk(folder, onerror=raise_error):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        visible = (Path(parent, name) for name in names if not name.startswith("."))
-        files += [file for file in visible if format_suffix(file) in READERS]
+    files = list_folder(folder).files
     if not files:
         raise DataError(f"folder {folder} contains no supported file. {_SUPPORTED}.")
-    return [_file_source(file) for file in sorted(files, key=lambda file: file.relative_to(folder).parts)]
+    return [_file_source(file) for file in files]
 
 
 def _glob_sources(pattern: str) -> list[Source]:
     matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
-    files = [match for match in matches if match.is_file() and format_suffix(match) in READERS]
+    files = [match for match in matches if not match.is_dir() and is_supported(match)]
     if not files:
         result = f"no supported file, only {matches[0]}" if matches else "nothing"
         raise DataError(f"{shortened(pattern)} matches {result}. {_SUPPORTED}.{_text_advice(pattern)}")
@@ -114,15 +109,19 @@ def _glob_sources(pattern: str) -> list[Source]:
 
 def _file_source(path: Path) -> Source:
     name = str(path)
+    try:
+        status = path.stat()
+    except OSError as error:
+        advice = "where the link leads" if path.is_symlink() else "its permissions"
+        raise DataError(f"cannot read {name}: {error.strerror}. Check {advice}.") from None
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a pipe" if stat.S_ISFIFO(status.st_mode) else "a device or socket"
+        raise DataError(f"{name} is {kind}, and text is read twice. Write it to standard input, and pass - instead.")
     if format_suffix(path) not in READERS:
         raise DataError(
             f"{name} has an unsupported file type. {_SUPPORTED}. "
             f"Plain text with another suffix can be read from standard input: - < {path.name}"
         )
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise DataError(f"cannot read {name}: {error.strerror}. Check its permissions.") from None
     identity = f"{path.resolve()} {_file_state(status)}"
     return Source(name, status.st_size, identity, lambda state: read_file(path, name, state))
 
