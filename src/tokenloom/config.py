@@ -74,6 +74,8 @@ class ModelConfig(Section):
     """Share weights between the token embedding and the output head."""
     qkv_bias: bool = True
     """Add biases to the query, key and value projections (gpt2 only)."""
+    gelu: Literal["tanh", "exact"] = "tanh"
+    """GELU of the MLP (gpt2 only): its tanh approximation, as in GPT-2, or the exact one, as in nanoGPT."""
     init: Literal["gpt2", "book"] = "gpt2"
     """Weight initialization (gpt2 only): as in GPT-2, or identical to the book's code under the same seed."""
     softcap: float | None = Field(default=15.0, gt=0)

@@ -220,7 +220,7 @@ def test_names_without_prefix_and_stored_masks_are_read():
         ({"scale_attn_weights": False}, "scale_attn_weights False"),
         ({"add_cross_attention": True}, "add_cross_attention True"),
         ({"n_inner": 128}, r"n_inner 128, which is not supported\. Supported: 64"),
-        ({"activation_function": "gelu"}, "activation_function 'gelu'"),
+        ({"activation_function": "gelu_10"}, "activation_function 'gelu_10'"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
         ({"pruned_heads": {"0": [1]}}, "pruned_heads"),
     ],
@@ -235,7 +235,13 @@ def test_a_gpt2_with_unsupported_settings_is_refused(change, said):
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "settings", [{"n_inner": 64}, {"reorder_and_upcast_attn": True}, {"activation_function": "gelu_pytorch_tanh"}]
+    "settings",
+    [
+        {"n_inner": 64},
+        {"reorder_and_upcast_attn": True},
+        {"activation_function": "gelu_pytorch_tanh"},
+        {"activation_function": "gelu"},
+    ],
 )
 def test_settings_that_compute_the_same_are_read(tmp_path, settings):
     reference = transformers_gpt2(attn_implementation="eager", **settings)

@@ -9,6 +9,7 @@ import torch
 from tokenloom.book import GPTModel
 from tokenloom.data.tokenizers import load_tokenizer
 from tokenloom.errors import CheckpointError, WeightsError
+from tokenloom.weights.export import export_model
 from tokenloom.weights.folder import read_folder, write_folder
 from tokenloom.weights.huggingface import to_huggingface
 from tokenloom.weights.load import load
@@ -59,7 +60,7 @@ def test_an_unknown_number_of_heads_is_reported(tmp_path):
 
 
 def test_weights_of_a_compiled_or_wrapped_nanogpt_are_read(tmp_path, model_of):
-    model = model_of("gpt2", tie_embeddings=True)
+    model = model_of("gpt2", tie_embeddings=True, gelu="exact")
     state = {f"_orig_mod.transformer.{name}": tensor for name, tensor in model.state_dict().items()}
     state["_orig_mod.lm_head.weight"] = state.pop("_orig_mod.transformer.lm_head.weight")
     args = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 16, "vocab_size": 60, "bias": True, "dropout": 0.0}
@@ -104,7 +105,7 @@ def nanogpt(bias, **model_args):
         q, k, v = (y.view(1, -1, n_head, C // n_head).transpose(1, 2) for y in parts)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
         x = x + linear(y, f"{block}.attn.c_proj")
-        hidden = F.gelu(linear(norm(x, f"{block}.ln_2"), f"{block}.mlp.c_fc"), approximate="tanh")
+        hidden = F.gelu(linear(norm(x, f"{block}.ln_2"), f"{block}.mlp.c_fc"))
         x = x + linear(hidden, f"{block}.mlp.c_proj")
     args = {"n_layer": n_layer, "n_head": n_head, "n_embd": C, "block_size": block_size, "bias": bias,
             "vocab_size": V, "dropout": 0.0, **model_args}  # fmt: skip
@@ -123,10 +124,20 @@ def test_nanogpts_checkpoints_are_read_with_and_without_biases(tmp_path, bias):
     torch.testing.assert_close(loaded.model(IDS), expected, rtol=0, atol=1e-4)
     assert loaded.tokenizer is load_tokenizer("gpt2")
     assert loaded.notices == [
-        "ckpt.pt is from nanoGPT; its GELU is computed in the tanh form, which differs slightly from that of recent "
-        "versions",
+        "ckpt.pt is from nanoGPT; assuming the exact GELU of its current version",
         "ckpt.pt has no tokenizer; assuming gpt2",
     ]
+
+
+def test_a_model_with_the_exact_gelu_is_exported_only_where_it_computes_the_same(tmp_path):
+    torch.save(nanogpt(bias=False)[0], tmp_path / "ckpt.pt")
+    loaded = load(tmp_path / "ckpt.pt")
+    for name in ("out.gguf", "out.pth"):
+        with pytest.raises(WeightsError, match="exact GELU"):
+            export_model(loaded, tmp_path / name, "gguf" if name == "out.gguf" else "book")
+    export_model(loaded, tmp_path / "hf", "hf", license="mit")
+    assert json.loads((tmp_path / "hf" / "config.json").read_text())["activation_function"] == "gelu"
+    assert torch.equal(load(tmp_path / "hf").model(IDS), loaded.model(IDS))
 
 
 def test_a_file_without_some_of_its_biases_is_refused(tmp_path):

@@ -42,16 +42,17 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two layers with a GELU (its tanh form) between them, four times as wide as the residual stream."""
+    """Two layers with a GELU between them, four times as wide as the residual stream."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         C = config.n_embd
+        self.approximate = "tanh" if config.gelu == "tanh" else "none"
         self.c_fc = linear(C, 4 * C)
         self.c_proj = linear(4 * C, C)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))  # (B, T, C)
+        return self.c_proj(F.gelu(self.c_fc(x), approximate=self.approximate))  # (B, T, C)
 
 
 class Block(nn.Module):

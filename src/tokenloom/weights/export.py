@@ -85,6 +85,11 @@ def _write_pth(loaded: LoadedModel, out: Path, options: _Options) -> list[str]:
 
 
 def _write_book(loaded: LoadedModel, out: Path, options: _Options) -> list[str]:
+    if loaded.model.config.gelu != "tanh":
+        raise WeightsError(
+            "this model computes the exact GELU and cannot be exported as book: the book's computes its tanh form. "
+            "Use --format hf or pth."
+        )
     state = {name: tensor.detach() for name, tensor in loaded.model.state_dict().items()}
     book_state = state_to_book(loaded.model.config, state)
     # Copies: the parts of a fused tensor, and a tied head, would share storage in the file.

@@ -158,6 +158,11 @@ def _check_exportable(config: ModelConfig, tokenizer: Tokenizer, quantization: s
         raise WeightsError(
             f"the {config.family} family cannot be exported as gguf: llama.cpp does not support it. Use --format pth."
         )
+    if config.gelu != "tanh":
+        raise WeightsError(
+            "this model computes the exact GELU and cannot be exported as gguf: llama.cpp's GPT-2 computes its tanh "
+            "form. Use --format hf or pth."
+        )
     check_tokenizer(tokenizer)
     if quantization == "q8_0" and config.n_embd % _Q8_0_BLOCK_SIZE:
         raise WeightsError(

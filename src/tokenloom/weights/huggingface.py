@@ -17,11 +17,19 @@ LAYER_NORM_EPSILON = 1e-5
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 # Causal masks, which older exports store as buffers.
 IGNORED = (".attn.bias", ".attn.masked_bias")
+# Names of the activation function, and the setting `gelu` of each.
+GELUS: Mapping[str, str] = {
+    "gelu_new": "tanh",
+    "gelu_fast": "tanh",
+    "gelu_pytorch_tanh": "tanh",
+    "gelu": "exact",
+    "gelu_python": "exact",
+}
 # Settings that change what the model computes, with the values that match Tokenloom's GPT-2. With other values the
 # weights would load, but the logits would be wrong.
 # (`reorder_and_upcast_attn` changes only the precision of intermediate results.)
 SUPPORTED_SETTINGS: Mapping[str, tuple[object, ...]] = {
-    "activation_function": ("gelu_new", "gelu_fast", "gelu_pytorch_tanh"),
+    "activation_function": tuple(GELUS),
     "layer_norm_epsilon": (LAYER_NORM_EPSILON,),
     "scale_attn_weights": (True,),
     "scale_attn_by_inverse_layer_idx": (False,),
@@ -92,7 +100,7 @@ def _huggingface_config(config: ModelConfig, eot_id: int) -> dict[str, object]:
         "n_layer": config.n_layer,
         "n_head": config.n_head,
         "n_inner": None,
-        "activation_function": "gelu_new",
+        "activation_function": "gelu_new" if config.gelu == "tanh" else "gelu",
         "resid_pdrop": config.dropout,
         "embd_pdrop": config.dropout,
         "attn_pdrop": config.dropout,
@@ -120,6 +128,7 @@ def _model_config(config: Mapping[str, Any]) -> ModelConfig:
             "n_head": config["n_head"],
             "n_embd": config["n_embd"],
             "dropout": config.get("resid_pdrop", 0.1),
+            "gelu": GELUS[config.get("activation_function", "gelu_new")],
             "tie_embeddings": config.get("tie_word_embeddings", True),
         }
     except KeyError as missing:

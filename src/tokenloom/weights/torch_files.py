@@ -22,7 +22,7 @@ from tokenloom.config import Config, ModelConfig
 from tokenloom.errors import CheckpointError, WeightsError
 from tokenloom.model import build
 from tokenloom.weights.book_names import BOOK_SETTINGS, is_book_state, state_from_book
-from tokenloom.weights.huggingface import IGNORED, TRANSPOSED, check_settings, from_huggingface
+from tokenloom.weights.huggingface import GELUS, IGNORED, TRANSPOSED, check_settings, from_huggingface
 from tokenloom.weights.lazy_tensors import LazyModel, LazyTensor, StoredTensor, Transposed, Zeros, is_tied
 from tokenloom.weights.safetensors_files import files_of_index
 
@@ -51,6 +51,9 @@ def read_torch_model(path: Path, *, trust: bool = False) -> tuple[LazyModel, lis
     if _is_conv1d(state) and "model_type" in config_file:
         return LazyModel(*from_huggingface(config_file, state), str(path)), []
     settings = saved_settings | _renamed_settings(config_file.get("tokenloom", config_file))
+    if "activation_function" in config_file:
+        check_settings(config_file)
+        settings = {"gelu": GELUS[config_file["activation_function"]], **settings}
     tensors: dict[str, StoredTensor]
     if is_book_state(state):
         tensors = state_from_book(state)
@@ -60,12 +63,12 @@ def read_torch_model(path: Path, *, trust: bool = False) -> tuple[LazyModel, lis
         if _is_conv1d(state):
             tensors = {n: Transposed(state[n]) if n.endswith(TRANSPOSED) else tensor for n, tensor in tensors.items()}
         check_settings(config_file)
+    is_nanogpt = _is_mapping(content) and "model_args" in content
+    if is_nanogpt:
+        settings = {"gelu": "exact", **settings}
     config, notices = _config(tensors, settings, path)
-    if _is_mapping(content) and "model_args" in content:
-        notices.append(
-            f"{path.name} is from nanoGPT; its GELU is computed in the tanh form, which differs slightly from that of "
-            "recent versions"
-        )
+    if is_nanogpt:
+        notices.append(f"{path.name} is from nanoGPT; assuming the exact GELU of its current version")
     if config.tie_embeddings:
         tensors.pop("lm_head.weight", None)
     if config.family == "gpt2":
