@@ -13,6 +13,7 @@ from tokenloom.training.init_from import configure_init_from, initial_optimizer_
 from tokenloom.training.optimizer import Optimizer
 from tokenloom.weights.checkpoint import newest_checkpoint, save_checkpoint
 from tokenloom.weights.load import load, load_optimizer
+from tokenloom.weights.model_card import model_card
 
 SHAPE = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 16}
 # A step that changes no weights: the result is what was inherited.
@@ -54,6 +55,17 @@ def test_weights_tokenizer_and_training_settings_are_inherited(text, run, tmp_pa
     saved = RunFolder(tmp_path / "on").config()
     assert saved.train.init_from == str(run)
     assert saved.train.optimizer == "muon"  # as in the referenced run
+
+
+def test_the_origin_of_the_weights_is_said_wherever_the_run_is_described(text, run, tmp_path):
+    train_from(text, tmp_path / "on", run)
+    report = RunFolder(tmp_path / "on").report_file.read_text(encoding="utf-8")
+    assert f"initialized from {run} and trained on" in report
+    assert "from scratch" not in report
+    assert f"| initialized from | {run} |" in model_card(load(tmp_path / "on"))
+    (RunFolder(tmp_path / "on").report_file).unlink()
+    api.resume(tmp_path / "on", settings={"train": {"max_steps": 4}}, quiet=True)
+    assert RunFolder(tmp_path / "on").report_file.read_text(encoding="utf-8").count(f"initialized from {run}") == 1
 
 
 def test_it_resumes_like_any_run(text, run, tmp_path):

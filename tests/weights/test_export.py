@@ -83,6 +83,13 @@ def test_the_books_model_loads_it_strictly(model_of, tmp_path, tied, qkv_bias):
         torch.testing.assert_close(book.eval()(IDS), model(IDS), rtol=0, atol=1e-4)
 
 
+def test_a_model_without_a_run_is_not_said_to_be_trained_here(loaded, tmp_path):
+    export_model(loaded, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "A GPT-2 exported with Tokenloom" in card
+    assert "trained with Tokenloom" not in card
+
+
 def test_the_model_card_reports_the_training_run(run, tmp_path):
     folder, summary = run
     api.export(folder, tmp_path / "out", license="apache-2.0")
@@ -94,8 +101,10 @@ def test_the_model_card_reports_the_training_run(run, tmp_path):
         "| steps | 2 |",
         f"{summary.val_loss:.4f}",
         "`tokenloom",
+        "A GPT-2 trained with Tokenloom",
     ):
         assert fact in card
+    assert "initialized from" not in card
     assert transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.n_ctx == 8
 
 

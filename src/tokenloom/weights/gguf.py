@@ -69,7 +69,7 @@ def write_gguf(path: Path, model: GPT, tokenizer: Tokenizer, quantization: str =
     _check_exportable(config, tokenizer, quantization)
     writer = gguf.GGUFWriter(path, _ARCHITECTURE)
     try:
-        writer.add_name(f"GPT-2 trained with Tokenloom, {config.n_layer} layers, {config.n_embd} wide")
+        writer.add_name(f"GPT-2 exported with Tokenloom, {config.n_layer} layers, {config.n_embd} wide")
         writer.add_context_length(config.block_size)
         writer.add_embedding_length(config.n_embd)
         writer.add_feed_forward_length(4 * config.n_embd)

@@ -35,7 +35,7 @@ def model_card(loaded: LoadedModel, license: str | None = None) -> str:
 {json.dumps(front, indent=2)}
 ---
 
-# A GPT-2 trained with Tokenloom {__version__}
+# A GPT-2 {"trained" if run else "exported"} with Tokenloom {__version__}
 
 | | |
 |---|---|
