@@ -13,10 +13,10 @@ from tokenloom.compute.parallel import launched_processes
 from tokenloom.compute.runtime import choose_runtime
 from tokenloom.config import Config, Settings
 from tokenloom.config_files import read_preset, read_toml
-from tokenloom.data.folders import skipped_folders_notices
 from tokenloom.data.prepare import prepare as prepare_shards
 from tokenloom.data.prepare import prepare_cached
 from tokenloom.data.shards import Shards, open_shards
+from tokenloom.data.sources import source_notices
 from tokenloom.errors import CheckpointError, TokenloomError, UsageError
 from tokenloom.evaluation.baselines import baselines
 from tokenloom.evaluation.comparison import Comparison, compare_inspections
@@ -113,7 +113,7 @@ def train(
     if out is not None:
         _refuse_if_used(RunFolder(Path(out)))
     with _display(quiet) as display, _data_progress(quiet) as progress:
-        for notice in [*notices, *skipped_folders_notices(resolved.data.sources)]:
+        for notice in [*notices, *source_notices(resolved.data.sources)]:
             display.notice(notice)
         shards = prepare_cached(resolved.data, refresh=refresh, progress=progress)
         return train_run(resolved, shards, lambda: _new_run_folder(out, resolved), deadline=deadline, display=display)

@@ -11,7 +11,7 @@ import pytest
 from source_files import COMPRESS, refusal, texts
 
 from tokenloom.data.documents import ReadState
-from tokenloom.data.sources import find_sources, read_documents
+from tokenloom.data.sources import find_sources, read_documents, source_notices
 from tokenloom.errors import DataError, MissingExtraError
 
 
@@ -22,6 +22,21 @@ def test_a_folder_is_read_recursively_in_a_fixed_order(tmp_path: Path) -> None:
         content = json.dumps({"text": name}) if "jsonl" in name else name
         file.write_bytes(COMPRESS[file.suffix if file.suffix in COMPRESS else ""](content.encode()))
     assert texts(tmp_path) == ["Z.jsonl.zst", "a/c/y.txt.gz", "a/z.md", "a.txt", "b.txt"]
+
+
+def test_a_local_path_with_the_name_of_a_corpus_or_dataset_needs_a_dot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("the-verdict", "python-docs", "hf:foo", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(f"local {name}")
+        assert texts(f"./{name}") == [f"local {name}"]
+    assert source_notices(["the-verdict", "./the-verdict", "python-docs", "tinyshakespeare", "hf:foo", "other"]) == [
+        "the-verdict is the corpus of that name; write ./the-verdict for the local path",
+        "python-docs is the corpus of that name; write ./python-docs for the local path",
+        "hf:foo is the dataset of that name; write ./hf:foo for the local path",
+    ]
 
 
 def test_a_glob_is_read_in_order(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from tokenloom.errors import CheckpointError
 from tokenloom.weights import lazy_tensors
 from tokenloom.weights.folder import read_folder, write_folder
 from tokenloom.weights.lazy_tensors import LazyModel, Transposed
@@ -24,6 +25,14 @@ def test_a_model_is_read_in_the_requested_precision(tmp_path, model):
     again = read_folder(tmp_path).read(torch.bfloat16)
     for name, tensor in again.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name].bfloat16())
+
+
+def test_values_that_are_too_large_for_the_requested_precision_are_refused(model_of):
+    model = model_of("gpt2")
+    stored = LazyModel(model.config, {**model.state_dict(), "wpe.weight": torch.full((16, 16), 7e4)}, "file")
+    assert stored.read(torch.bfloat16).wpe.weight.isfinite().all()
+    with pytest.raises(CheckpointError, match="file: tensor wpe.weight cannot be read: it has values that are too"):
+        stored.read(torch.float16)
 
 
 def test_a_tied_head_stays_tied(tmp_path, model_of):

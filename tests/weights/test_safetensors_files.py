@@ -34,6 +34,23 @@ def test_a_missing_shard_is_named(tmp_path, model):
         read_folder(tmp_path)
 
 
+def test_a_tensor_in_two_shards_is_refused(tmp_path, model):
+    sharded(tmp_path, model)
+    first, second = (tmp_path / f"model-0000{number}-of-00003.safetensors" for number in (1, 2))
+    name, tensor = next(iter(load_file(first).items()))
+    save_file({**load_file(second), name: tensor + 1}, second)
+    with pytest.raises(WeightsError, match=f"00002-of-00003.safetensors contains {name}, which another shard"):
+        read_folder(tmp_path)
+
+
+def test_one_file_has_precedence_over_shards_as_in_transformers(tmp_path, model):
+    sharded(tmp_path, model)
+    with torch.no_grad():
+        model.wte.weight[0, 0] = 5
+    write_folder(tmp_path, model, eot_id=0)
+    assert read_folder(tmp_path).read().wte.weight[0, 0] == 5
+
+
 def test_an_index_may_not_refer_to_files_outside_its_folder(tmp_path, model):
     weight_map = sharded(tmp_path, model)
     name = next(iter(weight_map))

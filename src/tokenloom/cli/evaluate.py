@@ -46,9 +46,9 @@ def evaluate(
         Windows per forward pass.
     """
     from tokenloom import api
-    from tokenloom.data.folders import skipped_folders_notices
+    from tokenloom.data.sources import source_notices
 
-    for notice in skipped_folders_notices(sources):
+    for notice in source_notices(sources):
         print_notice(notice)
     result = api.evaluate(
         load_model(model, trust=trust),

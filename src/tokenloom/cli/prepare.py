@@ -32,9 +32,9 @@ def prepare(
         Folder of the token shards.
     """
     from tokenloom import api
-    from tokenloom.data.folders import skipped_folders_notices
+    from tokenloom.data.sources import source_notices
 
-    for notice in skipped_folders_notices(sources):
+    for notice in source_notices(sources):
         print_notice(notice)
     shards = api.prepare(*sources, out=out, refresh=refresh, settings={"data": given(data)})
     if json:

@@ -7,7 +7,7 @@ import glob
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from tokenloom.data.corpora import (
     standard_library_files,
 )
 from tokenloom.data.documents import Document, DocumentPart, ReadState, record_text
-from tokenloom.data.folders import is_supported, list_folder
+from tokenloom.data.folders import is_supported, list_folder, skipped_folders_notices
 from tokenloom.data.readers import READERS, format_suffix, hashing_stream, read_file, read_text
 from tokenloom.errors import DataError, MissingExtraError, shortened
 from tokenloom.home import expand_home
@@ -66,6 +66,18 @@ def read_documents(
                 if any(texts):
                     yield Document("".join(texts), part.source)
                 texts.clear()
+
+
+def source_notices(names: Sequence[str]) -> list[str]:
+    """What the user should know about sources: local paths hidden by another meaning of a name, and skipped folders."""
+    named = {name: "corpus" for name in names if name in CORPUS_NAMES}
+    named |= {name: "dataset" for name in names if name.startswith("hf:")}
+    hidden = [
+        f"{name} is the {kind} of that name; write ./{name} for the local path"
+        for name, kind in named.items()
+        if os.path.lexists(name)
+    ]
+    return [*hidden, *skipped_folders_notices(name for name in names if name not in named)]
 
 
 def _find(name: str, stdin: BinaryIO | None) -> list[Source]:

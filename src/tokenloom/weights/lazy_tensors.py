@@ -127,6 +127,8 @@ def _copy(target: Tensor, stored: StoredTensor) -> None:
         if not values.is_floating_point():
             raise TypeError(f"it contains {values.dtype}, not floating-point numbers")
         target[rows].copy_(values)
+        if target.dtype == torch.float16 and bool((values.isfinite() & ~target[rows].isfinite()).any()):
+            raise TypeError("it has values that are too large for fp16")
 
 
 def _row_slices(shape: Sequence[int]) -> Iterator[slice]:

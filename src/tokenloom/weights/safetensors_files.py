@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
@@ -36,8 +36,21 @@ def lazy_safetensors(folder: Path) -> dict[str, LazyTensor]:
 
     Raises `WeightsError` for a file that is missing or corrupt.
     """
-    files = files_of_index(folder / INDEX) if (folder / INDEX).is_file() else [folder / WEIGHTS]
-    return {name: tensor for file in files for name, tensor in _tensors_of(file)}
+    # Like transformers: one file has precedence over shards.
+    files = [folder / WEIGHTS] if (folder / WEIGHTS).is_file() else files_of_index(folder / INDEX)
+    return merge_shards((file, dict(_tensors_of(file))) for file in files)
+
+
+def merge_shards(shards: Iterable[tuple[Path, Mapping[str, LazyTensor]]]) -> dict[str, LazyTensor]:
+    """The tensors of all files; raises `WeightsError` if two files have a tensor of the same name."""
+    merged: dict[str, LazyTensor] = {}
+    for file, tensors in shards:
+        if repeated := merged.keys() & tensors.keys():
+            raise WeightsError(
+                f"{file} contains {min(repeated)}, which another shard contains as well. Download all files again."
+            )
+        merged |= tensors
+    return merged
 
 
 def files_of_index(index: Path) -> list[Path]:

@@ -24,7 +24,7 @@ from tokenloom.model import build
 from tokenloom.weights.book_names import BOOK_SETTINGS, is_book_state, state_from_book
 from tokenloom.weights.huggingface import GELUS, IGNORED, TRANSPOSED, check_settings, from_huggingface
 from tokenloom.weights.lazy_tensors import LazyModel, LazyTensor, StoredTensor, Transposed, Zeros, is_tied
-from tokenloom.weights.safetensors_files import files_of_index
+from tokenloom.weights.safetensors_files import files_of_index, merge_shards
 
 BIN = "pytorch_model.bin"
 BIN_INDEX = "pytorch_model.bin.index.json"
@@ -90,11 +90,8 @@ def read_torch_optimizer(
 
 def lazy_torch_tensors(folder: Path) -> dict[str, LazyTensor]:
     """The tensors of pytorch_model.bin, or of the shards that its index lists."""
-    files = files_of_index(folder / BIN_INDEX) if (folder / BIN_INDEX).is_file() else [folder / BIN]
-    tensors: dict[str, LazyTensor] = {}
-    for file in files:
-        tensors |= _state_dict(load_torch_file(file), file)
-    return tensors
+    files = [folder / BIN] if (folder / BIN).is_file() else files_of_index(folder / BIN_INDEX)
+    return merge_shards((file, _state_dict(load_torch_file(file), file)) for file in files)
 
 
 def load_torch_file(path: Path, *, trust: bool = False) -> object:
