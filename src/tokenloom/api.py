@@ -116,6 +116,8 @@ def train(
         for notice in [*notices, *source_notices(resolved.data.sources)]:
             display.notice(notice)
         shards = prepare_cached(resolved.data, refresh=refresh, progress=progress)
+        for notice in shards.notices:
+            display.notice(notice)
         return train_run(resolved, shards, lambda: _new_run_folder(out, resolved), deadline=deadline, display=display)
 
 

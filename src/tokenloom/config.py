@@ -115,7 +115,7 @@ class DataConfig(Section):
     add_tokens: tuple[str, ...] = ()
     """Tokens to add to the vocabulary, such as <|user|>; they are never split."""
     val_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """Fraction held out for validation: the end of a single text, or whole documents selected by hash."""
+    """Fraction held out for validation: whole documents selected by hash, or else the end of the text."""
     text_key: str = "text"
     """Key (JSONL) or column (Parquet, datasets) that contains the text."""
     encoding_errors: Literal["strict", "replace"] = "strict"

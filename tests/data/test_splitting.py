@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tokenloom.data import splitting
 from tokenloom.data.documents import DocumentPart
-from tokenloom.data.splitting import CharacterSplit, HashSplit, choose_rule
+from tokenloom.data.splitting import CharacterSplit, HashSplit, choose_rule, share_notice
 
 
 def pieces(documents: Sequence[str], size: int = 1 << 20) -> Iterator[DocumentPart]:
@@ -75,7 +75,54 @@ def test_two_different_documents_never_leave_a_split_empty(documents: list[str],
     splits = split_documents(documents, val_fraction)
     assert splits["train"]
     assert splits["val"]
-    assert len(splits["train"]) + len(splits["val"]) == len(documents)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 5_000), min_size=2, max_size=8),
+    val_fraction=st.floats(0.001, 0.999),
+    piece=st.integers(1, 3_000),
+)
+def test_validation_text_is_never_larger_than_training_text_unless_requested(
+    sizes: list[int], val_fraction: float, piece: int
+) -> None:
+    documents = [f"{i:02d}" + "x" * size for i, size in enumerate(sizes)]
+    rule = choose_rule(pieces(documents), val_fraction)
+    splits = split_documents(documents, val_fraction, piece)
+    train, val = ("".join(splits[name]) for name in ("train", "val"))
+    assert train
+    assert 0 < len(val) <= max(0.5, 1.5 * val_fraction) * len(train + val)
+    if isinstance(rule, HashSplit):  # whole documents
+        assert sorted(splits["train"] + splits["val"]) == documents
+        assert rule.notice is None
+    else:  # the end of the text
+        assert train + val == "".join(documents)
+        assert abs(len(train) - len(train + val) * (1 - val_fraction)) <= 1
+
+
+def test_one_large_and_one_small_document_are_split_at_the_end_of_the_text() -> None:
+    """Whichever of the two is selected by its hash: it was the large one for half of all pairs."""
+    for i in range(30):
+        large, small = f"large {i} " * 10_000, f"small {i}"
+        splits = split_documents([large, small], 0.1)
+        rule = choose_rule(pieces([large, small]), 0.1)
+        if isinstance(rule, HashSplit):
+            assert splits == {"train": [large], "val": [small]}
+            continue
+        assert len("".join(splits["val"])) == pytest.approx(0.1 * len(large + small), abs=1)
+        assert rule.notice == (
+            "holding out whole documents would make 100.0% of the text validation text, because they differ so much "
+            "in size: the last 10.0% of the text is held out instead."
+        )
+
+
+def test_a_share_far_from_the_requested_one_gives_a_notice() -> None:
+    assert share_notice(90, 10, 0.1) is None
+    assert share_notice(75, 25, 0.1) is None
+    assert share_notice(97, 3, 0.1) is None
+    assert share_notice(100, 0, 0.0) is None
+    assert "2.00% of the text is validation text, not 10.00% as requested" in str(share_notice(98, 2, 0.1))
+    assert "40.00% of the text is validation text" in str(share_notice(60, 40, 0.1))
+    assert "0.00% of the text is validation text" in str(share_notice(100, 0, 0.1))
 
 
 def test_copies_of_one_document_are_all_training_text() -> None:
@@ -91,7 +138,9 @@ def test_empty_documents_give_no_text() -> None:
     assert split_documents(["", ""], 0.1) in ({"train": [], "val": []}, {"train": [""], "val": [""]})
 
 
-def test_choosing_a_rule_stops_reading_as_soon_as_possible() -> None:
+def test_choosing_a_rule_stops_reading_when_the_sizes_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splitting, "_MEASURED_CHARACTERS", 20_000)
+
     def endless() -> Iterator[DocumentPart]:
         for number in range(10_000):
             assert number < 5_000, "still reading"

@@ -37,6 +37,8 @@ def prepare(
     for notice in source_notices(sources):
         print_notice(notice)
     shards = api.prepare(*sources, out=out, refresh=refresh, settings={"data": given(data)})
+    for notice in shards.notices:
+        print_notice(notice)
     if json:
         print_json(_to_json(shards))
         return

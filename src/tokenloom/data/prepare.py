@@ -129,17 +129,19 @@ def _prepare(spec: DatasetSpec, out: Path, partial: Path, refresh: bool, progres
     if not refresh and (existing := _open_existing(spec, out)):
         return existing
     _check_replaceable(out)
+    notice = None
     with kept_on_failure(partial, out):
         if not _is_complete(spec, partial):  # after an error while it was moved
             start_partial(partial, spec.to_json())
-            _write_shards(spec, partial, progress)
+            notice = _write_shards(spec, partial, progress)
         finish_partial(partial)
         fsync_tree(partial)
         _check_replaceable(out)
         if out.exists() and not is_shards_folder(out):
             out.rmdir()  # empty; rmdir refuses to delete anything that was written since
         replace_folder(partial, out)
-    return open_shards(out)
+    shards = open_shards(out)
+    return replace(shards, notices=(notice, *shards.notices)) if notice else shards
 
 
 def _open_existing(spec: DatasetSpec, out: Path) -> Shards | None:
@@ -167,7 +169,8 @@ def _is_complete(spec: DatasetSpec, folder: Path) -> bool:
     return _is_valid(folder) and spec.find_mismatch(open_shards(folder).meta) is None
 
 
-def _write_shards(spec: DatasetSpec, folder: Path, progress: ProgressCallback | None) -> None:
+def _write_shards(spec: DatasetSpec, folder: Path, progress: ProgressCallback | None) -> str | None:
+    """Write all shards and the files that complete the folder; returns a notice about the split, if there is one."""
     data = spec.data
     rule = choose_rule(_read_all(spec, spec.new_pass(), "scanning the text", progress), data.val_fraction)
     tokenizer = _saved_tokenizer(spec, rule, folder / TOKENIZER_FOLDER, progress)
@@ -180,6 +183,7 @@ def _write_shards(spec: DatasetSpec, folder: Path, progress: ProgressCallback | 
     if not any(record.tokens for split in SPLITS for record in records[split]):
         raise DataError(f"there is no text in {', '.join(data.sources)}: all documents are empty. Pass another source.")
     finish_shards(folder, tokenizer, records, request=spec.options, sources=sources, replaced=state.replacements)
+    return rule.notice
 
 
 def _read_all(

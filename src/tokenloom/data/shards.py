@@ -29,6 +29,7 @@ from tokenloom.data.shards_meta import (
     read_meta,
     shard_files,
 )
+from tokenloom.data.splitting import share_notice
 from tokenloom.data.tokenizers import Tokenizer, load_tokenizer
 from tokenloom.errors import DataError, TokenizerError
 from tokenloom.storage import sha256_of
@@ -93,6 +94,8 @@ class Shards:
     val: Split
     already_prepared: bool = False
     """Whether `prepare` found the shards complete instead of writing them."""
+    notices: tuple[str, ...] = ()
+    """What the user should know about the split, each in one line."""
 
     @property
     def fingerprint(self) -> str:
@@ -132,7 +135,9 @@ def open_shards(path: str | Path) -> Shards:
             for file, size in zip(shard_files(path / split, index), sizes, strict=True):
                 _check_size(path, file, size)
     train, val = (Split(path / split, meta.splits[split].shards, dtype) for split in SPLITS)
-    return Shards(path, meta, train, val)
+    requested = meta.request.get("val_fraction")
+    notice = share_notice(train.n_bytes, val.n_bytes, requested) if isinstance(requested, float) else None
+    return Shards(path, meta, train, val, notices=(notice,) if notice else ())
 
 
 def _check_size(path: Path, file: Path, expected: int) -> None:
