@@ -48,10 +48,10 @@ class RunFolder:
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> Self | None:
-        """The run that a checkpoint folder belongs to; None if it is not in a run."""
+        """The run that a checkpoint folder belongs to; None if it is not in a run. The identity is not validated."""
         folder = checkpoint.resolve().parent
         run = cls(folder.parent)
-        return run if folder.name == CHECKPOINTS and run.is_run() else None
+        return run if folder.name == CHECKPOINTS and run._has_files() else None
 
     @classmethod
     def new(cls, parent: Path, name: str) -> Self:
@@ -118,12 +118,13 @@ class RunFolder:
 
     def is_run(self) -> bool:
         """Whether the folder has a configuration and a valid identity, as every run has."""
-        if not (self.config_file.is_file() and self.identity_file.is_file()):
-            return False
         try:
-            return self.identity() is not None
+            return self._has_files() and self.identity() is not None
         except CheckpointError:
             return False
+
+    def _has_files(self) -> bool:
+        return self.config_file.is_file() and self.identity_file.is_file()
 
     def is_unused(self) -> bool:
         """Whether a new run can be written here: the folder does not exist, or contains at most a lock file."""
@@ -287,7 +288,10 @@ def _read_object(path: Path, kind: type[T]) -> T | None:
 
 
 def _object(text: bytes) -> dict[str, object]:
-    value: object = json.loads(text)
+    try:
+        value: object = json.loads(text)
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")
     return cast("dict[str, object]", value)

@@ -113,6 +113,7 @@ MISTAKES = [
     (["train", "good.txt", *SHORT, "--train.learning-rate", "inf"], 2, "--train.learning-rate must be a finite"),
     (["train", "good.txt", *SHORT, "--train.learning-rate", "nan"], 2, "--train.learning-rate must be a finite"),
     (["train", "good.txt", *SHORT, "--out", "~nosuchuser/x"], 2, "./~nosuchuser"),
+    (["train", "good.txt", *SHORT, "--add-token", "-"], 1, "'-' cannot be added: it is already a token"),
     (["train", "~nosuchuser/x", *SHORT], 2, "./~nosuchuser"),
     (["train", "good.txt", "--init-from", "~nosuchuser/x"], 2, "./~nosuchuser"),
     (["train", "good.txt", *SHORT[:-1], "~nosuchuser/x"], 2, "./~nosuchuser"),

@@ -1,5 +1,6 @@
 """Baselines: entropies against explicit sums, compressors on texts of known entropy."""
 
+import lzma
 import math
 from dataclasses import asdict
 
@@ -64,6 +65,17 @@ def test_compressors_use_the_training_text():
     with_train, without = of_bytes(words, words), of_bytes(b"", words)
     assert with_train["xz_bits_per_byte"] < 0.5 * without["xz_bits_per_byte"]
     assert with_train["zstd_bits_per_byte"] < 0.5 * without["zstd_bits_per_byte"]
+
+
+def test_compressors_and_model_share_the_bytes_of_the_text_as_denominator():
+    """The end-of-text tokens between documents are compressed, as the model predicts them, but are no bytes of text."""
+    documents = [RANDOM[start : start + 10] for start in range(0, 1000, 10)]
+    ids = [token for document in documents for token in (BYTES.eot_id, *document)][1:]
+    result = figures(None, TokenArray(ids), BYTES)
+    assert result["val_bytes"] == result["compressed_text_bytes"] == 1000
+    compressed = len(lzma.compress(b"<|endoftext|>".join(documents), preset=9 | lzma.PRESET_EXTREME))
+    alone = len(lzma.compress(b"", preset=9 | lzma.PRESET_EXTREME))
+    assert result["xz_bits_per_byte"] == pytest.approx(8 * (compressed - alone) / 1000)
 
 
 def test_long_texts_are_cut_to_the_end_of_training_and_the_start_of_validation(monkeypatch):

@@ -6,7 +6,13 @@ from dataclasses import replace
 import pytest
 from figures import BASELINES, SUMMARY
 
-from tokenloom.reporting.messages import bits_per_byte_levels, next_commands, overfitting_note, summary_lines
+from tokenloom.reporting.messages import (
+    bits_per_byte_levels,
+    compressors_note,
+    next_commands,
+    overfitting_note,
+    summary_lines,
+)
 from tokenloom.run_records import Baselines, RunSummary
 
 OVERFITTED = RunSummary(run="run", steps=86, val_loss=6.452, best_step=56, best_val_loss=6.134)
@@ -77,6 +83,13 @@ def test_after_overfitting_the_best_checkpoint_is_the_one_to_use():
 )
 def test_without_overfitting_the_run_itself_is_used(figures):
     assert [command for command, _ in next_commands("run", figures)][1] == "tokenloom evaluate run"
+
+
+def test_figures_of_version_0_1_0_say_that_they_count_separators():
+    old = replace(BASELINES, compressed_val_bytes=1013, val_bytes=1000)
+    assert compressors_note(old).endswith("given the same training text (per byte with document separators)")
+    for same in (replace(old, compressed_text_bytes=1000), replace(old, compressed_val_bytes=1000), BASELINES):
+        assert compressors_note(same).endswith("given the same training text")
 
 
 def test_only_measured_baselines_are_levels():

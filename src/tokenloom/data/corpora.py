@@ -46,12 +46,18 @@ _DOWNLOAD_CHUNK_BYTES = 1 << 16
 
 
 def cache_folder() -> Path:
-    """The folder of downloads and prepared data: TOKENLOOM_CACHE, or the platform's cache folder."""
+    """The folder of downloads and prepared data: TOKENLOOM_CACHE, or the platform's cache folder.
+
+    Raises `DataError` if the user has no home folder.
+    """
     if folder := os.environ.get("TOKENLOOM_CACHE"):
         return expand_home(folder)
     from platformdirs import user_cache_path
 
-    return user_cache_path("tokenloom", appauthor=False)
+    folder = user_cache_path("tokenloom", appauthor=False)
+    if not folder.is_absolute():  # without a home folder, the path begins with "~"
+        raise DataError("there is no home folder for the cache. Set TOKENLOOM_CACHE to a folder.")
+    return folder
 
 
 def standard_library_files() -> list[Path]:

@@ -94,7 +94,7 @@ def prepare_cached(
                     shutil.rmtree(out)
                 return _prepare(spec, out, work.with_name(f".{work.name}.partial"), refresh, progress)
     except OSError as error:
-        raise cannot_write_shards(folder, error) from None
+        raise cannot_write_shards(folder, error, "set TOKENLOOM_CACHE to another folder") from None
 
 
 def _resolved(out: Path) -> Path:

@@ -148,13 +148,11 @@ def corrupt_shards(path: Path, reason: str) -> DataError:
     return DataError(f"token shards {path} are corrupt: {reason}. Delete the folder and prepare the data again.")
 
 
-def cannot_write_shards(path: Path, error: OSError) -> DataError:
+def cannot_write_shards(path: Path, error: OSError, alternative: str = "use another folder") -> DataError:
     """The error for an output folder that cannot be written, with advice that fits the reason."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     advice = "Free disk space" if full else "Check the path and its permissions"
-    return DataError(
-        f"cannot write token shards to {path}: {error.strerror or error}. {advice}, or use another folder."
-    )
+    return DataError(f"cannot write token shards to {path}: {error.strerror or error}. {advice}, or {alternative}.")
 
 
 def _read_json(path: Path) -> Mapping[str, object] | None:

@@ -187,9 +187,9 @@ def _refuse_if_too_large(estimate: Estimate, runtime: Runtime) -> None:
 
 
 def _baselines(run: RunFolder, shards: Shards) -> Baselines | None:
-    """Baselines on the validation text; a resumed run has saved them."""
+    """Baselines on the validation text; a resumed run has saved them, unless version 0.1.0 divided by other bytes."""
     saved = run.baselines()
-    if saved is not None or shards.val.n_tokens <= 1:
+    if shards.val.n_tokens <= 1 or (saved is not None and not saved.separators_counted):
         return saved
     return baselines(shards.train, shards.val, shards.tokenizer)
 
