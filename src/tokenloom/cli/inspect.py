@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from tokenloom.cli.models import load_model
-from tokenloom.cli.output import print_json, print_result, result_console
+from tokenloom.cli.output import print_json_list, print_result, result_console
 from tokenloom.cli.parameters import (
     OUTPUT,
     Context,
@@ -55,18 +56,27 @@ def inspect(
     inspection = api.inspect(
         load_model(model, trust=trust),
         text_of("inspect", file, text),
-        top=top,
+        top=_shown(top, json=json),
         context=context,
         stride=stride,
         device=device,
         precision=precision,
     )
     if json:
-        print_json(inspection.to_json())
+        print_json_list(inspection.head_json(), "tokens", (token.to_json() for token in inspection.tokens))
     elif sys.stdout.isatty():
         _print_heatmap(inspection)
     else:
-        print_result("\n".join(_table(inspection)))
+        for line in _table(inspection):
+            print_result(line)
+
+
+def _shown(top: int, *, json: bool) -> int:
+    """How many of the most likely tokens are printed: the memory for all others would be wasted."""
+    if json:
+        return top
+    # The table leaves out the token itself, which may be one of them.
+    return min(top, 0 if sys.stdout.isatty() else _TABLE_ALTERNATIVES + 1)
 
 
 def _print_heatmap(inspection: Inspection) -> None:
@@ -79,16 +89,16 @@ def _print_heatmap(inspection: Inspection) -> None:
     console.print(_total(inspection), markup=False)
 
 
-def _table(inspection: Inspection) -> list[str]:
-    lines = [f"{'token':20} {'id':>6} {'nats':>7} {'probability':>11} {'rank':>6} {'entropy':>7}  top alternatives"]
+def _table(inspection: Inspection) -> Iterator[str]:
+    yield f"{'token':20} {'id':>6} {'nats':>7} {'probability':>11} {'rank':>6} {'entropy':>7}  top alternatives"
     for token in inspection.tokens:
         others = [other for other in token.top if other.id != token.id][:_TABLE_ALTERNATIVES]
         alternatives = "  ".join(f"{quoted(other.text, 12)} {other.probability:.2f}" for other in others)
-        lines.append(
+        yield (
             f"{quoted(token.text, 20):20} {token.id:>6} {token.nats:>7.3f} "
             f"{token.probability:>11.3e} {token.rank:>6} {token.entropy:>7.3f}  {alternatives}"
         )
-    return [*lines, _total(inspection)]
+    yield _total(inspection)
 
 
 def _total(inspection: Inspection) -> str:

@@ -7,6 +7,7 @@ they are printed as visible characters.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from tokenloom.reporting.formatting import visible, visible_line
@@ -24,6 +25,14 @@ def print_result(text: str) -> None:
 def print_json(value: object) -> None:
     """Print one JSON object to stdout, in ASCII, which every encoding of stdout can represent."""
     print(dump_json(value))
+
+
+def print_json_list(values: Mapping[str, object], key: str, items: Iterable[object]) -> None:
+    """Print one JSON object, as `print_json` does, whose last value is a list that need not fit in memory."""
+    sys.stdout.write(f"{dump_json(values)[:-1]}, {dump_json(key)}: [")
+    for number, item in enumerate(items):
+        sys.stdout.write((", " if number else "") + dump_json(item))
+    print("]}")
 
 
 def print_notice(text: str) -> None:

@@ -89,10 +89,11 @@ class Inspection:
 
     def to_json(self) -> dict[str, object]:
         """The inspection as `tokenloom inspect --json` prints it."""
-        return figures_json(self.measurement) | {
-            "first": self.first.to_json(),
-            "tokens": [token.to_json() for token in self.tokens],
-        }
+        return self.head_json() | {"tokens": [token.to_json() for token in self.tokens]}
+
+    def head_json(self) -> dict[str, object]:
+        """All of `to_json` but the tokens, which take much more memory as JSON than here."""
+        return figures_json(self.measurement) | {"first": self.first.to_json()}
 
 
 class ScoredTokens(Sequence[ScoredToken]):
