@@ -170,6 +170,7 @@ def test_long_text_is_not_split_inside_an_added_token(folder):
 @pytest.mark.parametrize(
     ("tokens", "problem"),
     [
+        ([special(299, "<|endoftext|>", single_word=True)], "'<|endoftext|>' ends a document, but is matched between"),
         ([special(301, "<|user|>")], "'<|user|>' has the id 301, but the tokenizers library assigns 300"),
         ([special(300, "<mask>", lstrip=True)], "'<mask>' removes the spaces beside it (lstrip)"),
         ([added(300, "<mask>", rstrip=True)], "'<mask>' removes the spaces beside it (rstrip)"),
@@ -177,7 +178,8 @@ def test_long_text_is_not_split_inside_an_added_token(folder):
     ],
 )
 def test_an_added_token_that_cannot_be_used_is_named(folder, tokens, problem):
-    folder.tokenizer_json(special(folder.end - 1, EOT), *tokens)
+    ends = [] if tokens[0]["content"] == EOT else [special(folder.end - 1, EOT)]
+    folder.tokenizer_json(*ends, *tokens)
     with pytest.raises(TokenizerError) as refused:
         load_tokenizer(folder.path)
     assert problem in str(refused.value)

@@ -173,6 +173,8 @@ def _check_added_tokens(core: tokenizers.Tokenizer, added: Sequence[AddedTokenJs
             )
         elif token["lstrip"] or token["rstrip"]:
             problem = f"removes the spaces beside it ({'lstrip' if token['lstrip'] else 'rstrip'}), so text is lost"
+        elif text == eot_text and token["single_word"]:
+            problem = "ends a document, but is matched between spaces and punctuation only (single_word)"
         elif text != eot_text and (text in eot_text or eot_text in text):
             problem = f"overlaps with {eot_text}, which ends a document"
         elif text in vocab and _bytes_of_token(text) != text.encode("utf-8"):
