@@ -2,9 +2,12 @@
 
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 
+import tokenloom
 from tokenloom.strict_json import dump_json
 
 
@@ -18,3 +21,10 @@ def test_finite_values_are_written_as_by_the_standard_library():
     value = {"a": [1, 2.5, "é"], "b": {}}
     assert dump_json(value) == json.dumps(value)
     assert dump_json(value, indent=2) == json.dumps(value, indent=2)
+
+
+def test_commands_and_run_files_write_json_by_this_function_only():
+    package = Path(tokenloom.__file__).parent
+    writers = [*package.glob("cli/*.py"), *package.glob("*.py"), package / "weights" / "checkpoint.py"]
+    users = {file.name for file in writers if re.search(r"\bdumps?\(", file.read_text(encoding="utf-8"))}
+    assert users == {"strict_json.py", "config.py"}  # config.py writes TOML
