@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Self, cast
 
-import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from tokenloom.config_aliases import nearest_key
+from tokenloom.config_files import dump_toml
 from tokenloom.config_values import check_number
 from tokenloom.errors import ConfigError
 
@@ -282,12 +282,7 @@ class Config(Section):
 
     def to_toml(self) -> str:
         """The configuration as a TOML document, with "none" for None."""
-        sections: dict[str, dict[str, object]] = self.model_dump(mode="json")
-        without_null = {
-            section: {name: "none" if value is None else value for name, value in values.items()}
-            for section, values in sections.items()
-        }
-        return tomli_w.dumps(without_null)
+        return dump_toml(self.model_dump(mode="json"))
 
 
 def config_sections() -> dict[str, type[Section]]:

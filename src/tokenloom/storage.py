@@ -29,6 +29,18 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextlib.contextmanager
+def utf8_name(path: Path) -> Generator[Path]:
+    """A name of an existing file for libraries that accept only names in UTF-8; usually its own."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        with path.open("rb") as file:
+            yield Path(f"/dev/fd/{file.fileno()}")
+    else:
+        yield path
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file atomically and durably."""
     with atomic_file(path) as temporary:
@@ -36,8 +48,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file (UTF-8) atomically and durably."""
-    write_bytes(path, text.encode("utf-8"))
+    """Replace a text file (UTF-8) atomically and durably.
+
+    The undecodable bytes of a file name, which Python holds as lone surrogates, become escapes such as \\udce9. Reading
+    them as JSON restores the name.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: object) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from tokenloom.errors import DataError
-from tokenloom.storage import write_bytes
+from tokenloom.storage import write_text
 
 FORMAT = "tokenloom-shards"
 VERSION = 1
@@ -134,9 +134,7 @@ def read_meta(path: Path) -> ShardsMeta:
 
 
 def write_meta(folder: Path, meta: ShardsMeta) -> None:
-    content = json.dumps(asdict(meta), indent=1, ensure_ascii=False) + "\n"
-    # The undecodable bytes of a file name are lone surrogates, which this writes as the escapes of JSON.
-    write_bytes(folder / _META_FILE, content.encode("utf-8", "backslashreplace"))
+    write_text(folder / _META_FILE, json.dumps(asdict(meta), indent=1, ensure_ascii=False) + "\n")
 
 
 def remove_meta(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from tokenloom.errors import MissingExtraError
+from tokenloom.errors import MissingExtraError, TrainingError
 from tokenloom.metrics import METRICS, MetricsRecord
 from tokenloom.run_folder import JsonlWriter, RunFolder, truncate_jsonl
 from tokenloom.run_records import SampleRecord
@@ -58,4 +58,10 @@ def _open_tensorboard(run: RunFolder, first_step: int) -> SummaryWriter:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise MissingExtraError("tensorboard", "track", "--train.tensorboard") from None
-    return SummaryWriter(str(run.tensorboard), purge_step=first_step)
+    try:
+        return SummaryWriter(str(run.tensorboard), purge_step=first_step)
+    except UnicodeEncodeError:
+        raise TrainingError(
+            f"TensorBoard cannot write to {run.tensorboard}: the name is not UTF-8. "
+            "Omit --train.tensorboard, or choose another --out."
+        ) from None

@@ -69,7 +69,8 @@ def _write_hf(loaded: LoadedModel, out: Path, options: _Options) -> list[str]:
         write_folder(folder, loaded.model, eot_id, bos_id)
         loaded.tokenizer.save(folder)
         (folder / "generation_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        (folder / "README.md").write_text(model_card(loaded, options.license), encoding="utf-8")
+        card = model_card(loaded, options.license)
+        (folder / "README.md").write_text(card, encoding="utf-8", errors="backslashreplace")
     return [] if options.license else ["README.md states no license; pass --license before you publish the model"]
 
 

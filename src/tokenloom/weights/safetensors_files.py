@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from tokenloom.errors import WeightsError
+from tokenloom.storage import utf8_name
 from tokenloom.weights.lazy_tensors import LazyTensor
 
 WEIGHTS = "model.safetensors"
@@ -28,7 +30,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of one file, on the CPU."""
-    return safetensors.torch.load_file(path)  # pyright: ignore[reportUnknownMemberType] - its path is a bare PathLike
+    with utf8_name(path) as name:
+        return safetensors.torch.load_file(name)  # pyright: ignore[reportUnknownMemberType] - a bare PathLike
 
 
 def lazy_safetensors(folder: Path) -> dict[str, LazyTensor]:
@@ -98,8 +101,10 @@ class _SafetensorsTensor:
             return file.get_slice(self.name)[rows] if self.shape else file.get_tensor(self.name)
 
 
-def _open(file: Path) -> _OpenFile:
-    return cast(_OpenFile, safetensors.safe_open(file, framework="pt"))
+@contextmanager
+def _open(file: Path) -> Generator[_OpenFile]:
+    with utf8_name(file) as name, cast(_OpenFile, safetensors.safe_open(name, framework="pt")) as opened:
+        yield opened
 
 
 def _tensors_of(file: Path) -> Iterator[tuple[str, LazyTensor]]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from tokenloom.config import Config, ModelConfig
 from tokenloom.errors import CheckpointError, WeightsError
 from tokenloom.model import build
+from tokenloom.storage import utf8_name
 from tokenloom.weights.book_names import BOOK_SETTINGS, is_book_state, state_from_book
 from tokenloom.weights.huggingface import GELUS, IGNORED, TRANSPOSED, check_settings, from_huggingface
 from tokenloom.weights.lazy_tensors import LazyModel, LazyTensor, StoredTensor, Transposed, Zeros, is_tied
@@ -103,7 +104,8 @@ def load_torch_file(path: Path, *, trust: bool = False) -> object:
         if path.suffix == ".safetensors":  # torch.load would choose another format by this suffix
             return torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=not trust)
         # The zip format, the default since torch 1.6, can be memory-mapped: tensors are read when they are copied.
-        return torch.load(path, map_location="cpu", weights_only=not trust, mmap=zipfile.is_zipfile(path))
+        with utf8_name(path) as name:
+            return torch.load(name, map_location="cpu", weights_only=not trust, mmap=zipfile.is_zipfile(name))
     except pickle.UnpicklingError as error:
         match = re.search(r"(?:GLOBAL|global) (\S+)", str(error))
         problem = f"refers to {match[1]}" if match else "is corrupt or contains more than tensors"
