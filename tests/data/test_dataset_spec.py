@@ -109,9 +109,9 @@ def test_changed_text_of_a_local_dataset_folder_is_noticed(dataset: Path, tmp_pa
 
 def test_datasets_of_the_same_name_in_two_folders_differ(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (dataset / "set").mkdir()
-    here = DatasetSpec(config("hf:set"), None).cache_key
+    here = DatasetSpec(config("hf:set")).cache_key
     monkeypatch.chdir(dataset)
-    assert DatasetSpec(config("hf:set"), None).cache_key != here
+    assert DatasetSpec(config("hf:set")).cache_key != here
 
 
 def test_refresh_prepares_again_what_was_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,11 +56,9 @@ def test_pipes_sockets_and_devices_are_ignored_in_folders_and_refused_by_name(tm
     with socket.socket(socket.AF_UNIX) as unix_socket:
         unix_socket.bind("socket.txt")
         assert texts(".") == texts("*.txt") == ["a.txt"]
-        assert refusal("pipe.txt") == (
-            "pipe.txt is a pipe, and text is read twice. Write it to standard input, and pass - instead."
-        )
+        assert refusal("pipe.txt") == ("pipe.txt is a pipe, not a file. Pass a file, or - to read standard input.")
         for name in ("socket.txt", "device.txt", "/dev/null"):
-            assert refusal(name).startswith(f"{name} is a device or socket")
+            assert refusal(name).startswith(f"{name} is a device or socket, not a file.")
 
 
 def test_folders_that_programs_write_are_skipped_and_named(tmp_path: Path, byte: Tokenizer) -> None:

@@ -102,12 +102,12 @@ def test_a_dataset_without_the_datasets_package_names_the_extra(monkeypatch: pyt
 
 def test_standard_input_can_be_read_more_than_once() -> None:
     stdin = io.BytesIO(b"\xef\xbb\xbfone\r\ntwo")
-    (source,) = find_sources(["-"], stdin)
+    (source,) = find_sources(["-"], {"-": stdin})
     for _ in range(2):
         assert "".join(piece.text for piece in source.read(ReadState())) == "one\ntwo"
     stdin = io.BytesIO(b"ab\xff")
     with pytest.raises(DataError, match="standard input is not UTF-8: byte 0xff at offset 2"):
-        list(find_sources(["-"], stdin)[0].read(ReadState()))
+        list(find_sources(["-"], {"-": stdin})[0].read(ReadState()))
     assert "can be read only once" in refusal("-")
 
 

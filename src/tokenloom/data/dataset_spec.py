@@ -6,12 +6,12 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import BinaryIO
 
 from tokenloom.config import DataConfig
 from tokenloom.data.documents import ReadOptions, ReadState
 from tokenloom.data.shards_meta import VERSION, ShardsMeta, SourceMeta
-from tokenloom.data.sources import STDIN, Source, find_sources
+from tokenloom.data.sources import NO_STREAMS, Source, find_sources
+from tokenloom.data.streams import Streams
 from tokenloom.data.tokenizers import make_tokenizer
 from tokenloom.data.tokenizers.load import needs_training
 from tokenloom.errors import DataError
@@ -23,14 +23,14 @@ class DatasetSpec:
     Raises `DataError` for a source that cannot be found, `TokenizerError` for a tokenizer that cannot be made.
     """
 
-    def __init__(self, data: DataConfig, stdin: BinaryIO | None) -> None:
-        self.data, self._stdin = data, stdin
+    def __init__(self, data: DataConfig, streams: Streams = NO_STREAMS) -> None:
+        self.data, self._streams = data, streams
         # Before the sources, because a misspelt name should fail before they are searched.
         self.tokenizer = (
             None if needs_training(data.tokenizer) else make_tokenizer(data.tokenizer, added=data.add_tokens)
         )
         """The tokenizer; None if it has to be trained on the text."""
-        self.sources = find_sources(data.sources, stdin)
+        self.sources = find_sources(data.sources, streams)
         self.options: Mapping[str, object] = {
             "tokenizer": data.tokenizer,
             "add_tokens": list(data.add_tokens),
@@ -55,7 +55,7 @@ class DatasetSpec:
     def work_key(self) -> str:
         """A key of work in progress: it stays the same when a source, or an option for reading it, is corrected."""
         names = [os.path.abspath(name) for name in self.data.sources]
-        piped = [source.identity for source in self.sources] if STDIN in self.data.sources else []
+        piped = [source.identity for source in self.sources] if self._streams else []
         content = [names, piped, self.data.tokenizer, self.data.add_tokens, self.data.val_fraction]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
@@ -71,7 +71,7 @@ class DatasetSpec:
     def check_unchanged(self, read: Sequence[SourceMeta]) -> None:
         """Raise `DataError` if a source is not what was read: the split and the text would not match."""
         before = {source.name: source for source in read}
-        after = {source.name: source for source in find_sources(self.data.sources, self._stdin)}
+        after = {source.name: source for source in find_sources(self.data.sources, self._streams)}
         for name in before | after:
             if name not in before or name not in after or not self._is_same(after[name], before[name]):
                 raise DataError(f"{name} changed while it was read. Run the command again when nothing writes to it.")

@@ -6,12 +6,9 @@ import contextlib
 import itertools
 import os
 import shutil
-import sys
-import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from tokenloom.config import DataConfig
 from tokenloom.data.corpora import cache_folder
@@ -23,8 +20,8 @@ from tokenloom.data.shard_jobs import ShardEncoder, shard_jobs
 from tokenloom.data.shard_writer import finish_shards
 from tokenloom.data.shards import Shards, open_shards
 from tokenloom.data.shards_meta import SPLITS, TOKENIZER_FOLDER, SourceMeta, cannot_write_shards, is_shards_folder
-from tokenloom.data.sources import STDIN
 from tokenloom.data.splitting import SplitRule, choose_rule
+from tokenloom.data.streams import copied_streams
 from tokenloom.data.tokenizers import ENDOFTEXT, Tokenizer, load_tokenizer, make_tokenizer
 from tokenloom.data.tokenizers.chunking import split_into_chunks
 from tokenloom.data.tokenizers.load import needs_training
@@ -35,7 +32,6 @@ from tokenloom.storage import atomic_folder, fsync_tree, replace_folder
 
 TOKENIZER_TRAINING_CHARACTERS = 1 << 23  # training a BPE takes about 50 times as much memory
 
-_COPY_BYTES = 1 << 20
 _LOCK_SECONDS = 1.0  # between reports of waiting
 
 
@@ -57,8 +53,8 @@ def prepare(
             raise DataError(f"{name} is already a folder of token shards. Train on it directly, or pass the text.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with _copied_stdin(data.sources, out.parent) as stdin:
-            spec = DatasetSpec(data, stdin)
+        with copied_streams(data.sources, out.parent) as streams:
+            spec = DatasetSpec(data, streams)
             if not refresh and (existing := _open_existing(spec, out)):  # also where nothing can be written
                 return existing
             with _locked(out, progress):
@@ -82,8 +78,8 @@ def prepare_cached(
     folder = (cache or cache_folder()) / "prepared"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _copied_stdin(data.sources, folder) as stdin:
-            spec = DatasetSpec(data, stdin)
+        with copied_streams(data.sources, folder) as streams:
+            spec = DatasetSpec(data, streams)
             out, work = folder / spec.cache_key, folder / spec.work_key
             if not refresh and _is_valid(out):
                 return replace(open_shards(out), already_prepared=True)
@@ -241,19 +237,6 @@ def _take_characters(limit: int, texts: Iterator[str]) -> Iterator[str]:
 
 def _available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextlib.contextmanager
-def _copied_stdin(sources: Sequence[str], folder: Path) -> Generator[BinaryIO | None, None, None]:
-    """A copy of standard input in an unnamed temporary file, because it is read more than once; None if not used."""
-    if STDIN not in sources:
-        yield None
-        return
-    if sys.stdin is None:
-        raise DataError('there is no standard input ("-"). Pass a file instead.')
-    with tempfile.TemporaryFile(dir=folder) as copy:
-        shutil.copyfileobj(sys.stdin.buffer, copy, _COPY_BYTES)
-        yield cast("BinaryIO", copy)
 
 
 def _is_prepared(source: str) -> bool:

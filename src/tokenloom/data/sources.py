@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from tokenloom.data import decompression
 from tokenloom.data.corpora import (
     CORPUS_NAMES,
     DOWNLOADS,
@@ -24,11 +25,11 @@ from tokenloom.data.corpora import (
 from tokenloom.data.documents import Document, DocumentPart, ReadState, record_text
 from tokenloom.data.folders import is_supported, list_folder, skipped_folders_notices
 from tokenloom.data.readers import READERS, format_suffix, hashing_stream, read_file, read_text
+from tokenloom.data.streams import STDIN, Streams, is_pipe
 from tokenloom.errors import DataError, MissingExtraError, shortened
 from tokenloom.home import expand_home
 
-STDIN = "-"
-
+NO_STREAMS: Streams = {}
 _SUPPORTED = f"Supported: {' '.join(READERS)}, each also as .gz or .zst"
 
 
@@ -44,22 +45,22 @@ class Source:
     read: Callable[[ReadState], Iterator[DocumentPart]]
 
 
-def find_sources(names: Iterable[str], stdin: BinaryIO | None = None) -> list[Source]:
+def find_sources(names: Iterable[str], streams: Streams = NO_STREAMS) -> list[Source]:
     """The sources that the names refer to: files, folders, globs, "-", hf:NAME and named corpora.
 
-    `stdin` is a seekable copy of standard input, the source of the name "-". Raises `DataError` for a name that
-    refers to nothing supported.
+    `streams` has the copies of standard input, the source of the name "-", and of pipes. Raises `DataError` for a name
+    that refers to nothing supported.
     """
-    return [source for name in names for source in _find(name, stdin)]
+    return [source for name in names for source in _find(name, streams)]
 
 
 def read_documents(
-    names: Iterable[str], state: ReadState | None = None, stdin: BinaryIO | None = None
+    names: Iterable[str], state: ReadState | None = None, streams: Streams = NO_STREAMS
 ) -> Iterator[Document]:
     """The documents of all sources, each held in memory as a whole, without empty ones."""
     state = state or ReadState()
     texts: list[str] = []
-    for source in find_sources(names, stdin):
+    for source in find_sources(names, streams):
         for part in source.read(state):
             texts.append(part.text)
             if part.ends_document:
@@ -80,9 +81,11 @@ def source_notices(names: Sequence[str]) -> list[str]:
     return [*hidden, *skipped_folders_notices(name for name in names if name not in named)]
 
 
-def _find(name: str, stdin: BinaryIO | None) -> list[Source]:
+def _find(name: str, streams: Streams) -> list[Source]:
+    if name in streams:
+        return [_stream_source(name, streams[name])]
     if name == STDIN:
-        return [_stdin_source(stdin)]
+        raise DataError('standard input ("-") can be read only once here. Save it as a .txt file and pass that.')
     if name.startswith("hf:"):
         return [_dataset_source(name)]
     if name == PYTHON_DOCS:
@@ -127,8 +130,8 @@ def _file_source(path: Path) -> Source:
         advice = "where the link leads" if path.is_symlink() else "its permissions"
         raise DataError(f"cannot read {name}: {error.strerror}. Check {advice}.") from None
     if not stat.S_ISREG(status.st_mode):
-        kind = "a pipe" if stat.S_ISFIFO(status.st_mode) else "a device or socket"
-        raise DataError(f"{name} is {kind}, and text is read twice. Write it to standard input, and pass - instead.")
+        kind = "pipe" if is_pipe(path) else "device or socket"
+        raise DataError(f"{name} is a {kind}, not a file. Pass a file, or - to read standard input.")
     if format_suffix(path) not in READERS:
         raise DataError(
             f"{name} has an unsupported file type. {_SUPPORTED}. "
@@ -144,19 +147,21 @@ def _download_source(name: str) -> Source:
     return Source(name, path.stat().st_size, identity, lambda state: read_file(path, name, state))
 
 
-def _stdin_source(stdin: BinaryIO | None) -> Source:
-    if stdin is None:
-        raise DataError('standard input ("-") can be read only once here. Save it as a .txt file and pass that.')
-    name = "standard input"
+def _stream_source(name: str, stream: BinaryIO) -> Source:
+    """Plain text that was copied from standard input or a pipe."""
+    suffix = Path(name).suffix.lower()
+    if suffix in decompression.SUFFIXES or READERS.get(suffix, read_text) is not read_text:
+        raise DataError(f"{name} is a pipe, and pipes are read as plain text. Write its content to a file instead.")
+    name = "standard input" if name == STDIN else name
     digest = hashlib.sha256()
-    stdin.seek(0)
-    while data := stdin.read(1 << 20):
+    stream.seek(0)
+    while data := stream.read(1 << 20):
         digest.update(data)
-    size = stdin.tell()
+    size = stream.tell()
 
     def read(state: ReadState) -> Iterator[DocumentPart]:
-        stdin.seek(0)
-        return read_text(hashing_stream(stdin, name, state, close=False), name, state)
+        stream.seek(0)
+        return read_text(hashing_stream(stream, name, state, close=False), name, state)
 
     return Source(name, size, f"{name} {digest.hexdigest()}", read)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +9,10 @@ import numpy as np
 from tokenloom.config import DataConfig
 from tokenloom.data.documents import ReadOptions, ReadState
 from tokenloom.data.shards import Split
-from tokenloom.data.sources import STDIN, read_documents
+from tokenloom.data.sources import read_documents
+from tokenloom.data.streams import copied_streams
 from tokenloom.data.token_reader import TokenArray, TokenReader
 from tokenloom.data.tokenizers import Tokenizer
-from tokenloom.errors import DataError
 from tokenloom.evaluation.words import count_words
 
 
@@ -29,13 +27,11 @@ class EvaluationText:
 def read_text(data: DataConfig, tokenizer: Tokenizer) -> EvaluationText:
     """All documents of `data.sources` as one text; raises `DataError` if they cannot be read."""
     state = ReadState(ReadOptions(data.text_key, data.encoding_errors))
-    # Buffered, because it is read twice: first for its hash.
-    if STDIN in data.sources and sys.stdin is None:
-        raise DataError('there is no standard input ("-"). Pass a file instead.')
-    stdin = io.BytesIO(sys.stdin.buffer.read()) if STDIN in data.sources else None
     ids: list[np.ndarray] = []
-    for document in read_documents(data.sources, state, stdin):
-        ids += [np.array([tokenizer.eot_id], dtype=np.uint32), tokenizer.encode_array(document.text, data.endoftext)]
+    eot = np.array([tokenizer.eot_id], dtype=np.uint32)
+    with copied_streams(data.sources) as streams:
+        for document in read_documents(data.sources, state, streams):
+            ids += [eot, tokenizer.encode_array(document.text, data.endoftext)]
     return _text(TokenArray(np.concatenate(ids[1:]) if ids else np.empty(0, dtype=np.uint32)), tokenizer)
 
 
