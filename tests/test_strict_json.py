@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import tokenloom
-from tokenloom.strict_json import dump_json
+from tokenloom.strict_json import dump_json, load_json
 
 
 def test_numbers_that_are_not_finite_become_null():
@@ -28,3 +28,10 @@ def test_commands_and_run_files_write_json_by_this_function_only():
     writers = [*package.glob("cli/*.py"), *package.glob("*.py"), package / "weights" / "checkpoint.py"]
     users = {file.name for file in writers if re.search(r"\bdumps?\(", file.read_text(encoding="utf-8"))}
     assert users == {"strict_json.py", "config.py"}  # config.py writes TOML
+
+
+def test_json_that_is_nested_too_deeply_is_invalid():
+    assert load_json('{"a": [1, null]}') == {"a": [1, None]}
+    for text in ("[" * 100_000, "{", b"\xff", "1" * 5000):
+        with pytest.raises(ValueError):
+            load_json(text)

@@ -14,7 +14,6 @@ RUN/report.html, RUN/loss.png, RUN/loss.pdf, RUN/tensorboard/
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -30,7 +29,7 @@ from tokenloom.errors import CheckpointError
 from tokenloom.metrics import MetricsRecord
 from tokenloom.run_records import Baselines, RunIdentity, RunSummary, SampleRecord
 from tokenloom.storage import write_json, write_text
-from tokenloom.strict_json import dump_json
+from tokenloom.strict_json import dump_json, load_json
 
 CHECKPOINTS = "checkpoints"
 
@@ -288,10 +287,7 @@ def _read_object(path: Path, kind: type[T]) -> T | None:
 
 
 def _object(text: bytes) -> dict[str, object]:
-    try:
-        value: object = json.loads(text)
-    except RecursionError:
-        raise ValueError("its values are nested too deeply") from None
+    value: object = load_json(text)
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")
     return cast("dict[str, object]", value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 
 def dump_json(value: object, *, indent: int | None = None) -> str:
@@ -17,6 +17,14 @@ def dump_json(value: object, *, indent: int | None = None) -> str:
         return json.dumps(value, indent=indent, allow_nan=False)
     except ValueError:
         return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def load_json(text: str | bytes) -> Any:
+    """The value of a JSON text; raises `ValueError` if it is invalid, or nested too deeply for Python."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _finite(value: object) -> object:

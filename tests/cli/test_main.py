@@ -58,6 +58,16 @@ def test_the_help_of_generate_has_a_flag_for_every_sampling_parameter(capsys, mo
         assert f"--{field.name.replace('_', '-')} " in text
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("columns", ["0", "1", "30", "x", "-1", "²"])
+def test_the_help_is_complete_in_terminals_of_any_width(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    with pytest.raises(SystemExit) as exit_info:
+        main(["export", "--help"])
+    assert exit_info.value.code == 0
+    assert "--quantization" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("command", [[], ["train"], ["generate"], ["evaluate"]], ids=str)
 def test_help_does_not_import_torch(command):
     code = f"""

@@ -51,7 +51,7 @@ def test_a_saved_tokenizer_loads_with_the_same_ids_here_and_in_transformers(base
     assert loaded(TEXT, add_special_tokens=False).input_ids == tokenizer.encode(TEXT)
 
 
-@pytest.mark.parametrize("wrong", ["", "a", "<|endoftext|>", "x<|endoftext|>", "endoftext"])
+@pytest.mark.parametrize("wrong", ["", "a", "<|endoftext|>", "x<|endoftext|>", "endoftext", "\udcff"])
 def test_invalid_added_tokens_are_refused(wrong):
     with pytest.raises(TokenizerError, match="cannot be added"):
         extend_tokenizer(make_tokenizer("byte"), [wrong])

@@ -33,6 +33,7 @@ COMMANDS = (
     "chapter5",
     "info",
 )
+MIN_COLUMNS = 20
 REPORT = (
     "This is a bug in Tokenloom: please report it in its issue tracker, with the command and the traceback that "
     "TOKENLOOM_DEBUG=1 prints."
@@ -54,6 +55,7 @@ for position, name in enumerate(COMMANDS):
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with 0 (success), 1 (failure), 2 (usage error) or 128 plus a signal number."""
     tokens = escape_dashes(sys.argv[1:] if argv is None else argv)
+    _ignore_narrow_columns()
     with standard_streams():
         code = _run(tokens)
     sys.exit(code)
@@ -77,6 +79,13 @@ def _run(tokens: list[str]) -> int:
         if message:
             print_notice(message)
         return code
+
+
+def _ignore_narrow_columns() -> None:
+    """Forget a width that is no number, or too narrow for help, which cyclopts would wrap forever."""
+    columns = os.environ.get("COLUMNS", "")
+    if not columns.isdecimal() or int(columns) < MIN_COLUMNS:
+        os.environ.pop("COLUMNS", None)
 
 
 def _call(tokens: list[str]) -> int:

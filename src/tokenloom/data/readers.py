@@ -14,6 +14,7 @@ from tokenloom.data import decompression
 from tokenloom.data.documents import DocumentPart, ReadState, decode_utf8, record_text
 from tokenloom.data.parquet_reader import read_parquet
 from tokenloom.errors import DataError
+from tokenloom.strict_json import load_json
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -134,12 +135,12 @@ def _read_jsonl(file: BinaryIO, name: str, state: ReadState, _: Path) -> Iterato
 
 def _parse_json(line: str, location: str) -> object:
     try:
-        return json.loads(line)
+        return load_json(line)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{location} is not valid JSON: {error.msg} at column {error.colno:,}. Fix or remove the line."
         ) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{location} cannot be parsed as JSON: {error}. Fix or remove the line.") from None
 
 

@@ -16,6 +16,7 @@ from tokenloom.data.tokenizers import EndOfText, Tokenizer
 from tokenloom.data.tokenizers.chunking import split_into_chunks
 from tokenloom.errors import DataError
 from tokenloom.storage import sha256_of, write_text
+from tokenloom.strict_json import load_json
 
 SHARD_BYTES = 1 << 24  # of text; also what each process holds in memory
 
@@ -67,7 +68,7 @@ class ShardEncoder:
         record_file, ends_file = finished_files(self.folder, job.split, job.index)
         tokens_file, _ = shard_files(self.folder / job.split, job.index)
         try:
-            finished = cast("_FinishedShard", json.loads(record_file.read_bytes()))
+            finished = cast("_FinishedShard", load_json(record_file.read_bytes()))
             record = ShardRecord(**finished["shard"])
             complete = tokens_file.stat().st_size == record.tokens * token_dtype(self.tokenizer.vocab_size).itemsize
             same = finished["input"] == digest and sha256_of(ends_file) == record.documents_sha256

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tokenloom.errors import DataError
 from tokenloom.storage import write_text
+from tokenloom.strict_json import load_json
 
 FORMAT = "tokenloom-shards"
 VERSION = 1
@@ -159,8 +160,8 @@ def _read_json(path: Path) -> Mapping[str, object] | None:
     if not file.is_file():
         return None
     try:
-        content: object = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        content: object = load_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise corrupt_shards(path, f"{_META_FILE} cannot be read ({error})") from None
     if not isinstance(content, dict):
         return None

@@ -8,7 +8,6 @@ work since the last checkpoint.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from torch import Tensor
 from tokenloom.errors import CheckpointError
 from tokenloom.model import GPT
 from tokenloom.storage import recover_folders, sha256_of
-from tokenloom.strict_json import dump_json
+from tokenloom.strict_json import dump_json, load_json
 from tokenloom.weights.folder import read_folder, write_folder
 from tokenloom.weights.output import output_folder
 from tokenloom.weights.safetensors_files import load_tensors, save_tensors
@@ -64,7 +63,7 @@ class Checkpoint:
     def state(self) -> dict[str, Any]:
         """The training state: step, tokens, best validation loss."""
         path = self.path / STATE
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return load_json(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def save_checkpoint(
@@ -105,7 +104,7 @@ def write_manifest(folder: Path) -> None:
 def find_corruption(path: Path) -> str | None:
     """The first difference between a folder and its manifest, in a few words; None if there is none."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = load_json((path / MANIFEST).read_text(encoding="utf-8"))
         version = manifest["format"]
         entries = [(name, int(entry["bytes"]), entry["sha256"]) for name, entry in manifest["files"].items()]
     except FileNotFoundError:

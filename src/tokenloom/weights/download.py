@@ -7,7 +7,6 @@ its larger sizes are OpenAI's original files, from OpenAI's server or the mirror
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from tokenloom.data.progress import ProgressCallback
 from tokenloom.data.tokenizers.bpe import GPT2_MERGES_SHA256
 from tokenloom.errors import WeightsError
 from tokenloom.storage import replace_file, sha256_of, write_json
+from tokenloom.strict_json import load_json
 from tokenloom.weights.openai import HPARAMS, MERGES, verify_data, verify_hparams
 from tokenloom.weights.safetensors_files import lazy_safetensors
 from tokenloom.weights.tensor_bundle import ADVICE, read_index, verify_message
@@ -116,7 +116,7 @@ def download_openai(size: str, folder: Path, progress: ProgressCallback | None =
 
 def _is_complete(folder: Path) -> bool:
     try:
-        complete = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
+        complete = load_json((folder / COMPLETE).read_text(encoding="utf-8"))
         sizes = complete["bytes"]
         return complete["format"] == _FORMAT and all(
             (folder / name).stat().st_size == sizes[name] for name in OPENAI_FILES
@@ -318,7 +318,7 @@ def _is_readable(file: Path) -> bool:
     """Whether a file has the format of its name: an error page that was saved in its place does not."""
     try:
         if file.suffix == ".json":
-            return isinstance(json.loads(file.read_text(encoding="utf-8")), dict)
+            return isinstance(load_json(file.read_text(encoding="utf-8")), dict)
         return bool(lazy_safetensors(file.parent))
     except (OSError, ValueError, WeightsError):
         return False

@@ -10,6 +10,7 @@ from typing import Any, cast
 from tokenloom.config import Config
 from tokenloom.errors import CheckpointError
 from tokenloom.model import GPT
+from tokenloom.strict_json import load_json
 from tokenloom.weights.huggingface import from_huggingface, to_huggingface
 from tokenloom.weights.lazy_tensors import LazyModel, LazyTensor
 from tokenloom.weights.safetensors_files import INDEX, WEIGHTS, lazy_safetensors, save_tensors
@@ -53,7 +54,7 @@ def write_folder(folder: Path, model: GPT, eot_id: int, bos_id: int | None = Non
 
 def _read_config(folder: Path) -> Mapping[str, Any]:
     try:
-        config: object = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config: object = load_json((folder / CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(
             f"{folder} has no {CONFIG}. Name a run, a checkpoint, or a folder of GPT-2 from Hugging Face or OpenAI."

@@ -21,6 +21,7 @@ from tokenloom.config import Config, ModelConfig
 from tokenloom.data.tokenizers import Tokenizer
 from tokenloom.errors import CheckpointError, MissingExtraError, WeightsError
 from tokenloom.model import GPT
+from tokenloom.strict_json import load_json
 from tokenloom.weights.gguf_tokenizer import add_tokenizer, check_tokenizer, read_tokenizer
 from tokenloom.weights.huggingface import LAYER_NORM_EPSILON, drop_zero_biases
 from tokenloom.weights.lazy_tensors import LazyModel, StoredTensor
@@ -225,7 +226,7 @@ def _check_settings(fields: Mapping[str, Any], path: Path) -> None:
 
 def _config(fields: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> ModelConfig:
     if _CONFIG in fields:
-        return Config.of({"model": json.loads(fields[_CONFIG])}).model
+        return Config.of({"model": load_json(fields[_CONFIG])}).model
     settings = {
         "family": "gpt2",
         "vocab_size": len(fields["tokenizer.ggml.tokens"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,6 +11,7 @@ from tokenloom.data.tokenizers import Tokenizer, load_tokenizer
 from tokenloom.data.tokenizers.bpe import GPT2_MERGES_SHA256
 from tokenloom.errors import WeightsError
 from tokenloom.storage import sha256_of
+from tokenloom.strict_json import load_json
 from tokenloom.weights.lazy_tensors import LazyModel, StoredTensor, Transposed
 from tokenloom.weights.tensor_bundle import ADVICE, BundleTensor, open_bundle, read_index
 
@@ -120,7 +120,7 @@ def _parameter_name(variable: str) -> str:
 
 def _hparams(file: Path) -> dict[str, int]:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = load_json(file.read_text(encoding="utf-8"))
         return {name: int(values[name]) for name in SETTINGS}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{file} cannot be used: {error!r}. {ADVICE}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from tokenloom.errors import WeightsError
 from tokenloom.storage import utf8_name
+from tokenloom.strict_json import load_json
 from tokenloom.weights.lazy_tensors import LazyTensor
 
 WEIGHTS = "model.safetensors"
@@ -59,7 +59,7 @@ def merge_shards(shards: Iterable[tuple[Path, Mapping[str, LazyTensor]]]) -> dic
 def files_of_index(index: Path) -> list[Path]:
     """The shards that an index in Hugging Face's format lists, without duplicates; raises `WeightsError`."""
     try:
-        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = load_json(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted({str(name) for name in files.values()})
     except (ValueError, KeyError, TypeError, AttributeError):
         raise WeightsError(f"{index} is not an index of weights. Download it again.") from None

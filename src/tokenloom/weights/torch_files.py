@@ -7,7 +7,6 @@ Supported: the book's `torch.save` of a state dict, alone or together with an op
 from __future__ import annotations
 
 import io
-import json
 import pickle
 import re
 import zipfile
@@ -22,6 +21,7 @@ from tokenloom.config import Config, ModelConfig
 from tokenloom.errors import CheckpointError, WeightsError
 from tokenloom.model import build
 from tokenloom.storage import utf8_name
+from tokenloom.strict_json import load_json
 from tokenloom.weights.book_names import BOOK_SETTINGS, is_book_state, state_from_book
 from tokenloom.weights.huggingface import GELUS, IGNORED, TRANSPOSED, check_settings, from_huggingface
 from tokenloom.weights.lazy_tensors import LazyModel, LazyTensor, StoredTensor, Transposed, Zeros, is_tied
@@ -165,7 +165,7 @@ def _read_config_file(path: Path) -> Mapping[str, Any]:
     if not file.is_file():
         return {}
     try:
-        content: object = json.loads(file.read_text(encoding="utf-8"))
+        content: object = load_json(file.read_text(encoding="utf-8"))
     except ValueError:
         content = None
     if not _is_mapping(content):

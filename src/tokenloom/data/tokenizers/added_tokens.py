@@ -23,6 +23,8 @@ class ExtendedTokenizer(Tokenizer):
         self.base = base
         existing = set(base.token_bytes)
         for token in added:
+            if any("\ud800" <= character <= "\udfff" for character in token):
+                raise TokenizerError(f"{token!r} cannot be added: it is not UTF-8. Choose another token.")
             if not token or token.encode("utf-8") in existing:
                 raise TokenizerError(f"{token!r} cannot be added: it is {'already a token' if token else 'empty'}.")
             if token in base.eot_text or base.eot_text in token:

@@ -8,7 +8,6 @@ refused.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from tokenloom.data.tokenizers.bpe import GPT2_MERGES_SHA256, gpt2_tokenizer
 from tokenloom.data.tokenizers.tokenizer import ENDOFTEXT
 from tokenloom.data.tokenizers.tokenizer_json import AddedTokenJson, TokenizerJson, added_token
 from tokenloom.errors import TokenizerError
+from tokenloom.strict_json import load_json
 
 TOKENIZER_JSON = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -93,8 +93,8 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
 def read_json(file: Path) -> dict[str, object]:
     """The object in a JSON file; raises `TokenizerError` for anything else."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        content = load_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise TokenizerError(f"{file} cannot be read as JSON: {error}. Export it again.") from None
     if not isinstance(content, dict):
         raise TokenizerError(f"{file} contains a JSON {type(content).__name__}, not an object. Export it again.")
