@@ -1,6 +1,7 @@
 """Small models with random weights, far enough from the initial ones that every weight affects the logits."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from tokenloom.data.token_reader import TokenArray
 from tokenloom.data.tokenizers import load_tokenizer
 from tokenloom.model.gpt2 import GPT2
 from tokenloom.model.modern import Modern
+
+if hasattr(signal, "SIGHUP"):  # nohup ignores it, here and in the processes that tests start
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # No deadlines: the time of an example depends on the load of the machine.
 settings.register_profile("no-deadline", deadline=None)
