@@ -177,6 +177,8 @@ class Workspace:
         text = choices.choice(
             [*self.names, "text.txt", "text.txt", "-", "*.txt", "**", ".", "hf:./tree", "tree", *WORDS]
         )
+        if text == "fifo.txt":  # named as a text, a pipe that nobody writes to is waited for, as by every program
+            text = "text.txt"
         out = ["--out", choices.choice(["out", "out", "out", "out", "text.txt", "tree", "vacant", "missing/out"])]
         positional = {
             "generate": [model],
