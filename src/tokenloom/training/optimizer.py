@@ -7,10 +7,11 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon
+from torch.optim import AdamW
 
 from tokenloom.config import TrainConfig
 from tokenloom.errors import CheckpointError
+from tokenloom.training.muon import Muon
 from tokenloom.training.schedule import learning_rate, muon_learning_rate
 
 LEARNING_RATES = {"adamw": learning_rate, "muon": muon_learning_rate}

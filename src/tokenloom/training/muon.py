@@ -1,0 +1,60 @@
+"""Muon, with the matrices of one shape orthogonalized together: one batched product instead of many small ones."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Muon(torch.optim.Muon):
+    """torch's Muon, with the updates of all matrices of a shape computed at once.
+
+    The result is the same, except for the rounding of products in bf16. Source: Jordan et al. 2024, "Muon: An optimizer
+    for hidden layers in neural networks".
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # torch declares an optional closure
+        assert closure is None, "the training step computes the gradient"
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    by_shape[weight.shape].append(weight)
+            for (rows, columns), weights in by_shape.items():
+                updates = torch.stack([self._momentum_update(weight, group) for weight in weights])
+                updates = orthogonalize(updates, group["ns_coefficients"], group["ns_steps"], group["eps"])
+                rate = group["lr"] * math.sqrt(max(1, rows / columns))
+                for weight, update in zip(weights, updates, strict=True):
+                    weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
+
+    def _momentum_update(self, weight: Tensor, group: Mapping[str, Any]) -> Tensor:
+        """The running mean of the gradients, with Nesterov momentum if configured."""
+        assert weight.grad is not None
+        state, momentum = self.state[weight], group["momentum"]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        mean = state["momentum_buffer"].lerp_(weight.grad, 1 - momentum)
+        return weight.grad.lerp(mean, momentum) if group["nesterov"] else mean
+
+
+def orthogonalize(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+    """Matrices (N, rows, columns) with the same singular vectors and singular values near 1, in bf16.
+
+    A Newton–Schulz iteration of fifth order, on matrices scaled to a Frobenius norm of at most 1.
+    """
+    a, b, c = coefficients
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.bfloat16()
+    x = x.transpose(1, 2) if is_tall else x  # the product of the smaller side with itself is cheaper
+    squares = x.float().square().sum(dim=(1, 2), keepdim=True)
+    x = (x / squares.sqrt().clamp(min=eps)).bfloat16()
+    for _ in range(steps):
+        gram = x @ x.transpose(1, 2)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.transpose(1, 2) if is_tall else x
