@@ -25,7 +25,7 @@ settings.load_profile("no-deadline")
 SHAPE = {"vocab_size": 60, "block_size": 16, "n_layer": 2, "n_embd": 16, "tie_embeddings": False}
 MODELS = {
     "gpt2": (GPT2, ModelConfig(family="gpt2", n_head=2, **SHAPE)),
-    "modern": (Modern, ModelConfig(n_head=4, n_kv_head=2, bigram_buckets=97, value_embeddings=True, **SHAPE)),
+    "modern": (Modern, ModelConfig(n_head=4, n_kv_head=2, head_dim=6, n_inner=24, **SHAPE)),
 }
 
 

@@ -46,7 +46,7 @@ def test_layers_are_not_changed_by_merging_them():
 
 
 def test_a_later_layer_can_make_an_earlier_one_consistent():
-    assert Config.of({"model": {"n_head": 3}}, {"model": {"n_embd": 48}}).model.head_dim == 16
+    assert Config.of({"model": {"n_head": 3}}, {"model": {"n_embd": 48}}).model.head_size == 16
 
 
 def test_a_copy_with_other_values_leaves_the_original():
@@ -74,8 +74,8 @@ def test_a_configuration_is_immutable(section):
 
 @pytest.mark.parametrize("value", ["none", "None", None])
 def test_none_is_read_as_none_for_optional_fields(value):
-    config = Config.of({"train": {"grad_clip": value, "eval_batches": value}, "model": {"softcap": value}})
-    assert (config.train.grad_clip, config.train.eval_batches, config.model.softcap) == (None, None, None)
+    config = Config.of({"train": {"grad_clip": value, "eval_batches": value}, "model": {"n_inner": value}})
+    assert (config.train.grad_clip, config.train.eval_batches, config.model.n_inner) == (None, None, None)
 
 
 def test_none_is_rejected_for_required_fields():
@@ -136,7 +136,7 @@ def test_a_section_that_is_not_a_table_is_rejected():
         ({"model": {"n_embd": 100, "n_head": 3}}, "n_embd 100 is not a multiple of model.n_head 3"),
         ({"model": {"n_head": 4, "n_kv_head": 3}}, "n_kv_head 3 does not divide model.n_head 4"),
         ({"model": {"family": "gpt2", "n_kv_head": 2}}, "modern family only"),
-        ({"model": {"n_embd": 12, "n_head": 4}}, "even head size, got n_embd / n_head = 3"),
+        ({"model": {"n_embd": 12, "n_head": 4}}, "even head size, got 3"),
         (
             {"train": {"batch_size": 16, "micro_batch_size": 3}},
             "micro_batch_size 3 does not divide train.batch_size 16",
@@ -174,7 +174,7 @@ def test_the_suggested_width_is_valid():
 
 
 def test_an_odd_head_size_is_valid_without_rotary_embeddings():
-    assert Config.of({"model": {"family": "gpt2", "n_embd": 12, "n_head": 4}}).model.head_dim == 3
+    assert Config.of({"model": {"family": "gpt2", "n_embd": 12, "n_head": 4}}).model.head_size == 3
 
 
 def test_a_configuration_error_is_a_usage_error():
@@ -185,7 +185,7 @@ def test_a_configuration_error_is_a_usage_error():
 
 def test_derived_values_follow_their_fields():
     model = ModelConfig(n_embd=64, n_head=8, n_kv_head=2, vocab_size=50)
-    assert (model.head_dim, model.kv_heads, model.vocabulary) == (8, 2, 50)
+    assert (model.head_size, model.kv_heads, model.vocabulary) == (8, 2, 50)
     assert ModelConfig(n_embd=64, n_head=8).kv_heads == 8
     with pytest.raises(ConfigError, match=r"model\.vocab_size is not set"):
         _ = ModelConfig().vocabulary
@@ -214,7 +214,7 @@ def test_every_preset_is_valid_and_round_trips_through_toml(name):
 def test_none_round_trips_through_toml():
     config = Config.of(
         {
-            "model": {"softcap": None},
+            "model": {"n_inner": None},
             "data": {"sources": ["a b.txt", 'c"d', "-"], "stride": 7},
             "train": {"grad_clip": None, "eval_batches": None, "learning_rate": 1 / 3, "micro_batch_size": 4},
             "sample": {"prompts": ["Zeile 1\nZeile 2 ✨", ""], "top_k": None},

@@ -55,7 +55,7 @@ class ModelConfig(Section):
     """Architecture of a model."""
 
     family: Family = "modern"
-    """Architecture: gpt2 (as published and as in the book) or modern (rotary embeddings, RMSNorm, ReLU²)."""
+    """Architecture: gpt2 (as published and as in the book) or modern (that of Qwen3)."""
     vocab_size: int | None = Field(default=None, gt=0)
     """Vocabulary size. Defaults to that of the tokenizer."""
     block_size: int = Field(default=256, gt=0)
@@ -68,6 +68,14 @@ class ModelConfig(Section):
     """Number of key/value heads for grouped-query attention (modern only). Defaults to n_head."""
     n_embd: int = Field(default=256, gt=0)
     """Embedding dimension, the width of the residual stream."""
+    head_dim: int | None = Field(default=None, gt=0)
+    """Width of an attention head (modern only). Defaults to n_embd / n_head."""
+    n_inner: int | None = Field(default=None, gt=0)
+    """Width of the MLP (modern only). Defaults to 8/3 of n_embd, rounded up to a multiple of 32."""
+    rope_theta: float = Field(default=10_000.0, gt=0)
+    """Base of the rotary frequencies (modern only)."""
+    norm_eps: float = Field(default=1e-6, gt=0)
+    """Epsilon of RMSNorm (modern only)."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout probability during training."""
     tie_embeddings: bool = True
@@ -78,17 +86,18 @@ class ModelConfig(Section):
     """GELU of the MLP (gpt2 only): its tanh approximation, as in GPT-2, or the exact one, as in nanoGPT."""
     init: Literal["gpt2", "book"] = "gpt2"
     """Weight initialization (gpt2 only): as in GPT-2, or identical to the book's code under the same seed."""
-    softcap: float | None = Field(default=15.0, gt=0)
-    """Logit soft-capping, softcap · tanh(logits / softcap) (modern only); "none" disables it."""
-    bigram_buckets: int | None = Field(default=None, gt=0)
-    """Rows of the hashed bigram embedding table (modern only). Disabled by default."""
-    value_embeddings: bool = False
-    """Add a learned token embedding to the attention values of every other block (modern only)."""
 
     @property
-    def head_dim(self) -> int:
-        """Width of an attention head."""
-        return self.n_embd // self.n_head
+    def head_size(self) -> int:
+        """`head_dim` with its default filled in."""
+        return self.head_dim or self.n_embd // self.n_head
+
+    @property
+    def mlp_width(self) -> int:
+        """`n_inner` with its default filled in; 4 · n_embd for gpt2."""
+        if self.family == "gpt2":
+            return 4 * self.n_embd
+        return self.n_inner or -(-8 * self.n_embd // 3 // 32) * 32
 
     @property
     def kv_heads(self) -> int:
@@ -122,8 +131,8 @@ class DataConfig(Section):
     """Handling of invalid UTF-8: stop with an error, or replace it with U+FFFD and report the count."""
     endoftext: Literal["token", "text", "refuse"] = "token"
     """Handling of "<|endoftext|>" inside a text: encode it as the special token, as plain text, or raise an error."""
-    order: Literal["windows", "offsets"] = "windows"
-    """Batch order: every window once per epoch, reshuffled each epoch; or random offsets, as in nanoGPT."""
+    order: Literal["windows", "shifted", "offsets"] = "shifted"
+    """Batch order: all windows once per epoch, at the same positions (windows) or new ones (shifted); or offsets."""
     stride: int | None = Field(default=None, gt=0)
     """Tokens between the starts of consecutive training windows. Defaults to block_size (no overlap)."""
     workers: int | None = Field(default=None, gt=0)
@@ -185,8 +194,8 @@ class TrainConfig(Section):
     """Precision of matrix products; auto selects bf16 if it is fast on the device, fp32 otherwise."""
     device: str = "auto"
     """Device: auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:N or mps."""
-    compile: bool = False
-    """Compile the model with torch.compile: slower start, faster steps."""
+    compile: bool | None = None
+    """Compile the model: slower start, faster steps. Defaults to yes if training takes long enough to gain from it."""
     seed: int = Field(default=1337, ge=0)
     """Random seed for weights, batches and dropout."""
     tensorboard: bool = False
@@ -232,7 +241,7 @@ class Config(Section):
         # Rotary embeddings rotate pairs, so the head size of the modern family is even.
         width_step = model.n_head if model.family == "gpt2" else 2 * model.n_head
         _require(
-            model.n_embd % model.n_head == 0,
+            model.head_dim is not None or model.n_embd % model.n_head == 0,
             f"model.n_embd {model.n_embd} is not a multiple of model.n_head {model.n_head}. "
             f"Try --model.n-embd {max(1, round(model.n_embd / width_step)) * width_step}.",
         )
@@ -240,13 +249,14 @@ class Config(Section):
             model.n_head % model.kv_heads == 0,
             f"model.n_kv_head {model.kv_heads} does not divide model.n_head {model.n_head}. Choose a divisor.",
         )
+        for name in ("n_kv_head", "head_dim", "n_inner"):
+            _require(
+                model.family == "modern" or getattr(model, name) is None,
+                f"model.{name} is for the modern family only. Omit it, or pass --model.family modern.",
+            )
         _require(
-            model.family == "modern" or model.n_kv_head is None,
-            "model.n_kv_head is for the modern family only. Omit it, or pass --model.family modern.",
-        )
-        _require(
-            model.family == "gpt2" or model.head_dim % 2 == 0,
-            f"rotary embeddings need an even head size, got n_embd / n_head = {model.head_dim}. Choose another n_head.",
+            model.family == "gpt2" or model.head_size % 2 == 0,
+            f"rotary embeddings need an even head size, got {model.head_size}. Choose another n_head or head_dim.",
         )
         _require(
             train.micro_batch_size is None or train.batch_size % train.micro_batch_size == 0,

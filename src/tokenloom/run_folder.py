@@ -28,6 +28,7 @@ from tokenloom.config_files import read_toml
 from tokenloom.errors import CheckpointError
 from tokenloom.metrics import MetricsRecord
 from tokenloom.run_records import Baselines, RunIdentity, RunSummary, SampleRecord
+from tokenloom.saved_config import saved_config
 from tokenloom.storage import write_json, write_text
 from tokenloom.strict_json import dump_json, load_json
 
@@ -181,7 +182,7 @@ class RunFolder:
             raise CheckpointError(
                 f"{self.path} is not a run: it has no {self.config_file.name}. Pass a run of tokenloom train."
             )
-        return Config.of(read_toml(self.config_file))
+        return saved_config(read_toml(self.config_file))
 
     def identity(self) -> RunIdentity | None:
         return _read_object(self.identity_file, RunIdentity)

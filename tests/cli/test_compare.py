@@ -27,7 +27,9 @@ def output(capsys, *argv):
 
 
 def test_piped_it_is_a_table_of_80_columns_without_control_characters(checkpoints, capsys):
-    table = output(capsys, "compare", *checkpoints, "--text", "all work and\tno play, " * 3, "--words", "2")
+    table = output(
+        capsys, "compare", *checkpoints, "--text", "all work and\tno play makes Jack a dull boy, " * 3, "--words", "2"
+    )
     assert "\x1b" not in table
     lines = table.splitlines()
     assert lines[0].split() == ["token", "nats", "in", "A", "nats", "in", "B", "difference"]

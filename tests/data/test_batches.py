@@ -10,7 +10,7 @@ from tokenloom.data.batches import Batches, count_windows
 from tokenloom.data.token_reader import TokenArray
 from tokenloom.errors import DataError
 
-ORDERS = ["windows", "offsets"]
+ORDERS = ["windows", "shifted", "offsets"]
 
 
 def positions(length: int) -> TokenArray:
@@ -94,6 +94,24 @@ def test_every_window_is_used_once_per_epoch_in_a_different_order_each_epoch(len
     by_epoch = [starts[i * len(windows) : (i + 1) * len(windows)] for i in range(epochs)]
     assert all(sorted(epoch) == windows for epoch in by_epoch)  # also if a batch spans two epochs
     assert len({tuple(epoch) for epoch in [windows, *by_epoch]}) == 1 + epochs
+
+
+def test_shifted_windows_start_at_other_positions_in_each_epoch_after_the_first():
+    plain, shifted = batches_of(order="windows", batch_size=1), batches_of(order="shifted", batch_size=1)
+    n, epochs = plain.n_windows, 6
+    assert shifted.n_windows == n
+    assert starts_of(shifted, range(n)) == starts_of(plain, range(n))
+    offsets = set()
+    for epoch in range(1, epochs):
+        starts = sorted(starts_of(shifted, range(epoch * n, (epoch + 1) * n)))
+        offset = starts[0]
+        assert 0 <= offset < 8
+        assert starts == [min(start + offset, 103 - 8 - 1) for start in range(0, 103 - 8, 8)]
+        offsets.add(offset)
+    assert len(offsets) > 2
+    assert starts_of(batches_of(order="shifted", batch_size=1, seed=2), range(n, 2 * n)) != starts_of(
+        shifted, range(n, 2 * n)
+    )
 
 
 def test_a_batch_larger_than_the_text_repeats_it():

@@ -13,7 +13,7 @@ from tokenloom.errors import TokenizerError
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"normalizer": {"type": "NFC"}}, "normalizer NFC"),
+        ({"normalizer": {"type": "NFKC"}}, "normalizer NFKC"),
         ({"normalizer": {"type": "Sequence", "normalizers": [{"type": "Lowercase"}]}}, "normalizer Lowercase"),
         ({"pre_tokenizer": None}, "it has no pre-tokenizer"),
         ({"pre_tokenizer": {"type": "Whitespace"}}, "its pre-tokenizer is Whitespace"),

@@ -30,7 +30,7 @@ class FixedOutput(nn.Module):
 
     def hidden(self, ids: torch.Tensor, cache: KVCache) -> torch.Tensor:
         positions = cache.positions(ids.shape[1])
-        cache.advance(ids)
+        cache.advance(ids.shape[1])
         return positions
 
     def forward(self, ids: torch.Tensor, cache: KVCache) -> torch.Tensor:

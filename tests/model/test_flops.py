@@ -15,8 +15,8 @@ CONFIGS = {
     "gpt2": ModelConfig(family="gpt2", n_layer=3, **SHAPE),
     "gpt2-untied-no-bias": ModelConfig(family="gpt2", n_layer=2, tie_embeddings=False, qkv_bias=False, **SHAPE),
     "modern": ModelConfig(n_layer=3, **SHAPE),
-    "modern-with-everything": ModelConfig(
-        n_layer=2, n_kv_head=2, bigram_buckets=31, value_embeddings=True, tie_embeddings=False, softcap=None, **SHAPE
+    "modern-with-own-widths": ModelConfig(
+        n_layer=2, n_kv_head=2, head_dim=10, n_inner=56, tie_embeddings=False, **SHAPE
     ),
 }
 # Number of parameters according to their authors and the book.

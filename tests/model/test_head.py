@@ -5,12 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from tokenloom.model import head
-from tokenloom.model.head import apply_softcap, head_loss
+from tokenloom.model.head import head_loss
 
 V = 60
 # In double precision; the loss of a row does not depend on its chunk.
 CLOSE = {"rtol": 1e-12, "atol": 1e-14}
-SOFTCAPS = [None, 5.0]
 
 
 def batch_of(B=3, T=7, seed=0):
@@ -58,15 +57,14 @@ def test_targets_of_minus_100_are_not_counted(model):
     torch.testing.assert_close(model.loss(ids, marked, "sum"), every[counted].sum(), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("softcap", SOFTCAPS)
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("rows", [1, 4, 20])
-def test_chunk_size_changes_neither_loss_nor_gradients(monkeypatch, softcap, reduction, rows):
+def test_chunk_size_changes_neither_loss_nor_gradients(monkeypatch, reduction, rows):
     """21 positions, in chunks whose size divides 21 or does not."""
 
     def loss_and_gradients():
         x, weight, targets = head_inputs()
-        loss = head_loss(x, weight, targets, softcap=softcap, reduction=reduction)
+        loss = head_loss(x, weight, targets, reduction=reduction)
         (loss * torch.arange(1, loss.numel() + 1).reshape(loss.shape)).sum().backward()
         return loss, x.grad, weight.grad
 
@@ -89,11 +87,11 @@ def test_a_model_in_chunks_has_the_same_gradients(monkeypatch, model):
 def test_logits_are_computed_one_chunk_at_a_time(monkeypatch, training):
     seen = []
 
-    def recording_softcap(logits, softcap):
+    def recording(logits):
         seen.append(len(logits))
         return logits
 
-    monkeypatch.setattr(head, "apply_softcap", recording_softcap)
+    monkeypatch.setattr(head, "_at_least_fp32", recording)
     monkeypatch.setattr(head, "CHUNK_LOGITS", 8 * V + 5)
     x, weight, targets = head_inputs()
     with torch.set_grad_enabled(training):
@@ -124,12 +122,6 @@ def test_gradients_do_not_depend_on_the_micro_batch_size(model, micro_batch_size
         torch.testing.assert_close(gradient, expected[name], rtol=1e-10, atol=1e-13)  # sums of 42 terms, reordered
 
 
-def test_the_softcap_bounds_logits_and_keeps_small_ones():
-    logits = torch.tensor([1000.0, -1000.0, 0.01])
-    assert apply_softcap(logits, 15.0).tolist() == pytest.approx([15, -15, 0.01], rel=1e-6)
-    assert torch.equal(apply_softcap(logits, None), logits)
-
-
 def test_the_loss_is_summed_in_fp32_also_under_autocast():
     x, weight, targets = (t.detach() for t in head_inputs())
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -140,19 +132,17 @@ def test_the_loss_is_summed_in_fp32_also_under_autocast():
     torch.testing.assert_close(loss, expected, rtol=0.02, atol=0.1)
 
 
-@pytest.mark.parametrize("softcap", [None, 3.0])
 @pytest.mark.parametrize("rows", [1, 8, 1000])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_the_gradient_is_that_of_the_plain_formula(monkeypatch, softcap, rows, reduction):
+def test_the_gradient_is_that_of_the_plain_formula(monkeypatch, rows, reduction):
     x, weight, targets = head_inputs()
     targets = targets.clone()
     targets[0, 1] = targets[-1, -1] = -100
     logits = x @ weight.T
-    logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
     plain = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction=reduction)
     expected = torch.autograd.grad(2.5 * plain, (x, weight))
     monkeypatch.setattr(head, "CHUNK_LOGITS", rows * V)
-    loss = head_loss(x, weight, targets, softcap=softcap, reduction=reduction)
+    loss = head_loss(x, weight, targets, reduction=reduction)
     torch.testing.assert_close(loss, plain, **CLOSE)
     for got, gradient in zip(torch.autograd.grad(2.5 * loss, (x, weight)), expected, strict=True):
         torch.testing.assert_close(got, gradient, **CLOSE)

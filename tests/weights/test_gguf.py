@@ -28,9 +28,17 @@ def loaded(model_of, tmp_path):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("qkv_bias", [True, False])
-def test_f32_is_restored_bit_for_bit(loaded, tmp_path, tied, qkv_bias):
-    before = loaded(extend_tokenizer(PAIRS, ["<|user|>"]), padding=5, tie_embeddings=tied, qkv_bias=qkv_bias)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"family": "gpt2", "qkv_bias": True},
+        {"family": "gpt2", "qkv_bias": False},
+        {"family": "modern"},
+        {"family": "modern", "rope_theta": 1e6, "norm_eps": 1e-5, "n_kv_head": 1},
+    ],
+)
+def test_f32_is_restored_bit_for_bit(loaded, tmp_path, tied, shape):
+    before = loaded(extend_tokenizer(PAIRS, ["<|user|>"]), padding=5, tie_embeddings=tied, **shape)
     assert api.export(before, tmp_path / "model.gguf", quantization="f32") == []
     after = load(tmp_path / "model.gguf")
     assert after.model.config == before.model.config
@@ -42,8 +50,9 @@ def test_f32_is_restored_bit_for_bit(loaded, tmp_path, tied, qkv_bias):
 
 # f16 has 11 significant bits; q8_0 has steps of 1/127 of the largest of 32 values, a scale that is itself f16.
 @pytest.mark.parametrize(("quantization", "error"), [("f16", 2**-11), ("q8_0", 0.5 / 127 + 2**-11)])
-def test_quantized_weights_are_within_tolerance_and_the_rest_is_exact(loaded, tmp_path, quantization, error):
-    before = loaded(n_embd=64)
+@pytest.mark.parametrize("shape", [{}, {"family": "modern", "head_dim": 8, "n_inner": 96}])
+def test_quantized_weights_are_within_tolerance_and_the_rest_is_exact(loaded, tmp_path, quantization, error, shape):
+    before = loaded(n_embd=64, **shape)
     api.export(before, tmp_path / "model.gguf", format="gguf", quantization=quantization)
     after = load(tmp_path / "model.gguf").model.state_dict()
     for name, tensor in before.model.state_dict().items():
@@ -71,13 +80,27 @@ def test_the_gguf_package_reads_what_llama_cpp_requires(loaded, tmp_path):
     assert not tensors["blk.1.attn_qkv.bias"].data.any()
 
 
+def test_qwen3_has_the_tensors_and_fields_of_the_gguf_package(loaded, tmp_path):
+    api.export(loaded(family="modern", rope_theta=1e6), tmp_path / "model.gguf", quantization="f32")
+    reader = gguf.GGUFReader(tmp_path / "model.gguf")
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    assert fields["general.architecture"] == "qwen3"
+    assert (fields["qwen3.attention.head_count"], fields["qwen3.attention.head_count_kv"]) == (4, 2)
+    assert (fields["qwen3.attention.key_length"], fields["qwen3.rope.freq_base"]) == (6, 1e6)
+    assert fields["qwen3.attention.layer_norm_rms_epsilon"] == pytest.approx(1e-6)
+    names = {gguf.TENSOR_NAMES[kind].split(".")[-1] for kind in gguf.MODEL_TENSORS[gguf.MODEL_ARCH.QWEN3]}
+    assert {tensor.name.split(".")[-2] for tensor in reader.tensors} == names - {"rope_freqs"}  # for other frequencies
+
+
 def test_gpt2s_tokenizer_is_recognized(loaded, tmp_path):
     api.export(loaded(load_tokenizer("gpt2")), tmp_path / "model.gguf")
     assert load(tmp_path / "model.gguf").tokenizer is load_tokenizer("gpt2")
 
 
-def test_a_file_converted_by_llama_cpp_is_read(loaded, tmp_path, monkeypatch):
-    before = loaded()
+@pytest.mark.parametrize("family", ["gpt2", "modern"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_file_converted_by_llama_cpp_is_read(loaded, tmp_path, monkeypatch, family, tied):
+    before = loaded(family=family, tie_embeddings=tied)
     monkeypatch.setattr("tokenloom.weights.gguf._CONFIG", "other.config")
     api.export(before, tmp_path / "model.gguf", quantization="f32")
     monkeypatch.undo()
@@ -156,16 +179,10 @@ def test_a_file_keeps_its_own_end_token_and_unused_ids(loaded, tmp_path):
     assert load(tmp_path / "hf").tokenizer.encode(text) == after.tokenizer.encode(text)
 
 
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        ({"family": "modern"}, "llama.cpp does not support it"),
-        ({"tokenizer": load_tokenizer("byte")}, "cannot be exported as gguf"),
-    ],
-)
-def test_what_gguf_cannot_represent_is_refused(loaded, tmp_path, change, why):
-    with pytest.raises(WeightsError, match=why):
-        api.export(loaded(**change), tmp_path / "model.gguf")
+@pytest.mark.parametrize("family", ["gpt2", "modern"])
+def test_a_tokenizer_that_gguf_cannot_represent_is_refused(loaded, tmp_path, family):
+    with pytest.raises(WeightsError, match="cannot be exported as gguf"):
+        api.export(loaded(load_tokenizer("byte"), family), tmp_path / "model.gguf")
     assert not list(tmp_path.iterdir())
 
 

@@ -18,9 +18,10 @@ class Batches:
 
     `windows` start at the multiples of `stride` (the book, section 2.6: while start < tokens - block_size). Each is
     used once per epoch and they are reshuffled every epoch; a batch can span two epochs, so no window is dropped.
-    `offsets` start at random positions (nanoGPT). The batch of `first_step` begins with window `first_window`: a run
-    that is resumed with another batch size continues where it was. Raises `DataError` if the text is too short for one
-    window.
+    `shifted` windows start at other positions in each epoch after the first: the multiples plus an offset below
+    `stride`, so that a text of several epochs is not cut at the same places every time. `offsets` start at random
+    positions (nanoGPT). The batch of `first_step` begins with window `first_window`: a run that is resumed with
+    another batch size continues where it was. Raises `DataError` if the text is too short for one window.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class Batches:
         block_size: int,
         batch_size: int,
         seed: int,
-        order: Literal["windows", "offsets"] = "windows",
+        order: Literal["windows", "shifted", "offsets"] = "windows",
         stride: int | None = None,
         first_step: int = 0,
         first_window: int = 0,
@@ -38,7 +39,8 @@ class Batches:
         self.source, self.block_size, self.batch_size, self.seed = source, block_size, batch_size, seed
         self.stride = stride or block_size
         self._first_step, self._first_window = first_step, first_window
-        self._starts = {"windows": self._window_starts, "offsets": self._offset_starts}[order]
+        self._starts = self._offset_starts if order == "offsets" else self._window_starts
+        self._is_shifted = order == "shifted"
         self.n_windows = count_windows(len(source), block_size, self.stride)
         if self.n_windows == 0:
             raise DataError(
@@ -70,11 +72,17 @@ class Batches:
         first = self._windows_before(step)
         numbers = np.arange(first, first + self.batch_size)
         epochs, positions = np.divmod(numbers, self.n_windows)
-        windows = np.empty_like(positions)
+        starts = np.empty_like(positions)
         for epoch in np.unique(epochs):
             in_epoch = epochs == epoch
-            windows[in_epoch] = _permutation(self.n_windows, self.seed, int(epoch))[positions[in_epoch]]
-        return windows * self.stride
+            windows = _permutation(self.n_windows, self.seed, int(epoch))[positions[in_epoch]]
+            starts[in_epoch] = windows * self.stride + self._shift(int(epoch))
+        return np.minimum(starts, len(self.source) - self.block_size - 1)  # a shifted window can pass the end
+
+    def _shift(self, epoch: int) -> int:
+        if not self._is_shifted or epoch == 0:
+            return 0
+        return int(np.random.default_rng([self.seed, epoch, self.stride]).integers(self.stride))
 
     def _offset_starts(self, step: int) -> np.ndarray:
         generator = np.random.Generator(np.random.Philox(key=[self.seed, step]))

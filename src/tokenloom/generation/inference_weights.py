@@ -21,6 +21,8 @@ M = TypeVar("M", bound=nn.Module)
 
 Quantization = Literal["int8"]
 _INT8_MAX = 127
+# torch's int8 kernel reads inputs in vectors of 16, and beyond the end of a row that is not a multiple of it.
+_INT8_VECTOR = 16
 
 
 def copy_for_inference(model: M, runtime: Runtime, quantize: str | None = None) -> M:
@@ -71,11 +73,13 @@ class Int8Linear(nn.Module):
         weight = linear.weight.detach().float()
         # The scale is rounded to bf16 before the weight is divided by it, so that both use the same scale.
         self.scale = (weight.abs().amax(dim=1) / _INT8_MAX).clamp(min=1e-30).bfloat16()
-        self.weight = (weight / self.scale.float()[:, None]).round().clamp(-_INT8_MAX, _INT8_MAX).to(torch.int8)
+        rounded = (weight / self.scale.float()[:, None]).round().clamp(-_INT8_MAX, _INT8_MAX).to(torch.int8)
+        self.padding = -linear.in_features % _INT8_VECTOR
+        self.weight = F.pad(rounded, (0, self.padding))
         self.bias = _bias(linear, torch.bfloat16)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.to(torch.bfloat16)
+        x = F.pad(x.to(torch.bfloat16), (0, self.padding)) if self.padding else x.to(torch.bfloat16)
         if x.device.type == "cpu":
             y = torch.ops.aten._weight_int8pack_mm(x.flatten(0, -2), self.weight, self.scale)
             y = y.view(*x.shape[:-1], -1)

@@ -28,11 +28,10 @@ class KVCache:
 
     def __init__(self, config: ModelConfig, batch_size: int, device: torch.device, dtype: torch.dtype) -> None:
         dtype = torch.float32 if device.type == "cpu" and dtype.itemsize < 4 else dtype
-        shape = (config.n_layer, batch_size, config.kv_heads, config.block_size, config.head_dim)
+        shape = (config.n_layer, batch_size, config.kv_heads, config.block_size, config.head_size)
         self.keys = _zeros(shape, device, dtype)
         self.values = _zeros(shape, device, dtype)
         self.lengths = torch.zeros(batch_size, device=device, dtype=torch.long)
-        self.last_ids = torch.full((batch_size, 1), -1, device=device)  # for bigram embeddings
         self._host_lengths = [0] * batch_size  # a copy that needs no device synchronization
 
     @property
@@ -66,11 +65,10 @@ class KVCache:
         visible = torch.arange(S, device=k.device) <= self.positions(T)[:, :, None]  # (B, T, S)
         return keys, values, visible[:, None]
 
-    def advance(self, ids: Tensor) -> None:
-        """Add T to the lengths, after every layer has stored keys and values of ids (B, T)."""
-        self.lengths += ids.shape[1]
-        self._host_lengths = [length + ids.shape[1] for length in self._host_lengths]
-        self.last_ids = ids[:, -1:].clone()  # the caller may overwrite ids in place
+    def advance(self, T: int) -> None:
+        """Add T to the lengths, after every layer has stored the keys and values of T tokens."""
+        self.lengths += T
+        self._host_lengths = [length + T for length in self._host_lengths]
 
     def copy_row(self, row: int, source: KVCache, source_row: int = 0) -> None:
         """Overwrite a row with a row of another cache."""
@@ -78,7 +76,6 @@ class KVCache:
         self.keys[:, row, :, :length] = source.keys[:, source_row, :, :length]
         self.values[:, row, :, :length] = source.values[:, source_row, :, :length]
         self.lengths[row] = source.lengths[source_row]
-        self.last_ids[row] = source.last_ids[source_row]
         self._host_lengths[row] = length
 
     def select(self, rows: Sequence[int]) -> KVCache:
@@ -86,7 +83,7 @@ class KVCache:
         selected = object.__new__(KVCache)
         index = torch.as_tensor(rows, device=self.lengths.device)
         selected.keys, selected.values = self.keys[:, index], self.values[:, index]
-        selected.lengths, selected.last_ids = self.lengths[index], self.last_ids[index]
+        selected.lengths = self.lengths[index]
         selected._host_lengths = [self._host_lengths[row] for row in rows]
         return selected
 
@@ -142,12 +139,16 @@ def _matmul_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor
     k, v = k.to(q.dtype), v.to(q.dtype)
     with torch.autocast(q.device.type, enabled=False):
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, H, T, T)
-        weights = (scores + _causal_mask(q.shape[2], q.dtype)).softmax(dim=-1)
+        # torch.compile computes constants once by itself, and cannot trace the cache.
+        causal_mask = _causal_mask.__wrapped__ if torch.compiler.is_compiling() else _causal_mask
+        weights = (scores + causal_mask(q.shape[2], q.dtype)).softmax(dim=-1)
         return drop(weights, dropout) @ v
 
 
 @lru_cache(maxsize=8)
 def _causal_mask(T: int, dtype: torch.dtype) -> Tensor:
     """Additive mask (T, T): -inf for keys after the query, else 0."""
+    if torch.compiler.is_compiling():
+        return torch.full((T, T), float("-inf"), dtype=dtype).triu(1)
     with torch.inference_mode(False):  # cached, and possibly used with autograd later
         return torch.full((T, T), float("-inf"), dtype=dtype).triu(1)

@@ -23,9 +23,10 @@ def forward_flops(config: ModelConfig, tokens: int | None = None) -> int:
     """
     T = tokens or config.block_size
     C, L = config.n_embd, config.n_layer
-    kv = config.kv_heads * config.head_dim
-    weights = L * (2 * C * C + 2 * C * kv + 8 * C * C) + C * config.vocabulary
-    attention = L * 2 * T * C
+    q, kv = config.n_head * config.head_size, config.kv_heads * config.head_size
+    mlp_matrices = 2 if config.family == "gpt2" else 3
+    weights = L * C * (2 * q + 2 * kv + mlp_matrices * config.mlp_width) + C * config.vocabulary
+    attention = L * 2 * T * q
     return 2 * T * (weights + attention)
 
 

@@ -100,9 +100,10 @@ class GPT2(GPT):
         """The residual stream after the last block, normalized: (B, T, C)."""
         x = self.drop(self.wte(ids) + self.wpe(self._positions(ids, cache)))  # (B, T, C)
         for layer, block in enumerate(self.h):
-            x = self._run_block(block, x, cache, layer)
+            # Without a cache the layer is not used, and a constant lets all blocks share one compiled function.
+            x = self._run_block(block, x, cache, 0 if cache is None else layer)
         if cache is not None:
-            cache.advance(ids)
+            cache.advance(ids.shape[1])
         return self.ln_f(x)
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:

@@ -16,9 +16,7 @@ IGNORE_INDEX = -100
 Reduction = Literal["mean", "sum", "none"]
 
 
-def head_loss(
-    x: Tensor, weight: Tensor, targets: Tensor, *, softcap: float | None = None, reduction: Reduction = "mean"
-) -> Tensor:
+def head_loss(x: Tensor, weight: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     """Cross-entropy in nats of targets (B, T) under the logits x (B, T, C) @ weight (V, C)ᵀ.
 
     Targets of `IGNORE_INDEX` are not counted. Logits are computed in chunks of at most `CHUNK_LOGITS`. If a gradient is
@@ -28,38 +26,33 @@ def head_loss(
     x, targets = x.flatten(0, 1), targets.flatten()  # (B·T, C), (B·T,)
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
     if reduction != "none" and torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-        total = _summed_loss(x, weight, targets, softcap, dtype)
+        total = _summed_loss(x, weight, targets, dtype)
     else:
         rows = _chunk_rows(weight)
         chunks = zip(torch.split(x.to(dtype), rows), torch.split(targets, rows), strict=True)
-        losses = torch.cat([_losses(x, weight.to(dtype), t, softcap) for x, t in chunks])
+        losses = torch.cat([_losses(x, weight.to(dtype), t) for x, t in chunks])
         if reduction == "none":
             return losses
         total = losses.sum()
     return total if reduction == "sum" else total / (targets != IGNORE_INDEX).sum()
 
 
-def apply_softcap(logits: Tensor, softcap: float | None) -> Tensor:
-    """Logits bounded to ±softcap (Gemma 2, arXiv:2408.00118, section 2), at least in fp32; unchanged if it is None."""
-    return logits if softcap is None else softcap * torch.tanh(_at_least_fp32(logits) / softcap)
-
-
-def _losses(x: Tensor, weight: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
+def _losses(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     # In fp32 for any precision of the matrix product: a sum over V terms is too inaccurate in bf16.
     logits = _at_least_fp32(F.linear(x, weight))
-    return F.cross_entropy(apply_softcap(logits, softcap), targets, reduction="none")
+    return F.cross_entropy(logits, targets, reduction="none")
 
 
 class _SummedLoss(torch.autograd.Function):
     """The summed loss; its forward pass also computes the gradient, softmax minus one-hot target at the logits.
 
-    It keeps B·T·C + V·C values for the backward pass instead of B·T·V logits. As the chunked losses of Liger Kernel and
-    torch's `linear_cross_entropy`, neither of which supports a softcap.
+    It keeps B·T·C + V·C values for the backward pass instead of B·T·V logits, as the chunked losses of Liger Kernel and
+    torch's `linear_cross_entropy` do.
     """
 
     @staticmethod
     def forward(  # type: ignore[override]  # torch declares (ctx, *args, **kwargs)
-        ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, softcap: float | None, dtype: torch.dtype
+        ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype
     ) -> Tensor:
         rows = _chunk_rows(weight)
         w, x_low = weight.to(dtype), x.to(dtype)
@@ -69,16 +62,13 @@ class _SummedLoss(torch.autograd.Function):
         for start in range(0, len(x), rows):
             chunk = slice(start, start + rows)
             target, counted = targets[chunk].clamp(min=0)[:, None], targets[chunk] != IGNORE_INDEX
-            logits = apply_softcap(_at_least_fp32(F.linear(x_low[chunk], w)), softcap)  # (rows, V)
+            logits = _at_least_fp32(F.linear(x_low[chunk], w))  # (rows, V)
             log_z = logits.logsumexp(dim=-1, keepdim=True)
             total += ((log_z - logits.gather(1, target))[:, 0] * counted).sum()
-            cap_slope = None if softcap is None else 1 - (logits / softcap).square()  # derivative of the softcap
             gradient = logits.sub_(log_z).exp_()
             gradient.scatter_add_(1, target, -torch.ones_like(log_z))
             if not bool(counted.all()):
                 gradient *= counted[:, None]
-            if cap_slope is not None:
-                gradient *= cap_slope
             gradient = gradient.to(dtype)
             torch.mm(gradient, w, out=dx[chunk])
             chunk_dw = gradient.T @ x_low[chunk]
@@ -94,11 +84,11 @@ class _SummedLoss(torch.autograd.Function):
         # In place: autograd raises an error for a second backward pass through modified tensors.
         dx = dx.to(ctx.dtypes[0]).mul_(grad) if ctx.needs_input_grad[0] else None
         dw = dw.to(ctx.dtypes[1]).mul_(grad) if ctx.needs_input_grad[1] else None
-        return dx, dw, None, None, None
+        return dx, dw, None, None
 
 
-def _summed_loss(x: Tensor, weight: Tensor, targets: Tensor, softcap: float | None, dtype: torch.dtype) -> Tensor:
-    return _SummedLoss.apply(x, weight, targets, softcap, dtype)  # pyright: ignore  # torch does not annotate `apply`
+def _summed_loss(x: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+    return _SummedLoss.apply(x, weight, targets, dtype)  # pyright: ignore  # torch does not annotate `apply`
 
 
 def _chunk_rows(weight: Tensor) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -52,12 +52,13 @@ class GPT(nn.Module, ABC):
     h: nn.ModuleList
     lm_head: nn.Linear
 
-    softcap: float | None = None
-    """Bound on the logits; None for no bound."""
     # A flag instead of torch's checkpoint_wrapper, which adds a prefix to the parameter names by which optimizer state
     # is saved.
     activation_checkpointing: bool = False
     """Recompute the activations of each block in the backward pass (arXiv:1604.06174)."""
+
+    training_block: Callable[..., Tensor] | None = None
+    """Runs a block on its inputs if gradients are computed, such as a compiled `run_block`; None to call the block."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -80,7 +81,7 @@ class GPT(nn.Module, ABC):
 
         `reduction` "mean" and "sum" give a scalar, "none" gives (B·T,).
         """
-        return head_loss(self.hidden(ids), self.lm_head.weight, targets, softcap=self.softcap, reduction=reduction)
+        return head_loss(self.hidden(ids), self.lm_head.weight, targets, reduction=reduction)
 
     def new_cache(self, batch_size: int) -> KVCache:
         """An empty key-value cache of `batch_size` rows on the model's device."""
@@ -93,6 +94,13 @@ class GPT(nn.Module, ABC):
         return torch.arange(T, device=ids.device) if cache is None else cache.positions(T)
 
     def _run_block(self, block: nn.Module, *inputs: object) -> Tensor:
+        # Evaluation and generation have other shapes in every call, for which a compiled block would be compiled again.
+        run = self.training_block if self.training_block is not None and torch.is_grad_enabled() else run_block
         if self.activation_checkpointing:
-            return checkpoint(block, *inputs, use_reentrant=False)  # pyright: ignore  # torch does not annotate it
-        return block(*inputs)
+            return checkpoint(run, block, *inputs, use_reentrant=False)  # pyright: ignore  # torch does not annotate it
+        return run(block, *inputs)
+
+
+def run_block(block: nn.Module, *inputs: object) -> Tensor:
+    """Call a block. As a function, it is compiled once for all blocks, because their weights are inputs."""
+    return block(*inputs)

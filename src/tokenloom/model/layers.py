@@ -6,7 +6,8 @@ Initializing a layer when it is created as well would consume random numbers, an
 from __future__ import annotations
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
@@ -19,3 +20,16 @@ def embedding(rows: int, width: int) -> nn.Embedding:
     # Not via the meta device: initializing an embedding there imports torch._dynamo, which takes 40 MB.
     weight = torch.empty(rows, width)
     return nn.Embedding.from_pretrained(weight, freeze=False)  # pyright: ignore  # torch does not annotate it
+
+
+class RMSNorm(nn.Module):
+    """x / RMS(x) · gains over the last dimension (arXiv:1910.07467), in the precision of x; gains are uninitialized."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.empty(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Under autocast x can be in half precision, and torch has no fused kernel for gains of another precision.
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)

@@ -43,7 +43,7 @@ INHERITED_SETTINGS = (
 # Model settings that can be changed without new weights.
 CHANGEABLE_SETTINGS = ("block_size", "dropout")
 # Prefixes of the tensors with one row per token.
-TOKEN_TENSORS = ("wte.", "lm_head.", "values.")
+TOKEN_TENSORS = ("wte.", "lm_head.")
 
 
 def configure_init_from(reference: str, preset: Settings, overrides: Sequence[Settings]) -> tuple[Config, list[str]]:

@@ -8,12 +8,13 @@ from dataclasses import fields
 from typing import cast
 
 from tokenloom.compute.environment import Environment
-from tokenloom.config import Config, ModelConfig, Settings, TrainConfig, config_keys
+from tokenloom.config import Config, Settings, TrainConfig, config_keys
 from tokenloom.data.shards import Shards
 from tokenloom.errors import CheckpointError
 from tokenloom.reporting.formatting import counted
 from tokenloom.run_folder import RunFolder
 from tokenloom.run_records import RunIdentity
+from tokenloom.saved_config import saved_model_config
 from tokenloom.training.display import Display
 from tokenloom.training.step import Counters
 from tokenloom.weights.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint
@@ -157,8 +158,8 @@ def _refuse_other_identity(run: RunFolder, current: RunIdentity) -> None:
         raise CheckpointError(f"{run.path} cannot be resumed: it has no {run.identity_file.name}. Start a new run.")
     for field in fields(RunIdentity):
         before, now = getattr(saved, field.name), getattr(current, field.name)
-        if field.name == "model":  # settings that did not exist yet had the effect of their default
-            before = {**ModelConfig().model_dump(), **before}
+        if field.name == "model":  # an earlier version can have had other settings
+            before = saved_model_config(before).model_dump()
         if field.name != "shards" and before != now:  # token shards may be moved
             raise _refusal(run, field.name, before, now)
 

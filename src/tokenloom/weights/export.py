@@ -30,9 +30,9 @@ def export_model(
 ) -> list[str]:
     """Write a model to `out` and return notices for the user; existing files are never overwritten.
 
-    hf: a folder for `AutoModelForCausalLM` and `AutoTokenizer`, with a model card (GPT-2 family).
-    gguf: a file for llama.cpp, with matrices in f32, f16 (the default) or q8_0 (GPT-2 family with byte-pair encoding).
-    pth: a file of `torch.save` with Tokenloom's names and the configuration (both families).
+    hf: a folder for `AutoModelForCausalLM` and `AutoTokenizer`, with a model card.
+    gguf: a file for llama.cpp, with matrices in f32, f16 (the default) or q8_0 (byte-pair encoding only).
+    pth: a file of `torch.save` with Tokenloom's names and the configuration.
     book: a file of `torch.save` that loads strictly into the book's GPTModel (GPT-2 family).
     Without a format, the suffix of `out` selects it (.gguf, .pth); the default is hf. Raises `UsageError` for invalid
     arguments, `WeightsError` for a model that the format does not support, and `CheckpointError` if writing fails.
@@ -113,16 +113,16 @@ class _Format:
     write: Callable[[LoadedModel, Path, _Options], list[str]]
     suffixes: tuple[str, ...] = ()
     """Accepted suffixes of its one file; none for a folder."""
-    gpt2_only: bool = True
-    """Whether to refuse other families; `write_gguf` has stricter checks of its own."""
+    gpt2_only: bool = False
+    """Whether to refuse other families."""
 
 
 # To add an export format: a function that writes it, and a row here.
 _FORMATS: Mapping[str, _Format] = {
     "hf": _Format(_write_hf),
-    "gguf": _Format(_write_gguf, (GGUF,), gpt2_only=False),
-    "pth": _Format(_write_pth, (".pth", ".pt"), gpt2_only=False),
-    "book": _Format(_write_book, (".pth", ".pt")),
+    "gguf": _Format(_write_gguf, (GGUF,)),
+    "pth": _Format(_write_pth, (".pth", ".pt")),
+    "book": _Format(_write_book, (".pth", ".pt"), gpt2_only=True),
 }
 FORMATS = tuple(_FORMATS)
 _FORMAT_OF_SUFFIX: Mapping[str, str] = {GGUF: "gguf", **dict.fromkeys(TORCH_SUFFIXES, "pth")}

@@ -1,4 +1,4 @@
-"""A folder of config.json and weights: Hugging Face's GPT-2, and Tokenloom's own families in the same layout."""
+"""A folder of config.json and weights in the layout of Hugging Face: a GPT-2 or a Qwen3."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from tokenloom.config import Config
 from tokenloom.errors import CheckpointError
 from tokenloom.model import GPT
+from tokenloom.saved_config import saved_model_config
 from tokenloom.strict_json import load_json
-from tokenloom.weights.huggingface import from_huggingface, to_huggingface
+from tokenloom.weights import huggingface, huggingface_qwen3
 from tokenloom.weights.lazy_tensors import LazyModel, LazyTensor
 from tokenloom.weights.safetensors_files import INDEX, WEIGHTS, lazy_safetensors, save_tensors
 from tokenloom.weights.torch_files import BIN, BIN_INDEX, lazy_torch_tensors
 
 CONFIG = "config.json"
+# By the model_type of config.json, and by the family.
+_READERS = {"gpt2": huggingface.from_huggingface, huggingface_qwen3.MODEL_TYPE: huggingface_qwen3.from_huggingface}
+_WRITERS = {"gpt2": huggingface.to_huggingface, "modern": huggingface_qwen3.to_huggingface}
 
 
 def read_folder(folder: Path) -> LazyModel:
@@ -26,28 +29,19 @@ def read_folder(folder: Path) -> LazyModel:
     """
     config = _read_config(folder)
     tensors = _read_tensors(folder)
-    if config.get("model_type") == "gpt2":
-        model_config, renamed = from_huggingface(config, tensors)
-        return LazyModel(model_config, renamed, str(folder))
-    if "tokenloom" in config:
-        return LazyModel(Config.of({"model": config["tokenloom"]}).model, tensors, str(folder))
-    raise CheckpointError(
-        f'{folder} contains a "{config.get("model_type")}", which is not supported. '
-        "Use a GPT-2 or a model trained with Tokenloom."
-    )
+    kind = config.get("model_type")
+    read = _READERS.get(str(kind))
+    if read is None:
+        if "tokenloom" in config:
+            saved_model_config(config["tokenloom"])  # the error names the version that reads it
+        raise CheckpointError(f'{folder} contains a "{kind}", which is not supported. Use a GPT-2 or a Qwen3.')
+    return LazyModel(*read(config, tensors), str(folder))
 
 
 def write_folder(folder: Path, model: GPT, eot_id: int, bos_id: int | None = None) -> None:
-    """Write config.json and model.safetensors; `AutoModelForCausalLM` opens the folder of a GPT-2.
-
-    `bos_id` defaults to `eot_id`.
-    """
+    """Write config.json and model.safetensors, which `AutoModelForCausalLM` opens; `bos_id` defaults to `eot_id`."""
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    if model.config.family == "gpt2":
-        config, tensors = to_huggingface(model.config, state, eot_id, bos_id)
-    else:
-        config = {"model_type": f"tokenloom-{model.config.family}", "tokenloom": model.config.model_dump()}
-        tensors = {n: t for n, t in state.items() if n != "lm_head.weight" or not model.config.tie_embeddings}
+    config, tensors = _WRITERS[model.config.family](model.config, state, eot_id, bos_id)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     save_tensors(folder / WEIGHTS, {name: tensor.cpu() for name, tensor in tensors.items()}, {"format": "pt"})
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from tokenloom.config import Config, ModelConfig
+from tokenloom.config import ModelConfig
 from tokenloom.errors import WeightsError
+from tokenloom.saved_config import saved_model_config
 from tokenloom.weights.lazy_tensors import LazyTensor, StoredTensor, Transposed, is_tied
 
 PREFIX = "transformer."
@@ -134,7 +135,7 @@ def _model_config(config: Mapping[str, Any]) -> ModelConfig:
     except KeyError as missing:
         raise WeightsError(f"config.json has no {missing}. Use the config.json that came with the weights.") from None
     # Hugging Face's settings are the current ones: transformers can have resized the model since it was exported.
-    return Config.of({"model": {**config.get("tokenloom", {}), **values}}).model
+    return saved_model_config({**config.get("tokenloom", {}), **values})
 
 
 def check_settings(config: Mapping[str, Any]) -> None:

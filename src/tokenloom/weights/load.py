@@ -75,7 +75,8 @@ def resolve_model(reference: str | Path, *, trust: bool = False) -> ResolvedMode
             f"{path}: the tokenizer has {tokens:,} tokens, but the model's vocabulary is {vocabulary:,}. "
             "They do not belong together."
         )
-    return ResolvedModel(resolved.stored, resolved.tokenizer, path, [*notices, *resolved.notices])
+    notices += [*resolved.notices, *resolved.tokenizer.notices]
+    return ResolvedModel(resolved.stored, resolved.tokenizer, path, notices)
 
 
 def load_optimizer(reference: str | Path) -> dict[str, Tensor]:

@@ -14,10 +14,11 @@ from tokenloom.weights.load import LoadedModel
 def model_card(loaded: LoadedModel, license: str | None = None) -> str:
     """A model card in Markdown, with the front matter that the Hugging Face Hub reads."""
     config = loaded.model.config
+    architecture = {"gpt2": "GPT-2", "modern": "Qwen3"}[config.family]
     front: dict[str, object] = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["gpt2", "tokenloom"],
+        "tags": [architecture.lower().replace("-", ""), "tokenloom"],
     }
     if license:
         front["license"] = license
@@ -35,7 +36,7 @@ def model_card(loaded: LoadedModel, license: str | None = None) -> str:
 {json.dumps(front, indent=2)}
 ---
 
-# A GPT-2 {"trained" if run else "exported"} with Tokenloom {__version__}
+# A {architecture} {"trained" if run else "exported"} with Tokenloom {__version__}
 
 | | |
 |---|---|

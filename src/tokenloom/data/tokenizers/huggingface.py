@@ -32,6 +32,9 @@ _EXCERPT_CHARACTERS = 12
 class HuggingFaceTokenizer(Tokenizer):
     """A tokenizer.json run by the `tokenizers` library; raises `TokenizerError` if it is not lossless.
 
+    A normalizer that only composes characters (NFC, as Qwen3 has it) is not applied: text in NFC has the same ids, and
+    other text is kept as it is; `notices` says so.
+
     `name` is the file's name for errors. `eos_token` ends a document; without it, the first of the common names that is
     in the vocabulary.
     """
@@ -43,14 +46,18 @@ class HuggingFaceTokenizer(Tokenizer):
 
         self._content: TokenizerJson = {**content, "truncation": None, "padding": None}
         added = self._content.get("added_tokens") or []
-        _check_components(self._content, name)
+        lossless: TokenizerJson = {**self._content}
+        if (content.get("normalizer") or {}).get("type") == "NFC":
+            lossless["normalizer"] = None
+            self.notices = ("the tokenizer's normalizer (NFC) is not applied: decomposed characters are kept",)
+        _check_components(lossless, name)
         try:
-            core = tokenizers.Tokenizer.from_str(json.dumps(self._content))
+            core = tokenizers.Tokenizer.from_str(json.dumps(lossless))
             eot_text = _find_eot_text(core, name, eos_token)
             # Only the token that ends a document can be encoded as text, so the library gets it as the only special
             # one; `encode_array` handles it. All other added tokens are matched wherever they occur.
             tokens = [{**token, "special": token["content"] == eot_text} for token in added]
-            self._core = tokenizers.Tokenizer.from_str(json.dumps({**self._content, "added_tokens": tokens}))
+            self._core = tokenizers.Tokenizer.from_str(json.dumps({**lossless, "added_tokens": tokens}))
         except TokenizerError:
             raise
         except Exception as error:  # the library raises no more specific type

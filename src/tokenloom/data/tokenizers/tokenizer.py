@@ -34,6 +34,9 @@ class Tokenizer(ABC):
     added: tuple[str, ...] = ()
     """Tokens that were added to the vocabulary of another tokenizer (`ExtendedTokenizer`)."""
 
+    notices: Sequence[str] = ()
+    """What the user should know about an imported tokenizer."""
+
     def __init__(self, kind: str, token_bytes: Sequence[bytes], eot_id: int, special_ids: Iterable[int] = ()) -> None:
         self.kind = kind
         self.token_bytes = list(token_bytes)
