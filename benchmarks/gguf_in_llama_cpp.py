@@ -23,7 +23,11 @@ from tokenloom.sampling_params import SamplingParams
 from tokenloom.weights.load import LoadedModel
 
 PROMPT = "Every effort moves you"
-SHAPES = {"124M": {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024}}
+SHAPES = {
+    "124M": {"family": "gpt2", "n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024},
+    "qwen3": {"n_layer": 4, "n_head": 4, "n_kv_head": 2, "n_embd": 256, "block_size": 512, "tie_embeddings": False},
+    "qwen3-tied": {"n_layer": 4, "n_head": 4, "n_embd": 128, "head_dim": 64, "block_size": 512},
+}
 
 
 def main() -> None:
@@ -54,7 +58,7 @@ def trained_model(folder: Path) -> LoadedModel:
 
 def random_model(shape: str) -> LoadedModel:
     """Weights are larger than at initialization, so that token probabilities differ more."""
-    config = Config.of({"model": {"family": "gpt2", "vocab_size": 50257, **SHAPES[shape]}}).model
+    config = Config.of({"model": {"vocab_size": 50257, **SHAPES[shape]}}).model
     model = build(config, torch.Generator().manual_seed(1))
     with torch.no_grad():
         for parameter in model.parameters():
@@ -68,7 +72,8 @@ def tokenloom_tokens(loaded: LoadedModel, count: int) -> list[int]:
 
 
 def llama_cpp_tokens(file: Path, loaded: LoadedModel, count: int) -> list[int]:
-    llama = Llama(str(file), n_ctx=loaded.model.config.block_size, verbose=False, logits_all=False)
+    # Keys and values in f32 (type 0), as here; by default llama.cpp rounds them to f16.
+    llama = Llama(str(file), n_ctx=loaded.model.config.block_size, verbose=False, type_k=0, type_v=0)
     prompt = llama.tokenize(PROMPT.encode(), add_bos=False, special=False)
     assert prompt == loaded.tokenizer.encode(PROMPT), "both tokenize the prompt the same way"
     stream = llama.generate(prompt, temp=0.0, top_k=1, repeat_penalty=1.0)

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src" / "tokenloom"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 DOCUMENTS = [
     path
-    for pattern in ("*.md", "docs/**/*.md", "benchmarks/*", "src/tokenloom/**/*.toml", "src/tokenloom/**/*.j2")
+    for pattern in ("*.md", "docs/**/*.md", "benchmarks/*.*", "src/tokenloom/**/*.toml", "src/tokenloom/**/*.j2")
     for path in sorted(ROOT.glob(pattern))
 ]
 

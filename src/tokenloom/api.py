@@ -31,6 +31,7 @@ from tokenloom.reporting.progress import byte_progress, window_progress
 from tokenloom.run_folder import RunFolder
 from tokenloom.run_records import RunSummary
 from tokenloom.sampling_params import SamplingParams
+from tokenloom.training.automatic import automatic_settings, is_automatic
 from tokenloom.training.budget import parse_budget
 from tokenloom.training.display import Display, QuietDisplay
 from tokenloom.training.init_from import configure_init_from
@@ -80,7 +81,7 @@ def train(
 ) -> RunSummary | None:
     """Train a model on text and write the run to the folder `out`; returns the summary of the run.
 
-    Settings are taken from `preset` (default: modern-xs), then the TOML file `config`, then `settings`, nested like
+    Settings are taken from `preset`, then the TOML file `config`, then `settings`, nested like
     the file: `{"train": {"max_steps": 100}}`; later ones take precedence. Unless one of them sets `max_steps`, the
     number of steps is chosen to fit `budget` ("5m", or seconds; default: two minutes), measured from `started` (in
     seconds as given by `time.time`; default: now).
@@ -113,6 +114,9 @@ def train(
     if out is not None:
         _refuse_if_used(RunFolder(Path(out)))
     with _display(quiet) as display, _data_progress(quiet) as progress:
+        if preset is None and deadline is not None and is_automatic(resolved):
+            choice = automatic_settings(resolved, overrides, deadline)
+            resolved, notices = Config.of(layers[0], choice.settings, *overrides), [*choice.reasons]
         for notice in [*notices, *source_notices(resolved.data.sources)]:
             display.notice(notice)
         shards = prepare_cached(resolved.data, refresh=refresh, progress=progress)

@@ -42,7 +42,7 @@ def test_the_help_of_a_command_starts_with_its_docstring(capsys, monkeypatch, na
 
 
 def test_the_help_of_train_says_what_it_does_without_arguments(capsys, monkeypatch):
-    assert "Without arguments, trains the preset modern-xs" in help_of(capsys, monkeypatch, "train")
+    assert "Without arguments, trains on the docstrings" in help_of(capsys, monkeypatch, "train")
 
 
 def test_the_help_of_train_shows_every_docstring_of_the_configuration(capsys, monkeypatch):

@@ -129,7 +129,7 @@ class Corrections(QuietDisplay):
 def plan_and_train(state, seconds, clock, display=None) -> int:
     """Train within a budget; returns the number of planned steps."""
     planned, budget = plan_steps(state, seconds, clock=clock, timer=clock)
-    state.set_max_steps(planned)
+    state.change_settings(max_steps=planned)
     loop.train_loop(state, None, display or QuietDisplay(), StopRequest(), budget, clock)
     clock.now += budget.final_seconds
     return planned

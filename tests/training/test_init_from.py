@@ -33,7 +33,7 @@ def text(tmp_path_factory):
 @pytest.fixture(scope="module", params=["gpt2", "modern"])
 def run(request, text, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "run"
-    model = {**SHAPE, "family": request.param} | ({"value_embeddings": True} if request.param == "modern" else {})
+    model = {**SHAPE, "family": request.param}
     train = {"max_steps": 4, "batch_size": 4, "save_interval": 2, "learning_rate": 3e-3, "device": "cpu"}
     sample = {"max_new_tokens": 0}
     api.train(text, out=out, tokenizer="byte", quiet=True, settings={"model": model, "train": train, "sample": sample})

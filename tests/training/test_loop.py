@@ -45,7 +45,7 @@ def test_the_loop_records_samples_and_saves_at_the_configured_intervals(state_of
     intervals = {"max_steps": 4, "log_interval": 2, "eval_interval": 4, "save_interval": 3}
     state = state_of(train=intervals, sample={"max_new_tokens": 2})
     display = run_loop(state)
-    expected = ["step 1", "step 2", "record", "step 3", "saved", "step 4", "record", "sample", "saved"]
+    expected = ["step 1", "step 2", "record", "step 3", "saved", "step 4", "record", *["sample"] * 3, "saved"]
     assert display.events == expected
     first, last = display.records
     assert (first.step, first.val_loss) == (2, None)
@@ -54,6 +54,14 @@ def test_the_loop_records_samples_and_saves_at_the_configured_intervals(state_of
     assert last.muon_lr is not None
     assert state.run.metrics() == display.records
     assert [path.name for path in list_checkpoints(state.run.checkpoints, "best")] == ["best-00000004"]
+    samples = state.run.samples()
+    assert [sample.seed for sample in samples] == [3, 2, 1]  # the configured one last, as at every evaluation
+    assert len({sample.text for sample in samples}) > 1
+
+
+def test_greedy_samples_have_one_result(state_of):
+    state = state_of(train={"max_steps": 1}, sample={"max_new_tokens": 2, "temperature": 0.0})
+    assert run_loop(state).events.count("sample") == 1
 
 
 def test_a_requested_stop_saves_a_checkpoint_and_raises(state):

@@ -82,7 +82,7 @@ def finished(text, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(("family", "optimizer"), [("gpt2", "adamw"), ("modern", "muon")])
 def test_killed_and_resumed_equals_never_stopped(text, tmp_path, family, optimizer, precision):
-    shape = {"family": family} | ({"bigram_buckets": 64, "value_embeddings": True} if family == "modern" else {})
+    shape = {"family": family}
     wanted = settings(model=shape, train={"precision": precision, "optimizer": optimizer})
     api.train(text, out=tmp_path / "whole", settings=wanted, quiet=True)
 

@@ -62,6 +62,6 @@ def test_activation_checkpointing_changes_no_weight_and_no_name(state_of):
 
 
 def test_a_new_number_of_steps_reaches_the_schedule_and_the_saved_configuration(state):
-    state.set_max_steps(7)
+    state.change_settings(max_steps=7)
     assert state.optimizer.config.max_steps == state.config.train.max_steps == 7
     assert RunFolder(state.run.path).config().train.max_steps == 7

@@ -77,7 +77,6 @@ def tokenloom(shape: str, seconds: float, steps: int, precision: str) -> Metrics
         config=config,
         run=RunFolder(Path("bench")),  # nothing is written to it
         model=model,
-        loss=model.loss,
         optimizer=Optimizer(model, config.train),
         batches=_batches(),
         validation=None,

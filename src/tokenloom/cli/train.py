@@ -37,13 +37,14 @@ def train(
 ) -> None:
     """Train a GPT on text, or resume a run.
 
-    Without arguments, trains the preset modern-xs on the docstrings of Python's standard library for about two minutes.
-    The defaults below apply where neither the preset, nor --config, nor the model of --init-from sets a value.
+    Without arguments, trains on the docstrings of Python's standard library for two minutes. With a time limit and
+    without a preset, the size of the model, the tokenizer, the batch size and the weight decay are chosen for the text,
+    the machine and the time; three lines say how. The defaults below apply to everything else.
 
     Parameters
     ----------
     preset
-        Preset to start from; tokenloom info lists them. Defaults to modern-xs.
+        Preset to start from; tokenloom info lists them.
     config
         TOML file with tables [model], [data], [train] and [sample]; overrides the preset.
     out
@@ -51,7 +52,8 @@ def train(
     resume
         Resume a run from its newest valid checkpoint.
     budget
-        Time limit for the whole command, such as 290s, 5m or 1h; determines the number of steps.
+        Time limit for the whole command, such as 290s, 5m or 1h; determines the number of steps. Defaults to two
+        minutes if --train.max-steps is not set.
     """
     from tokenloom import api
     from tokenloom.training.budget import process_start

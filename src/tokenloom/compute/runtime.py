@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import sys
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -93,11 +92,6 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     """
     digest = hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()
     torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)  # pyright: ignore  # torch does not annotate it
-
-
-def compile_loss(loss: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Compile a model's `loss`; the model itself stays uncompiled for evaluation and generation."""
-    return torch.compile(loss, dynamic=False)  # pyright: ignore[reportUnknownMemberType]  # torch does not annotate it
 
 
 def peak_flops(runtime: Runtime, size: int = 2048, seconds: float = 0.3) -> float:

@@ -157,7 +157,7 @@ def replan(state: TrainState, budget: TimeBudget, step_seconds: float, display: 
         display.notice(
             f"a step takes {step_seconds:.2g} s, {change} than planned: {max_steps:,} steps instead of {planned:,}"
         )
-        state.set_max_steps(max_steps)
+        state.change_settings(max_steps=max_steps)
         display.replanned(max_steps)
     may_grow = budget.may_grow and step < review_step(state.config.train)
     return replace(budget, seconds=budget.seconds_left(), step=step, may_grow=may_grow)
@@ -195,7 +195,7 @@ def _step_seconds(state: TrainState, seconds: float, timer: Clock) -> float:
 
     def needs_another() -> bool:
         if len(times) == 1:
-            return state.config.train.compile or times[0] < SLOW_STEP_SHARE * seconds
+            return bool(state.config.train.compile) or times[0] < SLOW_STEP_SHARE * seconds
         return not times or sum(times[1:]) + times[-1] <= limit
 
     while state.world.broadcast(needs_another()):  # a step is collective, so every process has to time the same number

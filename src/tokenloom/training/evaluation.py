@@ -36,36 +36,43 @@ def evaluate(
         )
 
 
-def generate_samples(state: TrainState, *, max_new_tokens: int | None = None) -> list[SampleRecord]:
+def generate_samples(state: TrainState, *, max_new_tokens: int | None = None, count: int = 1) -> list[SampleRecord]:
     """Text generated after each of the configured prompts, with the same seed at every call.
 
-    `max_new_tokens` defaults to the configured number. Raises `TrainingError` if the logits are not finite.
+    A `count` above 1 adds samples with the next seeds, before that with the configured one; greedy decoding has a
+    single result. `max_new_tokens` defaults to the configured number. Raises `TrainingError` if the logits are
+    not finite.
     """
     sample = state.config.sample
     max_new_tokens = sample.max_new_tokens if max_new_tokens is None else max_new_tokens
     if max_new_tokens == 0:
         return []
+    seeds = range(sample.seed, sample.seed + (count if sample.temperature > 0 else 1))
     try:
         with state.runtime.autocast():
-            completions = generate_text(
-                state.model,
-                state.tokenizer,
-                sample.prompts,
-                max_new_tokens=max_new_tokens,
-                sampling=sampling_params(sample),
-                seed=sample.seed,
-            )
+            completions = {
+                seed: generate_text(
+                    state.model,
+                    state.tokenizer,
+                    sample.prompts,
+                    max_new_tokens=max_new_tokens,
+                    sampling=sampling_params(sample),
+                    seed=seed,
+                )
+                for seed in reversed(seeds)
+            }
     except WeightsError as error:
         raise TrainingError(f"no sample can be generated at step {state.counters.step:,}: {error}") from None
     return [
         SampleRecord(
             step=state.counters.step,
             tokens=state.counters.tokens,
-            seed=sample.seed,
+            seed=seed,
             prompt=prompt,
             text=completion.text,
         )
-        for prompt, (completion,) in zip(sample.prompts, completions, strict=True)
+        for seed, texts in completions.items()
+        for prompt, (completion,) in zip(sample.prompts, texts, strict=True)
     ]
 
 

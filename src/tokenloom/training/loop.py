@@ -19,6 +19,8 @@ from tokenloom.training.resuming import is_out_of_patience
 from tokenloom.training.saving import save, save_best
 from tokenloom.training.step import StepResult, TrainState, train_step
 
+FINAL_SAMPLES = 3  # for each prompt, after the last step
+
 
 def train_loop(
     state: TrainState,
@@ -65,7 +67,8 @@ def train_loop(
             if log is not None:
                 log.record(record)
                 display.recorded(record)
-                for sample in generate_samples(state) if should_evaluate else []:
+                count = FINAL_SAMPLES if finished else 1
+                for sample in generate_samples(state, count=count) if should_evaluate else []:
                     log.sample(sample)
                     display.sampled(sample)
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from tokenloom.compute.parallel import World
 from tokenloom.compute.runtime import Runtime, seed_step
@@ -18,7 +16,6 @@ from tokenloom.data.token_reader import TokenReader
 from tokenloom.data.tokenizers import Tokenizer
 from tokenloom.errors import TrainingError
 from tokenloom.model import GPT
-from tokenloom.model.head import Reduction
 from tokenloom.run_folder import RunFolder
 from tokenloom.training.optimizer import Optimizer
 
@@ -54,8 +51,6 @@ class TrainState:
     config: Config
     run: RunFolder
     model: GPT
-    loss: Callable[[Tensor, Tensor, Reduction], Tensor]
-    """`model.loss`, compiled if configured."""
     optimizer: Optimizer
     batches: Batches
     validation: TokenReader | None
@@ -81,9 +76,9 @@ class TrainState:
     def tokens_per_step(self) -> int:
         return self.config.train.batch_size * self.config.model.block_size
 
-    def set_max_steps(self, max_steps: int) -> None:
-        """Change the number of steps, here and in the run's config.toml, so that a resumed run has it as well."""
-        self.config = self.config.with_values(train={"max_steps": max_steps})
+    def change_settings(self, **train: object) -> None:
+        """Change settings of [train], here and in the run's config.toml, so that a resumed run has them as well."""
+        self.config = self.config.with_values(train=train)
         self.optimizer.config = self.config.train
         if self.world.is_main:
             self.run.write_config(self.config)
@@ -137,7 +132,7 @@ def compute_gradient(state: TrainState, step: int) -> float:
     )
     for micro_ids, micro_targets in micro_batches:
         with state.runtime.autocast():
-            loss = state.loss(micro_ids.to(device), micro_targets.to(device), "sum")
+            loss = state.model.loss(micro_ids.to(device), micro_targets.to(device), "sum")
         # Divide by the token count of the whole step, so that micro-batches and ranks add up to one mean.
         state.scaler.scale(loss / state.tokens_per_step).backward()  # pyright: ignore  # torch does not annotate it
         nats += loss.detach()
