@@ -114,6 +114,10 @@ def test_standard_input_has_no_known_size(text):
     assert settings_of("-") == choose(300, TWO_CORES, None).settings
 
 
+def test_the_size_of_the_default_corpus_is_known(text):
+    assert settings_of("python-docs") == choose(300, TWO_CORES, 1_440_000).settings
+
+
 def test_the_rule_applies_to_new_modern_models():
     assert is_automatic(Config())
     assert not is_automatic(Config.of({"model": {"family": "gpt2"}}))

@@ -12,6 +12,7 @@ import torch
 from tokenloom.compute.parallel import init_process_group
 from tokenloom.compute.runtime import Runtime, choose_runtime, tune_malloc
 from tokenloom.config import Config, DataConfig, ModelConfig, Settings, TrainConfig
+from tokenloom.data.corpora import PYTHON_DOCS
 from tokenloom.data.shards import open_shards
 from tokenloom.data.shards_meta import is_shards_folder
 from tokenloom.data.sources import STDIN, find_sources
@@ -24,6 +25,8 @@ from tokenloom.training.rule import HEAD_SIZE, Choice, choose
 # not reach its speed with the small ones.
 PROBE_DEPTHS, PROBE_SECONDS = (3, 6, 12), 0.03
 PROBE_SEQUENCES, PROBE_TOKENS, PROBE_STEPS = 8, 256, 3
+# The size of named corpora that is not known without reading them, for the rule only.
+APPROXIMATE_BYTES = {PYTHON_DOCS: 1_600_000}
 SHAPE = ("n_layer", "n_head", "n_kv_head", "n_embd", "head_dim", "n_inner")
 
 
@@ -109,7 +112,7 @@ def _text(data: DataConfig, tokenizer: str | None) -> tuple[int | None, int | No
         return shards.meta.splits["train"].bytes, shards.tokenizer.vocab_size
     if STDIN in data.sources:
         return None, vocabulary
-    sizes = [source.size for source in find_sources(data.sources)]
+    sizes = [source.size or APPROXIMATE_BYTES.get(source.name) for source in find_sources(data.sources)]
     if None in sizes:
         return None, vocabulary
     return int((1 - data.val_fraction) * sum(size or 0 for size in sizes)), vocabulary
