@@ -15,8 +15,8 @@ from tokenloom.model.flops import training_flops_per_token
 HEAD_SIZE = 64
 MIN_SECONDS = 1.0  # less is refused later, with the reason
 TRAINING_SHARE = 0.85  # of the time is spent in training steps; the rest in start, evaluations and saving
-# Compute-optimal size: FLOPs = 33 · weights², about five tokens for each weight of the blocks.
-FLOPS_PER_SQUARED_WEIGHT = 33.0
+# Compute-optimal size: FLOPs = 20 · weights², about three tokens for each weight of the blocks.
+FLOPS_PER_SQUARED_WEIGHT = 20.0
 MIN_DEPTH, MAX_DEPTH = 2, 16
 # Characters learn more than a learned vocabulary once there is time to read them so often.
 CHARACTER_EPOCHS = 4.0
