@@ -116,6 +116,8 @@ MISTAKES = [
     (["train", "good.txt", *SHORT, "--add-token", "-"], 1, "'-' cannot be added: it is already a token"),
     (["train", "~nosuchuser/x", *SHORT], 2, "./~nosuchuser"),
     (["train", "good.txt", "--init-from", "~nosuchuser/x"], 2, "./~nosuchuser"),
+    (["train", "~nosuchuser/x"], 2, "./~nosuchuser"),
+    (["train", "nosuchfile.txt"], 1, "nosuchfile.txt"),
     (["train", "good.txt", *SHORT[:-1], "~nosuchuser/x"], 2, "./~nosuchuser"),
     (["train", "it was the best of times " * 5000, *SHORT], 1, "write it to standard input and pass -"),
     (["train", "what was the best of times? " * 5000, *SHORT], 1, "write it to standard input and pass -"),

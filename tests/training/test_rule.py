@@ -1,6 +1,7 @@
 """The rule chooses settings that are valid, change in the right direction, and can be overridden one by one."""
 
 import itertools
+import os
 
 import pytest
 from hypothesis import given
@@ -112,6 +113,12 @@ def test_a_tokenizer_that_the_user_names_is_taken_into_account(text, tokenizer):
 
 def test_standard_input_has_no_known_size(text):
     assert settings_of("-") == choose(300, TWO_CORES, None).settings
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_has_no_known_size(text, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert settings_of(tmp_path / "pipe") == choose(300, TWO_CORES, None).settings
 
 
 def test_the_size_of_the_default_corpus_is_known(text):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
@@ -16,6 +15,8 @@ from tokenloom.data.corpora import PYTHON_DOCS
 from tokenloom.data.shards import open_shards
 from tokenloom.data.shards_meta import is_shards_folder
 from tokenloom.data.sources import STDIN, find_sources
+from tokenloom.data.streams import is_pipe
+from tokenloom.home import expand_home
 from tokenloom.model import build
 from tokenloom.model.flops import training_flops_per_token
 from tokenloom.training.optimizer import Optimizer
@@ -106,11 +107,11 @@ def _step_seconds(config: ModelConfig, runtime: Runtime) -> float:
 def _text(data: DataConfig, tokenizer: str | None) -> tuple[int | None, int | None]:
     """The size of the training text in bytes, and that of a vocabulary that is already chosen; None if unknown."""
     vocabulary = None if tokenizer is None else _vocabulary_size(tokenizer)
-    paths = [Path(name).expanduser() for name in data.sources]
+    paths = [expand_home(name) for name in data.sources]
     if len(paths) == 1 and paths[0].is_dir() and is_shards_folder(paths[0]):
         shards = open_shards(paths[0])
         return shards.meta.splits["train"].bytes, shards.tokenizer.vocab_size
-    if STDIN in data.sources:
+    if STDIN in data.sources or any(is_pipe(path) for path in paths):  # read once, later
         return None, vocabulary
     sizes = [source.size or APPROXIMATE_BYTES.get(source.name) for source in find_sources(data.sources)]
     if None in sizes:
