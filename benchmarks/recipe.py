@@ -63,6 +63,7 @@ CHARACTERS = {
     "4x256 b8 wd.4": shape(4, 8, 256, "char", 0.4),
     "5x320 b8 wd.2": shape(5, 8, 256, "char", 0.2),
     "3x192 b8 wd.2": shape(3, 8, 256, "char", 0.2),
+    "3x192 b8 wd.4": shape(3, 8, 256, "char", 0.4),
     "4x256 b16 wd.3 lr.005": shape(4, 16, 256, "char", 0.3, "--train.learning-rate 0.005"),
     "4x256 b16 wd.3 beta.9": shape(4, 16, 256, "char", 0.3, "--train.beta1 0.9 --train.beta2 0.98"),
 }
