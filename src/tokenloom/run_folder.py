@@ -51,7 +51,7 @@ class RunFolder:
         """The run that a checkpoint folder belongs to; None if it is not in a run. The identity is not validated."""
         folder = checkpoint.resolve().parent
         run = cls(folder.parent)
-        return run if folder.name == CHECKPOINTS and run._has_files() else None
+        return run if folder.name == CHECKPOINTS and run.has_files() else None
 
     @classmethod
     def new(cls, parent: Path, name: str) -> Self:
@@ -119,11 +119,12 @@ class RunFolder:
     def is_run(self) -> bool:
         """Whether the folder has a configuration and a valid identity, as every run has."""
         try:
-            return self._has_files() and self.identity() is not None
+            return self.has_files() and self.identity() is not None
         except CheckpointError:
             return False
 
-    def _has_files(self) -> bool:
+    def has_files(self) -> bool:
+        """Whether the folder has a configuration and an identity, which is not validated."""
         return self.config_file.is_file() and self.identity_file.is_file()
 
     def is_unused(self) -> bool:

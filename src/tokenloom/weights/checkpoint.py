@@ -101,8 +101,11 @@ def write_manifest(folder: Path) -> None:
     _write_json(folder / MANIFEST, {"format": FORMAT_VERSION, "files": entries})
 
 
-def find_corruption(path: Path) -> str | None:
-    """The first difference between a folder and its manifest, in a few words; None if there is none."""
+def find_corruption(path: Path, *, contents: bool = True) -> str | None:
+    """The first difference between a folder and its manifest, in a few words; None if there is none.
+
+    Without `contents` only the names and sizes of the files are compared, and no file but the manifest is read.
+    """
     try:
         manifest = load_json((path / MANIFEST).read_text(encoding="utf-8"))
         version = manifest["format"]
@@ -119,7 +122,7 @@ def find_corruption(path: Path) -> str | None:
             return f"{name} is missing"
         if file.stat().st_size != size:
             return f"{name} has {file.stat().st_size:,} bytes instead of {size:,}"
-        if sha256_of(file) != sha256:
+        if contents and sha256_of(file) != sha256:
             return f"{name} does not match its sha256"
     return None
 
@@ -147,6 +150,11 @@ def list_checkpoints(folder: Path, kind: str = "step") -> list[Path]:
     """The checkpoint folders of a kind, oldest first, corrupt ones included."""
     with contextlib.suppress(OSError):  # a reader may lack permission to rename folders
         recover_folders(folder)
+    return find_checkpoints(folder, kind)
+
+
+def find_checkpoints(folder: Path, kind: str = "step") -> list[Path]:
+    """Like `list_checkpoints`, but changes nothing, so that a run can be read while another process trains it."""
     matches = [(match, path) for path in folder.glob(f"{kind}-*") if (match := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(matches, key=lambda pair: int(pair[0][2]))]
 

@@ -38,7 +38,7 @@ def find_weights(reference: str | Path) -> tuple[Path, list[str]]:
     """
     if is_model_name(reference):
         return download_model(str(reference)), []
-    path, selector = _path_and_selector(str(expand_home(reference)))
+    path, selector = split_reference(reference)
     if not os.path.exists(path):
         raise CheckpointError(f"{shortened(str(path))} does not exist. Name {SUPPORTED}.")
     checkpoints = RunFolder(path).checkpoints
@@ -54,6 +54,15 @@ def find_weights(reference: str | Path) -> tuple[Path, list[str]]:
         suffix = f" @{selector}" if selector else ""
         raise CheckpointError(f"{path} has no valid checkpoint{suffix}. {_available(checkpoints)}")
     return newest.path, notices
+
+
+def split_reference(reference: str | Path) -> tuple[Path, str]:
+    """The path in a reference, and the "best" or "step-N" that is selected after it; "" if none is."""
+    reference = str(expand_home(reference))
+    match = re.fullmatch(r"(.*)@(best|step-\d+)", reference, flags=re.DOTALL)
+    if match is None or os.path.exists(reference):
+        return Path(reference), ""
+    return Path(match[1]), match[2]
 
 
 def file_format(path: Path) -> FileFormat | None:
@@ -75,13 +84,6 @@ def file_format(path: Path) -> FileFormat | None:
     if start[8:] == b"{":  # after the length of the header
         return "safetensors"
     return _FORMAT_OF_SUFFIX.get(path.suffix.lower())
-
-
-def _path_and_selector(reference: str) -> tuple[Path, str]:
-    match = re.fullmatch(r"(.*)@(best|step-\d+)", reference, flags=re.DOTALL)
-    if match is None or os.path.exists(reference):
-        return Path(reference), ""
-    return Path(match[1]), match[2]
 
 
 def _checkpoint_of_step(checkpoints: Path, step: int) -> Path:

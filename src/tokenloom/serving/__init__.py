@@ -1,0 +1,1 @@
+"""The server: models that complete, score and explain text over HTTP, and the runs that train them."""
