@@ -61,12 +61,14 @@ def test_the_window_of_a_long_prompt_is_its_last_tokens(model):
 def test_a_quarter_slide_prefills_the_window_once_in_a_quarter_of_its_tokens(model, monkeypatch):
     prefills = []
     engine = Engine(model)
-    prefill = engine._prefill
-    monkeypatch.setattr(engine, "_prefill", lambda tokens: prefills.append(len(tokens)) or prefill(tokens))
+    append = engine._cache.append
+    monkeypatch.setattr(
+        engine._cache, "append", lambda row, tokens: prefills.append(len(tokens)) or append(row, tokens)
+    )
     engine.add([1], max_new_tokens=33, sampling=GREEDY, seed=0)
     collect(engine.run())
     # 16 tokens fill the window; 12 are kept with the new one, and all but the last are prefilled: 12 + 1 - 1.
-    assert prefills == [0, 12, 12, 12, 12, 12]
+    assert prefills == [12, 12, 12, 12, 12]
 
 
 def test_a_prompt_may_be_an_array_as_shards_hold_it(model):
@@ -161,6 +163,34 @@ def test_a_removed_sequence_leaves_the_others_as_they_were(model):
     steps += list(engine.run())
     assert [completion.token_ids for completion in collect(steps)] == generated(model, [[2], [3]])
     assert len(engine) == 0
+
+
+def test_sequences_that_join_and_leave_in_any_order_get_the_ids_they_get_alone(model):
+    prompts = [[5], [1, 2, 3], [9, 8, 7, 6, 5, 4, 3], [1, 2, 3], list(range(40)), [7, 7], [3]]
+    lengths = [2, 30, 9, 4, 1, 40, 5]
+    engine, steps = Engine(model, max_rows=3), []
+    for number, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
+        engine.add(prompt, max_new_tokens=length, sampling=WILD, seed=number)
+        steps += engine.step()
+    steps += list(engine.run())
+    alone = [
+        generated(model, [prompt], max_new_tokens=length, sampling=WILD, seed=number)[0]
+        for number, (prompt, length) in enumerate(zip(prompts, lengths, strict=True))
+    ]
+    assert [completion.token_ids for completion in collect(steps)] == alone
+
+
+def test_generation_continues_after_a_step_with_logits_that_are_not_finite(model):
+    engine = Engine(model)
+    for prompt in ([1, 2, 3], [9, 8]):
+        engine.add(prompt, max_new_tokens=12, sampling=GREEDY, seed=0)
+    steps = engine.step() + engine.step()
+    hook = model.h[0].register_forward_hook(lambda module, inputs, output: output * torch.nan)
+    with pytest.raises(WeightsError, match="NaN"):
+        engine.step()
+    hook.remove()
+    steps += list(engine.run())
+    assert [completion.token_ids for completion in collect(steps)] == generated(model, [[1, 2, 3], [9, 8]])
 
 
 def test_a_repetition_penalty_applies_to_the_prompt_and_each_rows_own_tokens(model):

@@ -12,8 +12,8 @@ from tokenloom.config import ModelConfig
 from tokenloom.data.tokenizers import load_tokenizer
 from tokenloom.errors import UsageError
 from tokenloom.generation.text import TextCompletion, TextStream, generate_text, stream_text
-from tokenloom.model.attention import KVCache
 from tokenloom.model.gpt2 import GPT2
+from tokenloom.model.kv_cache import KVCache
 from tokenloom.sampling_params import SamplingParams
 
 GREEDY = SamplingParams(temperature=0)
@@ -29,16 +29,16 @@ class FixedOutput(nn.Module):
         self.tokens = nn.Parameter(torch.tensor(tokens, dtype=torch.float32), requires_grad=False)
 
     def hidden(self, ids: torch.Tensor, cache: KVCache) -> torch.Tensor:
-        positions = cache.positions(ids.shape[1])
-        cache.advance(ids.shape[1])
+        positions = cache.next_positions(*ids.shape)
+        cache.advance(*ids.shape)
         return positions
 
     def forward(self, ids: torch.Tensor, cache: KVCache) -> torch.Tensor:
         next_ids = self.tokens[self.hidden(ids, cache)].long()
         return nn.functional.one_hot(next_ids, self.config.vocabulary).float()
 
-    def new_cache(self, batch_size: int) -> KVCache:
-        return KVCache(self.config, batch_size, self.tokens.device, torch.float32)
+    def new_cache(self, rows: int) -> KVCache:
+        return KVCache(self.config, rows, self.tokens.device, torch.float32)
 
 
 def model_that_outputs(text: str) -> FixedOutput:

@@ -109,7 +109,7 @@ def test_fewer_key_and_value_heads_mean_smaller_projections_and_caches():
     shared, full = new(n_embd=32, n_head=4, n_kv_head=2), new(n_embd=32, n_head=4)
     assert shared.h[0].self_attn.k_proj.weight.shape == (16, 32)
     assert full.h[0].self_attn.k_proj.weight.shape == (32, 32)
-    assert shared.new_cache(1).keys.numel() * 2 == full.new_cache(1).keys.numel()
+    assert shared.new_cache(1).keys[0].numel() * 2 == full.new_cache(1).keys[0].numel()
 
 
 def test_widths_have_defaults_and_can_be_set():

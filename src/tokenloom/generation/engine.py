@@ -1,7 +1,7 @@
 """Batched generation of token ids: sequences of any length share a forward pass, and join and leave between steps.
 
-The engine does not tokenize. Every running sequence has a row in one key-value cache, which holds all tokens of its
-window but the last. A step feeds the last token of each row, ids (rows, 1), and samples the next.
+The engine does not tokenize. Every running sequence has a row in one key-value cache (`cache_rows.py`), which holds all
+tokens of its window but the last. A step feeds the last token of each row, ids (rows, 1), and samples the next.
 
 The ids of a sequence depend only on its own prompt, sampling parameters, seed and sample number: they are the same
 alone and in a batch, with and without the cache, up to rounding, since batches may sum floats in a different order.
@@ -20,8 +20,8 @@ from torch import Tensor
 
 from tokenloom.errors import UsageError, WeightsError
 from tokenloom.evaluation.loss import evaluating
+from tokenloom.generation.cache_rows import CacheRows
 from tokenloom.generation.sampling import has_finite_maximum, sample_tokens
-from tokenloom.model.attention import KVCache
 from tokenloom.model.language_model import LanguageModel
 from tokenloom.sampling_params import SamplingParams
 
@@ -101,13 +101,11 @@ class Engine:
         self._vocab_size = vocab_size or model_vocabulary
         self._eot_id = eot_id
         self._max_rows = max_rows
-        self._use_cache = use_cache
         self._sampler = sampler
         self._added = 0
         self._waiting: deque[_Sequence] = deque()
-        self._running: list[_Sequence] = []
-        self._cache: KVCache | None = None
-        self._cached: list[_Sequence] = []  # the sequence of each row of the cache
+        self._running: list[_Sequence] = []  # in the order of their rows in the cache
+        self._cache = CacheRows(model, max_rows) if use_cache else None
 
     def __len__(self) -> int:
         """Number of running and waiting sequences."""
@@ -136,7 +134,10 @@ class Engine:
     def remove(self, row: int) -> None:
         """Stop a sequence; does nothing if it has already ended."""
         self._waiting = deque(sequence for sequence in self._waiting if sequence.row != row)
-        self._running = [sequence for sequence in self._running if sequence.row != row]
+        for index, sequence in enumerate(self._running):
+            if sequence.row == row:
+                self._leave(index)
+                break
 
     def run(self) -> Iterator[Step]:
         """Step until every sequence has ended."""
@@ -156,9 +157,9 @@ class Engine:
             logits = self._next_logits()
         tokens: list[int] = self._sample(logits).tolist()  # pyright: ignore  # torch annotates it as a plain list
         steps = [self._append(sequence, token) for sequence, token in zip(self._running, tokens, strict=True)]
-        self._running = [
-            sequence for sequence, step in zip(self._running, steps, strict=True) if step.finish_reason is None
-        ]
+        for index in reversed(range(len(steps))):  # the last first: a row that moves has been looked at
+            if steps[index].finish_reason is not None:
+                self._leave(index)
         return ended + steps
 
     def _validate(self, prompt: list[int], max_new_tokens: int) -> None:
@@ -184,14 +185,19 @@ class Engine:
                 self._running.append(sequence)
         return ended
 
+    def _leave(self, index: int) -> None:
+        """End a running sequence; the last one takes its place."""
+        if self._cache is not None:
+            self._cache.remove(index, last=len(self._running) - 1)
+        last = self._running.pop()
+        if index < len(self._running):
+            self._running[index] = last
+
     def _next_logits(self) -> Tensor:
         """Logits (rows, vocab_size) of the token after each window."""
-        to_prefill = [row for row, sequence in enumerate(self._running) if sequence.needs_prefill]
-        logits = self._cached_logits(to_prefill) if self._use_cache else self._uncached_logits()
+        logits = self._uncached_logits() if self._cache is None else self._cached_logits(self._cache)
         logits = logits[:, : self._vocab_size]
         self._check(logits)
-        for sequence in self._running:
-            sequence.needs_prefill = False
         return logits
 
     def _check(self, logits: Tensor) -> None:
@@ -200,22 +206,33 @@ class Engine:
         if not valid.all():
             row = int(valid.int().argmin())
             sequence, kind = self._running[row], "NaN" if logits[row].isnan().any() else "infinite"
+            self._erase_cache()
             raise WeightsError(
                 f"the logits of new token {sequence.generated + 1:,} are {kind}: the model's weights are corrupt, or "
                 "its training diverged. Use an earlier checkpoint."
             )
 
-    def _cached_logits(self, to_prefill: list[int]) -> Tensor:
-        cache = self._cache = self._arrange_cache()
-        rows_by_tokens: dict[tuple[int, ...], list[int]] = defaultdict(list)  # samples of one prompt share a prefill
-        for row in to_prefill:
-            rows_by_tokens[tuple(self._running[row].window[:-1])].append(row)
-        for tokens, rows in rows_by_tokens.items():
-            prefilled = self._prefill(tokens)
-            for row in rows:
-                cache.copy_row(row, prefilled)
-        last = torch.tensor([sequence.window[-1:] for sequence in self._running], device=self._device)  # (rows, 1)
-        return self._model(last, cache)[:, -1]
+    def _erase_cache(self) -> None:
+        """Fill the cache again in the next step, if there is one, without the numbers that were not finite."""
+        for row, sequence in enumerate(self._running):
+            sequence.needs_prefill = True
+            if self._cache is not None:
+                self._cache.erase(row)
+
+    def _cached_logits(self, cache: CacheRows) -> Tensor:
+        filled: dict[tuple[int, ...], int] = {}  # samples of one prompt share a prefill
+        for row, sequence in enumerate(self._running):
+            if not sequence.needs_prefill:
+                continue
+            tokens = tuple(sequence.window[:-1])
+            cache.clear(row)
+            if tokens in filled:
+                cache.copy(filled[tokens], row)
+            elif tokens:
+                cache.append(row, tokens)
+                filled[tokens] = row
+            sequence.needs_prefill = False
+        return cache.next_logits([sequence.window[-1] for sequence in self._running])
 
     def _uncached_logits(self) -> Tensor:
         lengths = [len(sequence.window) for sequence in self._running]
@@ -224,29 +241,6 @@ class Engine:
             ids[row, : lengths[row]] = sequence.window  # padded on the right, where causal attention does not reach
         logits = self._model(torch.as_tensor(ids, device=self._device))  # (rows, T, V)
         return logits[range(len(lengths)), [length - 1 for length in lengths]]
-
-    def _arrange_cache(self) -> KVCache:
-        """A cache with a row for each running sequence, in order; rows of new sequences are empty."""
-        if self._cache is not None and self._running == self._cached:
-            return self._cache
-        cached_rows = {sequence.row: row for row, sequence in enumerate(self._cached)}
-        self._cached = list(self._running)
-        sources = [cached_rows.get(sequence.row) for sequence in self._running]
-        kept = [source for source in sources if source is not None]
-        if self._cache is not None and len(kept) == len(sources):
-            return self._cache.select(kept)
-        cache = self._model.new_cache(len(sources))
-        for row, source in enumerate(sources):
-            if self._cache is not None and source is not None:
-                cache.copy_row(row, self._cache, source)
-        return cache
-
-    def _prefill(self, tokens: Sequence[int]) -> KVCache:
-        """A cache of one row that holds these tokens."""
-        cache = self._model.new_cache(1)
-        if tokens:
-            self._model.hidden(torch.tensor([tokens], device=self._device), cache)  # (1, T); logits are not needed
-        return cache
 
     def _sample(self, logits: Tensor) -> Tensor:
         """Tokens (rows,) for logits (rows, V); rows with the same parameters are sampled together."""

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenloom.config import ModelConfig
-from tokenloom.model.attention import KVCache, attend
+from tokenloom.model.attention import attend
 from tokenloom.model.dropout import Dropout
+from tokenloom.model.kv_cache import KVCache
 from tokenloom.model.language_model import GPT
 from tokenloom.model.layers import embedding, linear
 
@@ -93,7 +94,7 @@ class GPT2(GPT):
             self.init_weights(generator)
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Logits (B, T, V) of the token after each of ids (B, T); with a cache, ids continue the cached tokens."""
+        """Logits (B, T, V) of the token after each of ids (B, T); with a cache, ids continue its first B rows."""
         return self.lm_head(self.hidden(ids, cache))
 
     def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
@@ -103,7 +104,7 @@ class GPT2(GPT):
             # Without a cache the layer is not used, and a constant lets all blocks share one compiled function.
             x = self._run_block(block, x, cache, 0 if cache is None else layer)
         if cache is not None:
-            cache.advance(ids.shape[1])
+            cache.advance(*ids.shape)
         return self.ln_f(x)
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint  # pyright: ignore  # torch does not annotate it
 
 from tokenloom.config import ModelConfig
-from tokenloom.model.attention import KVCache
 from tokenloom.model.head import Reduction, head_loss
+from tokenloom.model.kv_cache import KVCache
 
 # B batch, T tokens, C width (n_embd), V vocabulary.
 
@@ -23,7 +23,7 @@ class LanguageModel(Protocol):
     config: ModelConfig
 
     def __call__(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Logits (B, T, V) of the token after each of ids (B, T); with a cache, ids continue the cached tokens."""
+        """Logits (B, T, V) of the token after each of ids (B, T); with a cache, ids continue its first B rows."""
         ...
 
     def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
@@ -34,8 +34,8 @@ class LanguageModel(Protocol):
         """Cross-entropy in nats of targets (B, T) after ids (B, T), without those that are `IGNORE_INDEX`."""
         ...
 
-    def new_cache(self, batch_size: int) -> KVCache:
-        """An empty key-value cache of `batch_size` rows."""
+    def new_cache(self, rows: int) -> KVCache:
+        """An empty key-value cache."""
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
@@ -83,15 +83,15 @@ class GPT(nn.Module, ABC):
         """
         return head_loss(self.hidden(ids), self.lm_head.weight, targets, reduction=reduction)
 
-    def new_cache(self, batch_size: int) -> KVCache:
-        """An empty key-value cache of `batch_size` rows on the model's device."""
-        return KVCache(self.config, batch_size, self.wte.weight.device, self.wte.weight.dtype)
+    def new_cache(self, rows: int) -> KVCache:
+        """An empty key-value cache on the model's device."""
+        return KVCache(self.config, rows, self.wte.weight.device, self.wte.weight.dtype)
 
     def _positions(self, ids: Tensor, cache: KVCache | None) -> Tensor:
-        """Positions (T,) of ids (B, T), or (B, T) after the cached tokens."""
-        T = ids.shape[1]
+        """Positions (T,) of ids (B, T), or (B, T) after the tokens cached in the first B rows."""
+        B, T = ids.shape
         assert self.config.block_size >= T, f"{T} tokens do not fit a context of {self.config.block_size}"
-        return torch.arange(T, device=ids.device) if cache is None else cache.positions(T)
+        return torch.arange(T, device=ids.device) if cache is None else cache.next_positions(B, T)
 
     def _run_block(self, block: nn.Module, *inputs: object) -> Tensor:
         # Evaluation and generation have other shapes in every call, for which a compiled block would be compiled again.

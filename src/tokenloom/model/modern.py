@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenloom.config import ModelConfig
-from tokenloom.model.attention import KVCache, attend
+from tokenloom.model.attention import attend
 from tokenloom.model.dropout import Dropout
+from tokenloom.model.kv_cache import KVCache
 from tokenloom.model.language_model import GPT
 from tokenloom.model.layers import RMSNorm, embedding, linear
 
@@ -119,7 +120,7 @@ class Modern(GPT):
             self.init_weights(generator)
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Logits (B, T, V) of the token after each of ids (B, T); with a cache, ids continue the cached tokens."""
+        """Logits (B, T, V) of the token after each of ids (B, T); with a cache, ids continue its first B rows."""
         return self.lm_head(self.hidden(ids, cache))
 
     def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
@@ -130,7 +131,7 @@ class Modern(GPT):
             # Without a cache the layer is not used, and a constant lets all blocks share one compiled function.
             x = self._run_block(block, x, angles, cache, 0 if cache is None else layer)
         if cache is not None:
-            cache.advance(ids.shape[1])
+            cache.advance(*ids.shape)
         return self.norm(x)
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
