@@ -25,6 +25,10 @@ class SamplingParams:
     """Sample from tokens at least p times as likely as the most likely one."""
     repetition_penalty: float = 1.0
     """Penalty for tokens that occur in the prompt or the generated text; 1 disables it."""
+    presence_penalty: float = 0.0
+    """Subtracted from the logits of tokens that occur in the generated text, from -2 to 2."""
+    frequency_penalty: float = 0.0
+    """Subtracted from the logits of tokens for each time they occur in the generated text, from -2 to 2."""
 
     def __post_init__(self) -> None:
         # Every comparison with NaN is false, so NaN is rejected as well.
@@ -49,6 +53,9 @@ class SamplingParams:
             0 < self.repetition_penalty < math.inf,
             f"repetition_penalty must be above 0, got {self.repetition_penalty}. Use 1 to disable it.",
         )
+        for name in ("presence_penalty", "frequency_penalty"):
+            penalty = getattr(self, name)
+            _require(-2 <= penalty <= 2, f"{name} must be from -2 to 2, got {penalty}. Use 0 to disable it.")
 
     @property
     def is_greedy(self) -> bool:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -38,9 +40,11 @@ def generate(
     sampling = SamplingParams(temperature=temperature, top_k=top_k)
     if context_size < model.config.block_size or (not sampling.is_greedy and len(idx) > 1):
         return _generate_uncached(model, idx, max_new_tokens, context_size, sampling, eos_id)
-    engine = Engine(model, eot_id=eos_id, max_rows=len(idx), slide=1, sampler=_sample_with_default_generator)
+    engine = Engine(
+        model, eot_id=eos_id, max_rows=len(idx), prefill_chunk=None, slide=1, sampler=_sample_with_default_generator
+    )
     for prompt in idx.tolist():
-        engine.add(prompt, max_new_tokens=max_new_tokens, sampling=sampling, seed=0)
+        engine.add(prompt, max_new_tokens=max_new_tokens, sampling=sampling, seed=0, truncate_prompt=True)
     new_ids: list[list[int]] = [[] for _ in idx]
     for step in engine.run():
         if step.token is not None:
@@ -58,7 +62,7 @@ def generate_and_print_sample(
     print(token_ids_to_text(ids, tokenizer).replace("\n", " "))
 
 
-def _sample_with_default_generator(logits: Tensor, sampling: SamplingParams, *_: object) -> Tensor:
+def _sample_with_default_generator(logits: Tensor, sampling: Sequence[SamplingParams], *_: object) -> Tensor:
     return sample_tokens(logits, sampling)
 
 

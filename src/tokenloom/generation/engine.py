@@ -1,50 +1,36 @@
 """Batched generation of token ids: sequences of any length share a forward pass, and join and leave between steps.
 
 The engine does not tokenize. Every running sequence has a row in one key-value cache (`cache_rows.py`), which holds all
-tokens of its window but the last. A step feeds the last token of each row, ids (rows, 1), and samples the next.
+tokens of its window but the last. A step fills rows for sequences that wait, at most `prefill_chunk` tokens, then feeds
+the last token of each running row, ids (rows, 1), and samples the next.
 
 The ids of a sequence depend only on its own prompt, sampling parameters, seed and sample number: they are the same
-alone and in a batch, with and without the cache, up to rounding, since batches may sum floats in a different order.
+alone and in a batch, in chunks of any size, with and without the cache, up to rounding, since batches may sum floats in
+a different order.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from tokenloom.errors import UsageError, WeightsError
 from tokenloom.evaluation.loss import evaluating
-from tokenloom.generation.cache_rows import CacheRows
-from tokenloom.generation.sampling import has_finite_maximum, sample_tokens
+from tokenloom.generation.batch import Batch
+from tokenloom.generation.logprobs import MAX_TOP_LOGPROBS, TokenLogprobs
+from tokenloom.generation.next_tokens import Sampler, next_tokens
+from tokenloom.generation.penalties import TokenPenalties, validate_bias
+from tokenloom.generation.sampling import sample_tokens
+from tokenloom.generation.sequence import FinishReason, Step, TokenSequence, make_generator
 from tokenloom.model.language_model import LanguageModel
 from tokenloom.sampling_params import SamplingParams
 
-FinishReason = Literal["stop", "length"]
-
-
-class Sampler(Protocol):
-    """Chooses the next token of each row: logits (B, V) -> (B,). The default is `sample_tokens`."""
-
-    def __call__(
-        self, logits: Tensor, sampling: SamplingParams, generators: Sequence[torch.Generator], seen: Tensor | None, /
-    ) -> Tensor: ...
-
-
-class Step(NamedTuple):
-    """The result of a step for one sequence."""
-
-    row: int
-    """The number of the sequence, as returned by `Engine.add`."""
-    token: int | None
-    """The new token; None if the sequence ended without one, as it does at the end-of-text token."""
-    finish_reason: FinishReason | None
-    """None while the sequence continues."""
+PREFILL_CHUNK = 128
+"""Tokens of prompts that a step computes at most: other rows wait for them no longer than for a few of their tokens."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +45,8 @@ class Engine:
     """Generates tokens for many sequences: `add` them at any time, call `step` until `len(engine)` is 0.
 
     `eot_id` ends a sequence. Ids from `vocab_size`, which only pad the model's vocabulary, are never sampled. At most
-    `max_rows` sequences run at once, which bounds the cache; others wait.
+    `max_rows` sequences, which will have at most `max_tokens` tokens in the cache, run at once; others wait in the
+    order in which they were added. `prefill_chunk=None` fills the rows of all that start in one step.
 
     The window of a sequence is its last tokens, at most `block_size`. When it is full, its `slide` oldest tokens are
     dropped and the cache is filled again, since all positions have changed. `slide=1`, as in the book and nanoGPT,
@@ -67,7 +54,7 @@ class Engine:
     computes one every block_size / 4 tokens. `use_cache=False` computes the window for every token; windows and ids
     are the same.
 
-    `sampler` chooses the next tokens of all rows that have the same `SamplingParams`.
+    `sampler` chooses the next tokens of all rows.
 
     Not thread-safe. Raises `UsageError` for options out of range.
     """
@@ -79,6 +66,8 @@ class Engine:
         eot_id: int | None = None,
         vocab_size: int | None = None,
         max_rows: int = 32,
+        max_tokens: int | None = None,
+        prefill_chunk: int | None = PREFILL_CHUNK,
         slide: int | None = None,
         use_cache: bool = True,
         sampler: Sampler = sample_tokens,
@@ -91,58 +80,126 @@ class Engine:
             )
         if slide is not None and not 1 <= slide <= block_size:
             raise UsageError(f"slide must be from 1 to the model's block_size {block_size}, got {slide}. Try 1.")
-        if max_rows < 1:
-            raise UsageError(f"max_rows must be at least 1, got {max_rows}. Try 32.")
+        for name, value in (("max_rows", max_rows), ("max_tokens", max_tokens), ("prefill_chunk", prefill_chunk)):
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, got {value}. Omit it to use the default.")
+        self.block_size = block_size
         self._model = model
         self._modules = list(model.modules())  # traversing the modules takes too long to repeat it for every token
         self._device = next(model.parameters()).device
-        self._block_size = block_size
         self._slide = slide or max(1, block_size // 4)
         self._vocab_size = vocab_size or model_vocabulary
         self._eot_id = eot_id
         self._max_rows = max_rows
+        self._max_tokens = max_tokens or sys.maxsize
+        self._prefill_chunk = prefill_chunk or sys.maxsize
         self._sampler = sampler
         self._added = 0
-        self._waiting: deque[_Sequence] = deque()
-        self._running: list[_Sequence] = []  # in the order of their rows in the cache
-        self._cache = CacheRows(model, max_rows) if use_cache else None
+        self._waiting: deque[TokenSequence] = deque()
+        self._batch = Batch(model, max_rows, self._vocab_size, use_cache=use_cache)
+        self._kept: dict[int, list[Step]] = defaultdict(list)  # for `run_rows`
 
     def __len__(self) -> int:
         """Number of running and waiting sequences."""
-        return len(self._waiting) + len(self._running)
+        return len(self._waiting) + len(self._batch.sequences)
+
+    @property
+    def waiting(self) -> int:
+        """Number of sequences that wait for a row or for tokens in the cache."""
+        return len(self._waiting)
+
+    @property
+    def free_rows(self) -> int:
+        """Number of sequences that could start."""
+        return self._max_rows - len(self._batch.sequences)
+
+    @property
+    def reserved_tokens(self) -> int:
+        """The most tokens that the sequences that have started will have in the cache."""
+        return sum(sequence.reserved_tokens for sequence in self._batch.sequences)
 
     def add(
-        self, prompt: Sequence[int], *, max_new_tokens: int, sampling: SamplingParams, seed: int, sample: int = 0
+        self,
+        prompt: Sequence[int],
+        *,
+        max_new_tokens: int,
+        sampling: SamplingParams,
+        seed: int,
+        sample: int = 0,
+        top_logprobs: int | None = None,
+        prompt_logprobs: bool = False,
+        logit_bias: Mapping[int, float] | None = None,
+        truncate_prompt: bool = False,
     ) -> int:
         """Add a sequence, which starts in the next step if there is a free row; returns its number.
 
-        Only the last `block_size` tokens of a prompt are used. `sample` numbers the samples of a prompt: sample 0 uses
-        a generator seeded with `seed`, the others generators seeded with both numbers. Raises `UsageError` for an
-        empty prompt, ids outside the vocabulary, and numbers out of range.
+        A prompt and its new tokens need no sliding window if they have at most `block_size` + 1 tokens. A prompt that
+        does not fit is refused; with `truncate_prompt` only its last `block_size` tokens are used. `sample` numbers the
+        samples of a prompt: sample 0 uses a generator seeded with `seed`, the others generators seeded with both.
+
+        `top_logprobs` requests the log-probability of every sampled token with so many of the most likely tokens, 0 for
+        none; `prompt_logprobs` also that of every token of the prompt, which must not be truncated then.
+        `logit_bias` is added to the logits of tokens, from -100 to 100.
+
+        Raises `UsageError` for an empty or too long prompt, ids outside the vocabulary, and numbers out of range.
         """
         ids = [int(token) for token in prompt]  # may be numpy or torch integers
-        self._validate(ids, max_new_tokens)
-        seen = None
-        if sampling.repetition_penalty != 1:
-            seen = torch.zeros(self._vocab_size, dtype=torch.bool, device=self._device)
-            seen[ids] = True
+        bias = dict(logit_bias or {})
+        self._validate(ids, max_new_tokens, top_logprobs, bias)
+        window = ids[-self.block_size :] if truncate_prompt and not prompt_logprobs else ids
+        if len(window) > self.block_size + (max_new_tokens == 0):
+            raise UsageError(
+                f"the prompt has {len(ids):,} tokens, but the model's block_size is {self.block_size:,}. Shorten it."
+            )
+        reserved = min(len(window) - 1 + max_new_tokens, self.block_size)
+        if reserved > self._max_tokens:
+            raise UsageError(
+                f"the prompt and its new tokens need {reserved:,} tokens in the cache, but max_tokens is "
+                f"{self._max_tokens:,}. Use fewer tokens, or a larger max_tokens."
+            )
+        penalties = None
+        if TokenPenalties.needed(sampling, bias):
+            penalties = TokenPenalties(ids, sampling, bias, self._vocab_size, self._device)
         row, self._added = self._added, self._added + 1
-        generator = make_generator(seed, sample, self._device)
-        self._waiting.append(_Sequence(row, ids[-self._block_size :], max_new_tokens, sampling, generator, seen))
+        self._waiting.append(
+            TokenSequence(
+                row,
+                window,
+                max_new_tokens,
+                sampling,
+                make_generator(seed, sample, self._device),
+                penalties,
+                top_logprobs,
+                [None] if prompt_logprobs else None,
+                reserved,
+            )
+        )
         return row
 
     def remove(self, row: int) -> None:
         """Stop a sequence; does nothing if it has already ended."""
+        self._kept.pop(row, None)
         self._waiting = deque(sequence for sequence in self._waiting if sequence.row != row)
-        for index, sequence in enumerate(self._running):
-            if sequence.row == row:
-                self._leave(index)
-                break
+        self._batch.remove(row)
 
     def run(self) -> Iterator[Step]:
         """Step until every sequence has ended."""
         while len(self):
             yield from self.step()
+
+    def run_rows(self, rows: Collection[int]) -> Iterator[Step]:
+        """Step until these sequences have ended. Steps of the others are kept for calls with their rows.
+
+        Several callers can so use one engine in turn; none of them may call `step` or `run`.
+        """
+        while True:
+            kept = [step for row in rows for step in self._kept.pop(row, [])]
+            if not kept:
+                if not any(sequence.row in rows for sequence in (*self._batch.sequences, *self._waiting)):
+                    return
+                for step in self.step():
+                    self._kept[step.row].append(step)
+            yield from kept
 
     @torch.inference_mode()
     def step(self) -> list[Step]:
@@ -150,19 +207,30 @@ class Engine:
 
         Raises `WeightsError` if logits are NaN or infinite.
         """
-        ended = self._start_waiting()
-        if not self._running:
-            return ended
-        with evaluating(self._modules):
-            logits = self._next_logits()
-        tokens: list[int] = self._sample(logits).tolist()  # pyright: ignore  # torch annotates it as a plain list
-        steps = [self._append(sequence, token) for sequence, token in zip(self._running, tokens, strict=True)]
-        for index in reversed(range(len(steps))):  # the last first: a row that moves has been looked at
-            if steps[index].finish_reason is not None:
-                self._leave(index)
-        return ended + steps
+        steps = self._admit()
+        try:
+            with evaluating(self._modules):
+                steps += self._batch.fill(self._prefill_chunk)
+                return steps + self._generate() if self._batch.running else steps
+        except WeightsError:
+            self._batch.refill()
+            raise
 
-    def _validate(self, prompt: list[int], max_new_tokens: int) -> None:
+    def _generate(self) -> list[Step]:
+        """A token for each running sequence."""
+        batch, running = self._batch, list(self._batch.running)
+        logits = batch.next_logits()
+        tokens, logprobs = next_tokens(logits, running, self._vocab_size, self._sampler)
+        steps = [self._append(*new) for new in zip(running, tokens, logprobs, strict=True)]
+        for index in reversed(range(len(steps))):  # the row that moves to the place of another was looked at
+            if steps[index].finish_reason is not None:
+                batch.leave(index)
+            elif running[index].filled == 0:
+                batch.leave(index)
+                batch.start(running[index])
+        return steps
+
+    def _validate(self, prompt: list[int], max_new_tokens: int, top: int | None, bias: Mapping[int, float]) -> None:
         if not prompt:
             raise UsageError("the prompt has no tokens. To generate a new text, use the end-of-text token as prompt.")
         if min(prompt) < 0 or max(prompt) >= self._vocab_size:
@@ -173,105 +241,35 @@ class Engine:
             )
         if max_new_tokens < 0:
             raise UsageError(f"max_new_tokens must be 0 or more, got {max_new_tokens}. Try 100.")
+        if top is not None and not 0 <= top <= MAX_TOP_LOGPROBS:
+            raise UsageError(f"logprobs must be from 0 to {MAX_TOP_LOGPROBS}, got {top}. Try 5.")
+        validate_bias(bias, self._vocab_size)
 
-    def _start_waiting(self) -> list[Step]:
-        """Start waiting sequences while there are free rows; those without tokens to generate end at once."""
+    def _admit(self) -> list[Step]:
+        """Let waiting sequences start, in order, while there are rows and tokens; those with nothing to do end at once."""
         ended: list[Step] = []
-        while self._waiting and len(self._running) < self._max_rows:
-            sequence = self._waiting.popleft()
-            if sequence.remaining == 0:
-                ended.append(Step(sequence.row, None, "length"))
+        free_tokens = self._max_tokens - self.reserved_tokens if self._waiting else 0
+        while self._waiting:
+            sequence = self._waiting[0]
+            if sequence.remaining == 0 and sequence.prompt_logprobs is None:
+                ended.append(sequence.report(None, "length"))
+            elif self.free_rows and sequence.reserved_tokens <= free_tokens:
+                free_tokens -= sequence.reserved_tokens
+                self._batch.start(sequence)
             else:
-                self._running.append(sequence)
+                break
+            self._waiting.popleft()
         return ended
 
-    def _leave(self, index: int) -> None:
-        """End a running sequence; the last one takes its place."""
-        if self._cache is not None:
-            self._cache.remove(index, last=len(self._running) - 1)
-        last = self._running.pop()
-        if index < len(self._running):
-            self._running[index] = last
-
-    def _next_logits(self) -> Tensor:
-        """Logits (rows, vocab_size) of the token after each window."""
-        logits = self._uncached_logits() if self._cache is None else self._cached_logits(self._cache)
-        logits = logits[:, : self._vocab_size]
-        self._check(logits)
-        return logits
-
-    def _check(self, logits: Tensor) -> None:
-        """Refuse logits from which no token can be sampled; on a GPU, `multinomial` would end the process."""
-        valid = has_finite_maximum(logits)
-        if not valid.all():
-            row = int(valid.int().argmin())
-            sequence, kind = self._running[row], "NaN" if logits[row].isnan().any() else "infinite"
-            self._erase_cache()
-            raise WeightsError(
-                f"the logits of new token {sequence.generated + 1:,} are {kind}: the model's weights are corrupt, or "
-                "its training diverged. Use an earlier checkpoint."
-            )
-
-    def _erase_cache(self) -> None:
-        """Fill the cache again in the next step, if there is one, without the numbers that were not finite."""
-        for row, sequence in enumerate(self._running):
-            sequence.needs_prefill = True
-            if self._cache is not None:
-                self._cache.erase(row)
-
-    def _cached_logits(self, cache: CacheRows) -> Tensor:
-        filled: dict[tuple[int, ...], int] = {}  # samples of one prompt share a prefill
-        for row, sequence in enumerate(self._running):
-            if not sequence.needs_prefill:
-                continue
-            tokens = tuple(sequence.window[:-1])
-            cache.clear(row)
-            if tokens in filled:
-                cache.copy(filled[tokens], row)
-            elif tokens:
-                cache.append(row, tokens)
-                filled[tokens] = row
-            sequence.needs_prefill = False
-        return cache.next_logits([sequence.window[-1] for sequence in self._running])
-
-    def _uncached_logits(self) -> Tensor:
-        lengths = [len(sequence.window) for sequence in self._running]
-        ids = np.zeros((len(lengths), max(lengths)), dtype=np.int64)
-        for row, sequence in enumerate(self._running):
-            ids[row, : lengths[row]] = sequence.window  # padded on the right, where causal attention does not reach
-        logits = self._model(torch.as_tensor(ids, device=self._device))  # (rows, T, V)
-        return logits[range(len(lengths)), [length - 1 for length in lengths]]
-
-    def _sample(self, logits: Tensor) -> Tensor:
-        """Tokens (rows,) for logits (rows, V); rows with the same parameters are sampled together."""
-        rows_by_params: dict[SamplingParams, list[int]] = defaultdict(list)
-        for row, sequence in enumerate(self._running):
-            rows_by_params[sequence.sampling].append(row)
-        if len(rows_by_params) == 1:
-            return self._sample_group(logits, self._running)
-        tokens = torch.empty(len(logits), dtype=torch.long, device=logits.device)
-        for rows in rows_by_params.values():
-            tokens[rows] = self._sample_group(logits[rows], [self._running[row] for row in rows])
-        return tokens
-
-    def _sample_group(self, logits: Tensor, sequences: list[_Sequence]) -> Tensor:
-        seen = [sequence.seen for sequence in sequences if sequence.seen is not None]
-        generators = [sequence.generator for sequence in sequences]
-        return self._sampler(logits, sequences[0].sampling, generators, torch.stack(seen) if seen else None)
-
-    def _append(self, sequence: _Sequence, token: int) -> Step:
+    def _append(self, sequence: TokenSequence, token: int, logprobs: TokenLogprobs | None) -> Step:
         """Append a token to its sequence, and slide a full window."""
         if token == self._eot_id:
-            return Step(sequence.row, None, "stop")
-        sequence.remaining -= 1
-        sequence.generated += 1
-        if sequence.seen is not None:
-            sequence.seen[token] = True
-        sequence.window.append(token)
-        if len(sequence.window) > self._block_size:
+            return sequence.report(None, "stop", logprobs)
+        step = sequence.append(token, logprobs)
+        if len(sequence.window) > self.block_size:
             del sequence.window[: self._slide]
-            sequence.needs_prefill = True
-        return Step(sequence.row, token, None if sequence.remaining else "length")
+            sequence.filled = 0
+        return step
 
 
 def generate(
@@ -290,15 +288,31 @@ def generate(
 ) -> Iterator[Step]:
     """Generate `num_samples` continuations of every prompt; yields each token as soon as it is sampled.
 
-    Sample s of prompt p is row `p * num_samples + s`. For the options see `Engine` and `Engine.add`; their `UsageError`
-    is raised by the call itself, before the first token is requested.
+    Only the last `block_size` tokens of a prompt are used. Sample s of prompt p is row `p * num_samples + s`. For the
+    options see `Engine` and `Engine.add`; their `UsageError` is raised by the call itself, before the first token is
+    requested.
     """
     if num_samples < 1:
         raise UsageError(f"num_samples must be at least 1, got {num_samples}. Try 1.")
-    engine = Engine(model, eot_id=eot_id, vocab_size=vocab_size, max_rows=max_rows, slide=slide, use_cache=use_cache)
+    engine = Engine(
+        model,
+        eot_id=eot_id,
+        vocab_size=vocab_size,
+        max_rows=max_rows,
+        prefill_chunk=None,
+        slide=slide,
+        use_cache=use_cache,
+    )
     for prompt in prompts:
         for sample in range(num_samples):
-            engine.add(prompt, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed, sample=sample)
+            engine.add(
+                prompt,
+                max_new_tokens=max_new_tokens,
+                sampling=sampling,
+                seed=seed,
+                sample=sample,
+                truncate_prompt=True,
+            )
     return engine.run()
 
 
@@ -306,39 +320,9 @@ def collect(steps: Iterable[Step]) -> list[Completion]:
     """The completions of `generate`, in the order of their rows."""
     token_ids: dict[int, list[int]] = defaultdict(list)
     reasons: dict[int, FinishReason] = {}
-    for row, token, reason in steps:
-        if token is not None:
-            token_ids[row].append(token)
-        if reason is not None:
-            reasons[row] = reason
+    for step in steps:
+        if step.token is not None:
+            token_ids[step.row].append(step.token)
+        if step.finish_reason is not None:
+            reasons[step.row] = step.finish_reason
     return [Completion(token_ids[row], reasons[row]) for row in sorted(reasons)]
-
-
-def make_generator(seed: int, sample: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """The generator of a sample: seeded with `seed` for sample 0, with a hash of both numbers for the others.
-
-    Raises `UsageError` if `seed` is not between 0 and 2^64 - 1.
-    """
-    if not 0 <= seed < 2**64:
-        raise UsageError(f"seed must be from 0 to 2^64 - 1, got {seed}. Try 0.")
-    generator = torch.Generator(device)
-    if sample == 0:
-        return generator.manual_seed(seed)
-    return generator.manual_seed(int(np.random.SeedSequence((seed, sample)).generate_state(1, np.uint64)[0]))
-
-
-@dataclass(eq=False, slots=True)
-class _Sequence:
-    """A running or waiting sequence."""
-
-    row: int
-    window: list[int]
-    remaining: int
-    """Tokens still to generate."""
-    sampling: SamplingParams
-    generator: torch.Generator
-    seen: Tensor | None
-    """Tokens (V,) that a repetition penalty applies to."""
-    generated: int = 0
-    needs_prefill: bool = True
-    """Whether the window is new or has slid, so that its row of the cache has to be filled."""

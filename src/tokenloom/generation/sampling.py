@@ -1,7 +1,7 @@
 """From logits to the next token: filters that map logits (B, V) to logits (B, V), then a random choice.
 
-Every function treats each row by itself. Excluded tokens have the logit -inf. Rows without a finite maximum, which have
-no probabilities, are refused before a token is chosen. To add a filter: a field of
+Every function treats each row by itself, with the row's own parameters. Excluded tokens have the logit -inf. Rows
+without a finite maximum, which have no probabilities, are refused before a token is chosen. To add a filter: a field of
 `SamplingParams`, its function, and a row of `FILTERS`.
 """
 
@@ -18,34 +18,54 @@ from tokenloom.errors import WeightsError
 from tokenloom.sampling_params import SamplingParams
 
 FLOAT32 = torch.finfo(torch.float32)  # larger and smaller numbers become inf and 0
+TOP_P_CANDIDATES = 512
+"""Most likely tokens among which the set of `keep_top_p` is searched first. torch finds them with a partial sort."""
+
+PerRow = float | Sequence[float]
+"""The parameter of a filter: one for all rows, or one for each."""
 
 
 def sample_tokens(
     logits: Tensor,
-    sampling: SamplingParams,
+    sampling: SamplingParams | Sequence[SamplingParams],
     generators: Sequence[torch.Generator] | None = None,
-    seen: Tensor | None = None,
 ) -> Tensor:
     """The next token of each row: (B, V) -> (B,) int64.
 
-    `generators` holds one generator for each row; without them torch's default generator is used. `seen` (B, V) is
-    true for the tokens that a repetition penalty applies to, and is required with one. Raises `WeightsError` for logits
-    that are NaN, +inf, or all -inf.
+    `sampling` holds the parameters of each row, or those of all; of them, the penalties are not applied here but by
+    `TokenPenalties`. `generators` holds one generator for each row; without them torch's default generator is used.
+    Raises `WeightsError` for logits that are NaN, +inf, or all -inf.
     """
-    if sampling.is_greedy:  # no filter but the repetition penalty changes which token is the most likely
-        return _filtered(logits, sampling, seen).argmax(dim=-1)
-    return sample_from_probabilities(probabilities(logits, sampling, seen), generators)
+    params = _of_rows(sampling, logits)
+    sampled = [row for row, param in enumerate(params) if not param.is_greedy]
+    if len(sampled) == len(params):
+        return sample_from_probabilities(probabilities(logits, params), generators)
+    _refuse_without_probabilities(logits)
+    tokens = logits.argmax(dim=-1)  # no filter changes which token is the most likely
+    if sampled:
+        chosen = None if generators is None else [generators[row] for row in sampled]
+        probs = probabilities(logits[sampled], [params[row] for row in sampled])
+        tokens[sampled] = sample_from_probabilities(probs, chosen)
+    return tokens
 
 
-def probabilities(logits: Tensor, sampling: SamplingParams, seen: Tensor | None = None) -> Tensor:
+def probabilities(logits: Tensor, sampling: SamplingParams | Sequence[SamplingParams]) -> Tensor:
     """The probabilities from which `sample_tokens` samples: (B, V) -> (B, V) float32, rows summing to 1.
 
     Raises `WeightsError` as `sample_tokens` does.
     """
-    logits = _filtered(logits, sampling, seen)
-    if sampling.is_greedy:
-        return torch.zeros_like(logits).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
-    return logits.softmax(dim=-1)
+    params = _of_rows(sampling, logits)
+    logits = logits.float()
+    for filter in FILTERS:
+        values: list[float | None] = [None if param.is_greedy else getattr(param, filter.param) for param in params]
+        logits = _filtered(logits, filter, values)
+    _refuse_without_probabilities(logits)
+    probs = logits.softmax(dim=-1)
+    if any(param.is_greedy for param in params):
+        greedy = torch.tensor([param.is_greedy for param in params], device=logits.device)[:, None]
+        one_hot = torch.zeros_like(probs).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
+        probs = torch.where(greedy, one_hot, probs)
+    return probs
 
 
 def sample_from_probabilities(probs: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
@@ -61,41 +81,53 @@ def has_finite_maximum(logits: Tensor) -> Tensor:
     return logits.amax(dim=-1).isfinite()
 
 
-def penalize_repetition(logits: Tensor, seen: Tensor | None, penalty: float) -> Tensor:
-    """Divide positive logits of tokens in `seen` (B, V) by `penalty`, multiply negative ones (Keskar et al., 2019)."""
-    assert seen is not None, "a repetition penalty needs the tokens seen so far"
-    penalty = min(max(penalty, FLOAT32.tiny), FLOAT32.max)
-    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
-
-
-def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
+def apply_temperature(logits: Tensor, temperature: PerRow) -> Tensor:
     """Divide the logits by the temperature."""
-    return logits / min(temperature, FLOAT32.max)
+    return logits / _column(temperature, logits)
 
 
-def keep_top_k(logits: Tensor, k: int) -> Tensor:
+def keep_top_k(logits: Tensor, k: PerRow) -> Tensor:
     """Exclude all but the k largest logits of each row; logits equal to the smallest of them are kept too."""
-    smallest = logits.topk(min(k, logits.shape[-1]), dim=-1).values[..., -1:]
-    return logits.masked_fill(logits < smallest, -math.inf)
+    k = _column(k, logits).clamp(max=logits.shape[-1]).long()
+    largest = logits.topk(int(k.max()), dim=-1).values  # (B, k)
+    return logits.masked_fill(logits < largest.gather(-1, k - 1), -math.inf)
 
 
-def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """Exclude all but the smallest set of most likely tokens with total probability p (Holtzman et al., 2020)."""
-    if p >= 1:
-        return logits  # rounding of the sums below could exclude the last token
-    descending, order = logits.sort(dim=-1, descending=True, stable=True)
-    probs = descending.softmax(dim=-1)
-    preceding = probs.cumsum(dim=-1) - probs  # total probability of the more likely tokens
-    excluded = preceding >= p
-    excluded[..., 0] = False  # also if p is 0 in float32
-    return torch.empty_like(logits).scatter_(-1, order, descending.masked_fill(excluded, -math.inf))
+def keep_top_p(logits: Tensor, p: PerRow) -> Tensor:
+    """Exclude all but the smallest set of most likely tokens with total probability p (Holtzman et al., 2020).
+
+    Of equal logits, those of lower ids are in the set first. It is searched among a few most likely tokens, then among
+    more, because sorting a whole vocabulary takes longer than a step of a small model.
+    """
+    p = _column(p, logits)
+    p = torch.where(p >= 1, math.inf, p)  # everything, although rounding may let fewer tokens add up to 1
+    highest = logits.amax(dim=-1, keepdim=True)
+    total = (logits - highest).exp().sum(dim=-1, keepdim=True)
+    count = min(TOP_P_CANDIDATES, logits.shape[-1])
+    while True:
+        candidates = logits.topk(count, dim=-1).values  # (B, count), descending
+        probs = (candidates - highest).exp() / total
+        cumulative = probs.cumsum(dim=-1)
+        if count == logits.shape[-1] or bool((cumulative[:, -1:] >= p).all()):
+            break
+        count = min(8 * count, logits.shape[-1])
+    inside = cumulative - probs < p  # the more likely tokens do not reach p
+    size = inside.sum(dim=-1, keepdim=True).clamp(min=1)  # p may be 0 in float32
+    smallest = candidates.gather(-1, size - 1)
+    excluded = logits < smallest
+    equal = logits == smallest
+    room = size - (candidates > smallest).sum(dim=-1, keepdim=True)  # for the tokens that are equal to the smallest
+    if bool((equal.sum(dim=-1, keepdim=True) > room).any()):
+        excluded |= equal & (equal.cumsum(dim=-1) > room)
+    return logits.masked_fill(excluded, -math.inf)
 
 
-def keep_min_p(logits: Tensor, p: float) -> Tensor:
+def keep_min_p(logits: Tensor, p: PerRow) -> Tensor:
     """Exclude tokens less than p times as likely as the most likely one of the row (Nguyen et al., 2024)."""
-    if p <= 0:
-        return logits
-    return logits.masked_fill(logits < logits.amax(dim=-1, keepdim=True) + math.log(p), -math.inf)
+    rows = p if isinstance(p, Sequence) else [p] * len(logits)
+    logs = [math.log(value) if value > 0 else -math.inf for value in rows]
+    smallest = logits.amax(dim=-1, keepdim=True) + _column(logs, logits)
+    return logits.masked_fill(logits < smallest, -math.inf)
 
 
 @dataclass(frozen=True)
@@ -105,31 +137,45 @@ class Filter:
     param: str
     """Field of `SamplingParams`."""
     off: float | None
-    """Value of the parameter that disables the filter."""
-    apply: Callable[[Tensor, float, Tensor | None], Tensor]
-    """Logits (B, V), the parameter's value and the tokens `seen` (B, V) -> logits (B, V)."""
+    """Value of the parameter that disables the filter, besides None."""
+    apply: Callable[[Tensor, Sequence[float]], Tensor]
+    """Logits (B, V) and the parameter of each row -> logits (B, V)."""
 
 
 # In the order of Hugging Face's `generate`. The book applies top-k before the temperature, with the same result:
 # dividing by a temperature keeps the order of the logits.
 FILTERS = (
-    Filter("repetition_penalty", 1, lambda logits, penalty, seen: penalize_repetition(logits, seen, penalty)),
-    Filter("temperature", 0, lambda logits, temperature, _: apply_temperature(logits, temperature)),
-    Filter("top_k", None, lambda logits, k, _: keep_top_k(logits, int(k))),
-    Filter("top_p", None, lambda logits, p, _: keep_top_p(logits, p)),
-    Filter("min_p", None, lambda logits, p, _: keep_min_p(logits, p)),
+    Filter("temperature", 1, apply_temperature),
+    Filter("top_k", None, keep_top_k),
+    Filter("top_p", 1, keep_top_p),
+    Filter("min_p", 0, keep_min_p),
 )
 
 
-def _filtered(logits: Tensor, sampling: SamplingParams, seen: Tensor | None) -> Tensor:
-    logits = logits.float()
-    for filter in FILTERS:
-        value = getattr(sampling, filter.param)
-        if value != filter.off:
-            logits = filter.apply(logits, value, seen)
+def _filtered(logits: Tensor, filter: Filter, values: Sequence[float | None]) -> Tensor:
+    """The logits after a filter, which is applied to the rows whose parameter does not disable it."""
+    used = {row: value for row, value in enumerate(values) if value is not None and value != filter.off}
+    if len(used) == len(values):
+        return filter.apply(logits, list(used.values()))
+    if not used:
+        return logits
+    rows = torch.tensor(list(used), device=logits.device)
+    return logits.index_copy(0, rows, filter.apply(logits[rows], list(used.values())))
+
+
+def _of_rows(sampling: SamplingParams | Sequence[SamplingParams], logits: Tensor) -> Sequence[SamplingParams]:
+    return [sampling] * len(logits) if isinstance(sampling, SamplingParams) else sampling
+
+
+def _column(values: PerRow, logits: Tensor) -> Tensor:
+    """A parameter as a column (B, 1) float32."""
+    rows = values if isinstance(values, Sequence) else [values] * len(logits)
+    return torch.tensor([min(value, FLOAT32.max) for value in rows], device=logits.device)[:, None]
+
+
+def _refuse_without_probabilities(logits: Tensor) -> None:
     if not has_finite_maximum(logits).all():
         raise WeightsError(
             "the logits of the next token are not finite: the model's weights are corrupt, its training diverged, or "
             "the sampling parameters are too extreme. Use an earlier checkpoint, or the default sampling parameters."
         )
-    return logits

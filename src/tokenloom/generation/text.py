@@ -120,12 +120,16 @@ def stream_text(
     if num_samples < 1:
         raise UsageError(f"num_samples must be at least 1, got {num_samples}. Try 1.")
     sampling = sampling or SamplingParams()
-    engine = Engine(model, eot_id=tokenizer.eot_id, vocab_size=tokenizer.vocab_size, use_cache=use_cache)
+    engine = Engine(
+        model, eot_id=tokenizer.eot_id, vocab_size=tokenizer.vocab_size, prefill_chunk=None, use_cache=use_cache
+    )
     completions: dict[int, _Running] = {}
     for prompt_index, prompt in enumerate(prompts):
         ids = tokenizer.encode(prompt) or [tokenizer.eot_id]
         for sample in range(num_samples):
-            row = engine.add(ids, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed, sample=sample)
+            row = engine.add(
+                ids, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed, sample=sample, truncate_prompt=True
+            )
             completions[row] = _Running(prompt_index, sample, TextStream(stop))
     return _pieces(engine, tokenizer, completions)
 
@@ -178,7 +182,7 @@ class _Running(NamedTuple):
 
 
 def _pieces(engine: Engine, tokenizer: Tokenizer, completions: dict[int, _Running]) -> Iterator[TextPiece]:
-    for row, token, reason in engine.run():
+    for row, token, reason, *_ in engine.run():
         prompt, sample, stream = completions[row]
         text = "" if token is None else stream.push(tokenizer.decode_bytes([token]))
         if reason is not None:

@@ -22,6 +22,11 @@ class LanguageModel(Protocol):
 
     config: ModelConfig
 
+    @property
+    def lm_head(self) -> Callable[[Tensor], Tensor]:
+        """The output head: logits (…, V) of hidden states (…, C)."""
+        ...
+
     def __call__(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of ids (B, T); with a cache, ids continue its first B rows."""
         ...
