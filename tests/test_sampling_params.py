@@ -27,6 +27,10 @@ from tokenloom.sampling_params import SamplingParams
         {"min_p": 2.0},
         {"repetition_penalty": 0.0},
         {"repetition_penalty": math.nan},
+        {"presence_penalty": 2.5},
+        {"presence_penalty": math.nan},
+        {"frequency_penalty": -2.5},
+        {"frequency_penalty": math.inf},
     ],
     ids=str,
 )

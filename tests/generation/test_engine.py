@@ -61,10 +61,9 @@ def test_the_window_of_a_long_prompt_is_its_last_tokens(model):
 def test_a_quarter_slide_prefills_the_window_once_in_a_quarter_of_its_tokens(model, monkeypatch):
     prefills = []
     engine = Engine(model)
-    append = engine._cache.append
-    monkeypatch.setattr(
-        engine._cache, "append", lambda row, tokens: prefills.append(len(tokens)) or append(row, tokens)
-    )
+    rows = engine._batch._rows
+    append = rows.append
+    monkeypatch.setattr(rows, "append", lambda row, tokens: prefills.append(len(tokens)) or append(row, tokens))
     engine.add([1], max_new_tokens=33, sampling=GREEDY, seed=0)
     collect(engine.run())
     # 16 tokens fill the window; 12 are kept with the new one, and all but the last are prefilled: 12 + 1 - 1.
@@ -170,7 +169,7 @@ def test_sequences_that_join_and_leave_in_any_order_get_the_ids_they_get_alone(m
     lengths = [2, 30, 9, 4, 1, 40, 5]
     engine, steps = Engine(model, max_rows=3), []
     for number, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
-        engine.add(prompt, max_new_tokens=length, sampling=WILD, seed=number)
+        engine.add(prompt, max_new_tokens=length, sampling=WILD, seed=number, truncate_prompt=True)
         steps += engine.step()
     steps += list(engine.run())
     alone = [

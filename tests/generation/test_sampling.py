@@ -15,7 +15,6 @@ from tokenloom.generation.sampling import (
     keep_min_p,
     keep_top_k,
     keep_top_p,
-    penalize_repetition,
     probabilities,
     sample_from_probabilities,
     sample_tokens,
@@ -124,19 +123,6 @@ def test_top_k_before_or_after_the_temperature_is_the_same(logits, k, temperatur
     assert all(more >= less for more, less in zip(kept(after), kept(before), strict=True))
 
 
-def test_the_repetition_penalty_makes_seen_tokens_less_likely_for_either_sign():
-    logits = torch.tensor([[2.0, -2.0, 1.0], [2.0, -2.0, 1.0]])
-    seen = torch.tensor([[True, True, False], [False, False, True]])
-    assert penalize_repetition(logits, seen, 2.0).tolist() == [[1.0, -4.0, 1.0], [2.0, -2.0, 0.5]]
-
-
-def test_the_repetition_penalty_applies_to_greedy_decoding_too():
-    sampling = SamplingParams(temperature=0, repetition_penalty=2.0)
-    seen = torch.zeros(1, 9, dtype=torch.bool)
-    seen[0, FORWARD] = True
-    assert sample_tokens(CHAPTER_LOGITS, sampling, seen=seen).tolist() == [TOWARD]
-
-
 def test_a_row_is_sampled_from_its_own_generator_in_any_batch():
     chances = torch.rand(3, 50, generator=torch.Generator().manual_seed(0))
     generators = [torch.Generator().manual_seed(seed) for seed in (5, 6, 7)]
@@ -151,8 +137,9 @@ def test_one_row_is_sampled_as_by_multinomial_with_the_default_generator():
     assert [sample_tokens(CHAPTER_LOGITS, SamplingParams(temperature=1.0)).item() for _ in range(20)] == expected
 
 
-def test_every_sampling_parameter_has_a_filter():
-    assert {filter.param for filter in FILTERS} == {field.name for field in fields(SamplingParams)}
+def test_every_sampling_parameter_but_the_penalties_has_a_filter():
+    params = {field.name for field in fields(SamplingParams)}
+    assert {filter.param for filter in FILTERS} == {name for name in params if not name.endswith("penalty")}
 
 
 @given(rows_of_logits, st.integers(1, 12), st.floats(0.05, 1), st.floats(0, 1))
@@ -190,20 +177,17 @@ def test_logits_without_probabilities_are_refused_and_never_sampled(row, samplin
         {"top_p": 1e-300},
         {"top_p": 1 - 1e-16},
         {"min_p": 1e-300},
-        {"repetition_penalty": 1e300},
-        {"repetition_penalty": 1e-30},
     ],
     ids=str,
 )
 @pytest.mark.parametrize("row", [[0.0, 0.0, 0.0], [-INF, 3.0, -INF], [-1e4, 2.0, 30.0], [5.0, 5.0, -INF]], ids=str)
 def test_extreme_parameters_leave_at_least_one_token(row, sampling):
     logits = torch.tensor([row, [1.0, 2.0, 3.0]])
-    seen = torch.tensor([[True, False, True]] * 2)
-    probs = probabilities(logits, SamplingParams(**sampling), seen)
+    probs = probabilities(logits, SamplingParams(**sampling))
     assert probs.isfinite().all()
     assert probs.sum(dim=-1).tolist() == pytest.approx([1, 1])
     assert (probs[logits == -INF] == 0).all()
-    assert sample_tokens(logits, SamplingParams(**sampling), seen=seen).shape == (2,)
+    assert sample_tokens(logits, SamplingParams(**sampling)).shape == (2,)
 
 
 def test_a_very_high_temperature_is_uniform_over_the_tokens_that_are_not_excluded():

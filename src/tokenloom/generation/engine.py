@@ -246,7 +246,7 @@ class Engine:
         validate_bias(bias, self._vocab_size)
 
     def _admit(self) -> list[Step]:
-        """Let waiting sequences start, in order, while there are rows and tokens; those with nothing to do end at once."""
+        """Let waiting sequences start, in order, while rows and tokens suffice; those with nothing to do end."""
         ended: list[Step] = []
         free_tokens = self._max_tokens - self.reserved_tokens if self._waiting else 0
         while self._waiting:

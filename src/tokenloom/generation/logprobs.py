@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from tokenloom.errors import WeightsError
 from tokenloom.evaluation.log_probabilities import ROWS_AT_ONCE, log_probabilities, most_likely
 
 MAX_TOP_LOGPROBS = 20
@@ -32,15 +34,22 @@ class TokenLogprobs(NamedTuple):
 def token_logprobs(logits: Tensor, tokens: Sequence[int], top: Sequence[int], vocab_size: int) -> list[TokenLogprobs]:
     """The log-probabilities of a token of each row of logits (N, V), with the `top` most likely ones below vocab_size.
 
-    They are the same for any number of rows and any `top`.
+    They are the same for any number of rows and any `top`. Raises `WeightsError` for logits that are not finite.
     """
     log_probs = log_probabilities(logits)
-    chosen = log_probs.gather(-1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].tolist()
-    count = min(max(top), vocab_size)
-    values, ids = (found.tolist() for found in most_likely(log_probs[:, :vocab_size], count))
+    chosen = log_probs.gather(-1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].cpu().numpy()
+    if np.isnan(chosen).any():
+        raise WeightsError(
+            "log-probabilities are NaN: the model's weights are corrupt, or its training diverged. "
+            "Use an earlier checkpoint."
+        )
+    values, ids = most_likely(log_probs[:, :vocab_size], min(max(top), vocab_size))
+    rows = zip(tokens, chosen, ids.cpu().numpy(), values.cpu().numpy(), top, strict=True)
     return [
-        TokenLogprobs(token, logprob, tuple(zip(row_ids[:number], row_values[:number], strict=True)))
-        for token, logprob, row_ids, row_values, number in zip(tokens, chosen, ids, values, top, strict=True)
+        TokenLogprobs(
+            token, float(logprob), tuple(zip(row_ids[:count].tolist(), row_values[:count].tolist(), strict=True))
+        )
+        for token, logprob, row_ids, row_values, count in rows
     ]
 
 

@@ -33,7 +33,7 @@ class TokenPenalties:
         self._sampling = sampling
         self._bias = torch.zeros(vocab_size, device=device) if bias else None
         if self._bias is not None:
-            self._bias[list(bias)] = torch.tensor(list(bias.values()), device=device)
+            self._bias[list(bias)] = torch.tensor(list(bias.values()), dtype=torch.float32, device=device)
         self._in_prompt = torch.zeros(vocab_size, dtype=torch.bool, device=device)
         self._in_prompt[list(prompt)] = True
         self._counts = torch.zeros(vocab_size, device=device)  # of generated tokens

@@ -88,9 +88,9 @@ def apply_temperature(logits: Tensor, temperature: PerRow) -> Tensor:
 
 def keep_top_k(logits: Tensor, k: PerRow) -> Tensor:
     """Exclude all but the k largest logits of each row; logits equal to the smallest of them are kept too."""
-    k = _column(k, logits).clamp(max=logits.shape[-1]).long()
-    largest = logits.topk(int(k.max()), dim=-1).values  # (B, k)
-    return logits.masked_fill(logits < largest.gather(-1, k - 1), -math.inf)
+    counts = _column(k, logits).clamp(max=logits.shape[-1]).long()
+    largest = logits.topk(int(counts.max()), dim=-1).values  # (B, largest k)
+    return logits.masked_fill(logits < largest.gather(-1, counts - 1), -math.inf)
 
 
 def keep_top_p(logits: Tensor, p: PerRow) -> Tensor:
@@ -99,8 +99,8 @@ def keep_top_p(logits: Tensor, p: PerRow) -> Tensor:
     Of equal logits, those of lower ids are in the set first. It is searched among a few most likely tokens, then among
     more, because sorting a whole vocabulary takes longer than a step of a small model.
     """
-    p = _column(p, logits)
-    p = torch.where(p >= 1, math.inf, p)  # everything, although rounding may let fewer tokens add up to 1
+    needed = _column(p, logits)
+    needed = torch.where(needed >= 1, math.inf, needed)  # all tokens, even if fewer add up to 1 by rounding
     highest = logits.amax(dim=-1, keepdim=True)
     total = (logits - highest).exp().sum(dim=-1, keepdim=True)
     count = min(TOP_P_CANDIDATES, logits.shape[-1])
@@ -108,10 +108,10 @@ def keep_top_p(logits: Tensor, p: PerRow) -> Tensor:
         candidates = logits.topk(count, dim=-1).values  # (B, count), descending
         probs = (candidates - highest).exp() / total
         cumulative = probs.cumsum(dim=-1)
-        if count == logits.shape[-1] or bool((cumulative[:, -1:] >= p).all()):
+        if count == logits.shape[-1] or bool((cumulative[:, -1:] >= needed).all()):
             break
         count = min(8 * count, logits.shape[-1])
-    inside = cumulative - probs < p  # the more likely tokens do not reach p
+    inside = cumulative - probs < needed  # the more likely tokens do not reach p
     size = inside.sum(dim=-1, keepdim=True).clamp(min=1)  # p may be 0 in float32
     smallest = candidates.gather(-1, size - 1)
     excluded = logits < smallest
