@@ -28,6 +28,7 @@ _MODULES = {
     "load_tokenizer": "tokenloom.data.tokenizers",
     "prepare": "tokenloom.api",
     "resume": "tokenloom.api",
+    "serve": "tokenloom.serving.launch",
     "train": "tokenloom.api",
 }
 
@@ -47,6 +48,7 @@ __all__ = [
     "load_tokenizer",
     "prepare",
     "resume",
+    "serve",
     "train",
 ]
 
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from tokenloom.errors import TokenloomError
     from tokenloom.model import GPT2, Modern
     from tokenloom.sampling_params import SamplingParams
+    from tokenloom.serving.launch import serve
     from tokenloom.weights.load import load
 
 

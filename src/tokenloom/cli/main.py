@@ -28,6 +28,7 @@ COMMANDS = (
     "generate",
     "inspect",
     "compare",
+    "serve",
     "export",
     "bench",
     "chapter5",

@@ -142,9 +142,9 @@ class Tokenizer(ABC):
             )
         return b"".join([self.token_bytes[i] for i in token_ids])
 
-    def save(self, folder: str | Path) -> None:
-        """Write tokenizer.json and tokenizer_config.json, which `load_tokenizer` and Hugging Face's libraries read."""
-        config = {
+    def config_json(self) -> dict[str, object]:
+        """The content of a Hugging Face tokenizer_config.json."""
+        return {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": self.token_bytes[self.bos_id].decode("utf-8"),
             "eos_token": self.eot_text,
@@ -157,9 +157,12 @@ class Tokenizer(ABC):
                 **({"added": self.added} if self.added else {}),
             },
         }
+
+    def save(self, folder: str | Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json, which `load_tokenizer` and Hugging Face's libraries read."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in {"tokenizer.json": self.to_json(), "tokenizer_config.json": config}.items():
+        for name, content in {"tokenizer.json": self.to_json(), "tokenizer_config.json": self.config_json()}.items():
             text = json.dumps(content, ensure_ascii=False, indent=1)
             (folder / name).write_text(text + "\n", encoding="utf-8", newline="\n")
 

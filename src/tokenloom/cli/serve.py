@@ -1,0 +1,71 @@
+"""tokenloom serve: models over HTTP, through OpenAI's API."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Group, Parameter
+
+from tokenloom.cli.models import fetch_if_named
+from tokenloom.cli.output import print_json, print_progress, print_result
+from tokenloom.cli.parameters import ARGUMENTS, MODEL_HELP, Json
+from tokenloom.reporting.formatting import counted
+from tokenloom.serving.launch import DEFAULT_HOST, DEFAULT_PORT
+from tokenloom.serving.launch import serve as start_server
+from tokenloom.strict_json import dump_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SERVER = Group("Server", sort_key=4)
+_NAMED = 5  # ids
+EXAMPLE = {"prompt": "Once upon a time"}
+
+
+def serve(
+    *models: Annotated[str, Parameter(group=ARGUMENTS, help=f"{MODEL_HELP} Defaults to the runs in runs/.")],
+    runs: Annotated[Path | None, Parameter(group=SERVER)] = None,
+    host: Annotated[str, Parameter(group=SERVER)] = DEFAULT_HOST,
+    port: Annotated[int, Parameter(group=SERVER)] = DEFAULT_PORT,
+    api_key: Annotated[str | None, Parameter(group=SERVER)] = None,
+    json: Json = False,
+) -> None:
+    """Serve models through OpenAI's API, also those of a run that is training.
+
+    Parameters
+    ----------
+    runs
+        Folder of runs to serve; those that begin later are added.
+    host
+        Address to listen on. One that other machines can reach requires --api-key.
+    port
+        Port to listen on; 0 chooses a free one.
+    api_key
+        Key that clients must send: Authorization: Bearer KEY.
+    """
+    for model in models:
+        fetch_if_named(model)
+    with start_server(*models, runs=runs, host=host, port=port, api_key=api_key) as server:
+        ids = [ref.id for ref in server.store.list()]
+        if json:
+            print_json({"url": server.url, "models": ids})
+        else:
+            print_result(f"Serving {_described(ids)} at {server.url}\n\n{_curl(server.url, api_key)}\n")
+        print_progress("Ctrl-C stops the server.")
+        server.wait()
+
+
+def _described(ids: Sequence[str]) -> str:
+    if not ids:
+        return "no model yet"
+    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+    return f"{counted(len(ids), 'model')} ({', '.join(ids[:_NAMED])}{more})"
+
+
+def _curl(url: str, api_key: str | None) -> str:
+    """A command that completes a text, as it is typed in a shell."""
+    headers = ["Content-Type: application/json", *([f"Authorization: Bearer {api_key}"] if api_key else [])]
+    options = [option for header in headers for option in ("-H", header)]
+    return shlex.join(["curl", f"{url}/v1/completions", *options, "-d", dump_json(EXAMPLE)])

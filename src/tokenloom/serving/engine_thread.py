@@ -1,0 +1,289 @@
+"""The engine thread: the only thread that computes, with an engine for each model that has requests.
+
+The event loop submits tickets; the thread generates a token for every running sequence in turn, and sends the results
+of a step back in one call. Between two steps it starts and stops sequences.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from tokenloom.errors import TokenloomError
+from tokenloom.generation.engine import Engine, Step
+from tokenloom.sampling_params import SamplingParams
+from tokenloom.serving.errors import RequestError
+from tokenloom.weights.load import LoadedModel
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the server accepts at once; a request is accepted as a whole or not at all."""
+
+    max_rows: int = 64
+    """Sequences of a model that generate at the same time; others wait."""
+    max_sequences: int = 1024
+    """Sequences of all requests together, running and waiting."""
+    max_tokens: int = 4 * 1024**2
+    """Tokens of all sequences together, those of the prompts and those to generate."""
+
+
+@dataclass(frozen=True)
+class SequenceOptions:
+    """What all sequences of a request have in common."""
+
+    max_new_tokens: int
+    sampling: SamplingParams
+    seed: int
+    top_logprobs: int | None
+    prompt_logprobs: bool
+    logit_bias: Mapping[int, float]
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A request in the engine thread: `n` sequences for each prompt, numbered prompt by prompt.
+
+    Iterating gives the steps of its sequences, whose rows are those numbers, until it is released. Raises
+    `RequestError` if they cannot continue.
+    """
+
+    loaded: LoadedModel
+    prompts: Sequence[Sequence[int]]
+    n: int
+    options: SequenceOptions
+    results: asyncio.Queue[_Outcome] = field(default_factory=lambda: asyncio.Queue[_Outcome]())
+
+    @property
+    def sequences(self) -> int:
+        return len(self.prompts) * self.n
+
+    @property
+    def tokens(self) -> int:
+        """The most tokens that its sequences can have together."""
+        return self.n * sum(len(prompt) + self.options.max_new_tokens for prompt in self.prompts)
+
+    async def __aiter__(self) -> AsyncIterator[list[Step]]:
+        while True:
+            result = await self.results.get()
+            if isinstance(result, RequestError):
+                raise result
+            yield result
+
+
+class EngineThread:
+    """Runs tickets; the methods are called in the event loop of `start`."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.failures: dict[int, str] = {}
+        """Models whose last step failed, by the identity of the model, with the reason."""
+        self.is_draining = False
+        self._tickets: set[Ticket] = set()
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._sessions: dict[int, _Session] = {}
+        self._thread = threading.Thread(target=self._run, name="tokenloom-engine", daemon=True)
+        self._is_running = True
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """End the thread after its present step; waits for at most that long."""
+        self._commands.put(self._stop_running)
+        self._thread.join(seconds)
+
+    def drain(self) -> None:
+        """Accept nothing more; what was accepted continues."""
+        self.is_draining = True
+
+    def fail_all(self, error: RequestError) -> None:
+        """End all tickets with an error."""
+        for ticket in self._tickets:
+            ticket.results.put_nowait(error)
+
+    @property
+    def running(self) -> int:
+        """Sequences that generate now."""
+        return sum(len(session) for session in list(self._sessions.values()))
+
+    @property
+    def accepted(self) -> int:
+        """Sequences that generate or wait."""
+        return sum(ticket.sequences for ticket in self._tickets)
+
+    def submit(self, ticket: Ticket) -> None:
+        """Accept all sequences of a ticket, which has to be released; raises `RequestError` if it is full."""
+        limits = self.limits
+        if ticket.sequences > limits.max_sequences or ticket.tokens > limits.max_tokens:
+            raise RequestError(
+                f"the request has {ticket.sequences:,} sequences of {ticket.tokens:,} tokens in total, but at most "
+                f"{limits.max_sequences:,} sequences and {limits.max_tokens:,} tokens are allowed. "
+                "Send several smaller requests.",
+                param="prompt",
+            )
+        if self.is_draining:
+            raise RequestError("the server is stopping. Try again when it has restarted.", status=503, code="stopping")
+        if (
+            self.accepted + ticket.sequences > limits.max_sequences
+            or sum(other.tokens for other in self._tickets) + ticket.tokens > limits.max_tokens
+        ):
+            raise RequestError("the queue of the server is full. Try again later.", status=503, code="overloaded")
+        self._tickets.add(ticket)
+        self._commands.put(partial(self._begin, ticket))
+
+    def release(self, ticket: Ticket) -> None:
+        """Stop what is left of a ticket."""
+        self._tickets.discard(ticket)
+        self._commands.put(partial(self._end, ticket))
+
+    def stop_sequence(self, ticket: Ticket, number: int) -> None:
+        """Stop a sequence of a ticket; steps of it may still arrive."""
+        self._commands.put(partial(self._end, ticket, number))
+
+    # What follows runs in the thread.
+
+    def _run(self) -> None:
+        while self._is_running:
+            self._execute_commands()
+            for key, session in list(self._sessions.items()):
+                try:
+                    results = session.step()
+                    self.failures.pop(key, None)
+                except Exception as error:  # whatever it is, other models and later requests continue
+                    results = self._fail(key, session, error)
+                if not len(session):
+                    self._sessions.pop(key, None)
+                if results:
+                    self._send(results)
+
+    def _execute_commands(self) -> None:
+        """Wait for a command if there is nothing else to do, and execute all that were sent."""
+        if not self._sessions:
+            self._commands.get()()
+        while not self._commands.empty():
+            self._commands.get()()
+
+    def _stop_running(self) -> None:
+        self._is_running = False
+
+    def _begin(self, ticket: Ticket) -> None:
+        key = id(ticket.loaded.model)
+        if key not in self._sessions:
+            self._sessions[key] = _Session(ticket.loaded, self.limits.max_rows)
+        self._sessions[key].add(ticket)
+
+    def _end(self, ticket: Ticket, number: int | None = None) -> None:
+        session = self._sessions.get(id(ticket.loaded.model))
+        if session is not None:
+            session.remove(ticket, number)
+
+    def _fail(self, key: int, session: _Session, error: Exception) -> list[_Result]:
+        """End all tickets of a model; its cache may be in any state, so the engine is dropped."""
+        if not isinstance(error, TokenloomError):
+            _logger.exception("the engine failed")
+        message = " ".join(f"the model failed: {error}".split())
+        self.failures[key] = message
+        del self._sessions[key]
+        return [(ticket, RequestError(message, status=500, code="engine_error")) for ticket in session.tickets]
+
+    def _send(self, results: list[_Result]) -> None:
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(_deliver, results)
+        except RuntimeError:  # the loop has ended
+            self._is_running = False
+
+
+_Outcome = list[Step] | RequestError
+_Result = tuple[Ticket, _Outcome]
+
+
+def _deliver(results: list[_Result]) -> None:
+    for ticket, result in results:
+        ticket.results.put_nowait(result)
+
+
+class _Session:
+    """The engine of a model, and the tickets that it works on."""
+
+    def __init__(self, loaded: LoadedModel, max_rows: int) -> None:
+        tokenizer = loaded.tokenizer
+        self._engine = Engine(loaded.model, eot_id=tokenizer.eot_id, vocab_size=tokenizer.vocab_size, max_rows=max_rows)
+        self._max_rows = max_rows
+        self._waiting: dict[Ticket, deque[int]] = {}
+        self._rows: dict[int, tuple[Ticket, int]] = {}
+
+    def __len__(self) -> int:
+        """Number of sequences, running and waiting."""
+        return len(self._rows) + sum(map(len, self._waiting.values()))
+
+    @property
+    def tickets(self) -> set[Ticket]:
+        return {*self._waiting, *(ticket for ticket, _ in self._rows.values())}
+
+    def add(self, ticket: Ticket) -> None:
+        self._waiting[ticket] = deque(range(ticket.sequences))
+
+    def remove(self, ticket: Ticket, number: int | None) -> None:
+        """Stop a sequence of a ticket, or all of them."""
+        if number is None:
+            self._waiting.pop(ticket, None)
+        elif number in self._waiting.get(ticket, ()):
+            self._waiting[ticket].remove(number)
+        for row, (owner, running) in list(self._rows.items()):
+            if owner is ticket and number in (None, running):
+                self._engine.remove(row)
+                del self._rows[row]
+
+    def step(self) -> list[_Result]:
+        """Start waiting sequences and generate a token for each; the results of every ticket."""
+        results: dict[Ticket, list[Step]] = {}
+        self._start_waiting()
+        for step in self._engine.step():
+            ticket, number = self._rows[step.row]
+            results.setdefault(ticket, []).append(step._replace(row=number))
+            if step.finish_reason is not None:
+                del self._rows[step.row]
+        return list(results.items())
+
+    def _start_waiting(self) -> None:
+        """Start sequences in free rows, always of the ticket that has the fewest of them.
+
+        So a request with many sequences does not delay those that arrive after it.
+        """
+        running = dict.fromkeys(self._waiting, 0)
+        for ticket, _ in self._rows.values():
+            if ticket in running:
+                running[ticket] += 1
+        while len(self._rows) < self._max_rows and self._waiting:
+            ticket = min(self._waiting, key=running.__getitem__)
+            self._start(ticket, self._waiting[ticket].popleft())
+            running[ticket] += 1
+            if not self._waiting[ticket]:
+                del self._waiting[ticket]
+
+    def _start(self, ticket: Ticket, number: int) -> None:
+        prompt, sample = divmod(number, ticket.n)
+        options = ticket.options
+        row = self._engine.add(
+            ticket.prompts[prompt],
+            max_new_tokens=options.max_new_tokens,
+            sampling=options.sampling,
+            seed=options.seed,
+            sample=sample,
+            top_logprobs=options.top_logprobs,
+            prompt_logprobs=options.prompt_logprobs,
+            logit_bias=options.logit_bias,
+        )
+        self._rows[row] = ticket, number

@@ -1,0 +1,137 @@
+"""OpenAI's API, as far as a base model has it: models and completions."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from typing import Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from tokenloom import __version__
+from tokenloom.serving.choices import Piece
+from tokenloom.serving.completion_reply import ChoiceReply, CompletionReply, logprobs_of
+from tokenloom.serving.completion_request import CompletionRequest
+from tokenloom.serving.completions import Completion
+from tokenloom.serving.models import ModelRef
+from tokenloom.serving.replies import EventStream, JsonReply
+from tokenloom.serving.services import services_of
+
+router = APIRouter(prefix="/v1", tags=["OpenAI"])
+
+# What clients of chat models ask for.
+NOT_SUPPORTED = ("/v1/chat/completions", "/v1/responses")
+
+
+class ModelReply(BaseModel):
+    """A model that can be named in a request."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["tokenloom"] = "tokenloom"
+
+
+class ModelDetails(ModelReply):
+    """A model with the length of its context."""
+
+    max_model_len: int
+
+
+class ModelList(BaseModel):
+    """The models that are served now; the first is that of requests that name none."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelReply]
+
+
+@router.get("/models", response_model=ModelList)
+async def list_models(request: Request) -> Response:
+    """List the models and checkpoints that are served."""
+    services = services_of(request)
+    refs = await services.in_loading_thread(services.store.list)
+    return JsonReply(ModelList(data=[ModelReply(id=ref.id, created=ref.created) for ref in refs]).model_dump())
+
+
+@router.get("/models/{id:path}", response_model=ModelDetails)
+async def retrieve_model(id: str, request: Request) -> Response:
+    """Describe one model."""
+    services = services_of(request)
+
+    def details() -> tuple[ModelRef, int]:
+        ref = services.store.resolve(id)
+        return ref, services.store.config(ref).block_size
+
+    ref, context = await services.in_loading_thread(details)
+    return JsonReply(ModelDetails(id=ref.id, created=ref.created, max_model_len=context).model_dump())
+
+
+@router.post("/completions", response_model=CompletionReply)
+async def create_completion(body: CompletionRequest, request: Request) -> Response:
+    """Continue one or several prompts."""
+    completion = await Completion.start(body, services_of(request))
+    replies = _Replies(completion, has_logprobs=body.logprobs is not None)
+    if body.stream:
+        include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+        return EventStream(replies.events(include_usage=include_usage), completion.close)
+    try:
+        return JsonReply(await replies.whole())
+    finally:
+        completion.close()
+
+
+class _Replies:
+    """The reply to a request, as a whole or as events."""
+
+    def __init__(self, completion: Completion, *, has_logprobs: bool) -> None:
+        self._completion = completion
+        self._has_logprobs = has_logprobs
+        self._id = f"cmpl-{uuid.uuid4().hex}"
+        self._created = int(time.time())
+
+    async def whole(self) -> dict[str, object]:
+        choices: dict[int, list[Piece]] = {}
+        async for pieces in self._completion.pieces():
+            for index, piece in pieces:
+                choices.setdefault(index, []).append(piece)
+        reply = self._reply([self._choice(index, choices[index]) for index in sorted(choices)])
+        reply.usage = self._completion.usage
+        return reply.to_json()
+
+    async def events(self, *, include_usage: bool) -> AsyncIterator[list[object]]:
+        async for pieces in self._completion.pieces():
+            events: list[object] = []
+            for index, piece in pieces:
+                if piece.text or piece.entries or piece.finish_reason is not None:
+                    reply = self._reply([self._choice(index, [piece])])
+                    if include_usage:
+                        reply.usage = None
+                    events.append(reply.to_json())
+            yield events
+        if include_usage:
+            reply = self._reply([])
+            reply.usage = self._completion.usage
+            yield [reply.to_json()]
+
+    def _reply(self, choices: list[ChoiceReply]) -> CompletionReply:
+        return CompletionReply(
+            id=self._id,
+            object="text_completion",
+            created=self._created,
+            model=self._completion.model,
+            system_fingerprint=f"tokenloom-{__version__}/{self._completion.model}",
+            choices=choices,
+            seed=self._completion.seed,
+        )
+
+    def _choice(self, index: int, pieces: Sequence[Piece]) -> ChoiceReply:
+        entries = [entry for piece in pieces for entry in piece.entries]
+        return ChoiceReply(
+            index=index,
+            text="".join(piece.text for piece in pieces),
+            logprobs=logprobs_of(entries) if self._has_logprobs else None,
+            finish_reason=pieces[-1].finish_reason,
+        )

@@ -1,0 +1,74 @@
+"""What the routes of the server share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
+
+from starlette.requests import Request
+
+from tokenloom.serving.engine_thread import EngineThread
+from tokenloom.serving.models import AcquiredModel, ModelRef, ModelStore
+from tokenloom.serving.server_metrics import ServerMetrics
+
+T = TypeVar("T")
+
+LOADING_THREADS = 16  # they wait for one another while a model is loaded
+TEXT_THREADS = 2
+_STOP_SECONDS = 1.0
+
+
+@dataclass
+class Services:
+    """The models, the engine thread, the metrics, and threads for work that would block the event loop."""
+
+    store: ModelStore
+    engine: EngineThread
+    metrics: ServerMetrics
+    loading_threads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(LOADING_THREADS, thread_name_prefix="tokenloom-load")
+    )
+    text_threads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(TEXT_THREADS, thread_name_prefix="tokenloom-text")
+    )
+
+    async def resolve(self, id: str | None) -> ModelRef:
+        """The model with this id; raises `ModelNotFound`."""
+        return await self.in_loading_thread(lambda: self.store.resolve(id))
+
+    async def acquire(self, id: str | None) -> AcquiredModel:
+        """The model with this id, which is loaded if necessary and has to be released."""
+        loop = asyncio.get_running_loop()
+        loading = loop.run_in_executor(self.loading_threads, lambda: self.store.acquire(self.store.resolve(id)))
+        try:
+            return await asyncio.shield(loading)
+        except asyncio.CancelledError:  # the client has disconnected, but the thread cannot be stopped
+            loading.add_done_callback(_release)
+            raise
+
+    async def in_loading_thread(self, work: Callable[[], T]) -> T:
+        """The result of work that reads files."""
+        return await asyncio.get_running_loop().run_in_executor(self.loading_threads, work)
+
+    async def in_text_thread(self, work: Callable[[], T]) -> T:
+        """The result of work on text, such as encoding it."""
+        return await asyncio.get_running_loop().run_in_executor(self.text_threads, work)
+
+    def close(self) -> None:
+        """End the threads, as far as they end within a second."""
+        self.engine.stop(_STOP_SECONDS)
+        for threads in (self.loading_threads, self.text_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+def services_of(request: Request) -> Services:
+    """The services of the application that got the request."""
+    return cast("Services", request.app.state.services)
+
+
+def _release(loading: asyncio.Future[AcquiredModel]) -> None:
+    if not loading.cancelled() and loading.exception() is None:
+        loading.result().release()
