@@ -31,8 +31,8 @@ from tokenloom.reporting.progress import byte_progress, window_progress
 from tokenloom.run_folder import RunFolder
 from tokenloom.run_records import RunSummary
 from tokenloom.sampling_params import SamplingParams
-from tokenloom.training.automatic import automatic_settings, is_automatic
-from tokenloom.training.budget import parse_budget
+from tokenloom.training.automatic import automatic_settings, default_settings, is_automatic
+from tokenloom.training.budget import Limit, parse_budget
 from tokenloom.training.display import Display, QuietDisplay
 from tokenloom.training.init_from import configure_init_from
 from tokenloom.training.resuming import resumed_config
@@ -40,7 +40,6 @@ from tokenloom.training.run import train_run
 from tokenloom.weights.export import export_model
 from tokenloom.weights.load import LoadedModel, load
 
-DEFAULT_PRESET = "modern-xs"
 DEFAULT_BUDGET = "2m"
 RUNS = Path("runs")
 """Parent of the run folders that are not named by `out`."""
@@ -81,10 +80,10 @@ def train(
 ) -> RunSummary | None:
     """Train a model on text and write the run to the folder `out`; returns the summary of the run.
 
-    Settings are taken from `preset`, then the TOML file `config`, then `settings`, nested like
-    the file: `{"train": {"max_steps": 100}}`; later ones take precedence. Unless one of them sets `max_steps`, the
-    number of steps is chosen to fit `budget` ("5m", or seconds; default: two minutes), measured from `started` (in
-    seconds as given by `time.time`; default: now).
+    Settings are taken from `preset`, then the TOML file `config`, then `settings`, nested like the file:
+    `{"train": {"max_steps": 100}}`; later ones take precedence. As many steps are made as fit `budget` ("5m", or
+    seconds; default: two minutes unless `max_steps` is set), measured from `started` (`time.time`; default: now), but
+    not more than `max_steps` if that is set.
 
     `init_from` names a pretrained model to start from. It determines the architecture and the tokenizer; `preset` then
     applies to the other settings only. Token shards of the same text are taken from the cache unless `refresh`. Under
@@ -102,7 +101,7 @@ def train(
         _data_settings(sources, tokenizer),
         {"train": {"init_from": str(init_from)}} if init_from is not None else {},
     ]
-    layers = [read_preset(preset or DEFAULT_PRESET), *overrides]
+    layers = [read_preset(preset) if preset else default_settings(overrides), *overrides]
     resolved, notices = Config.of(*layers), list[str]()
     if resolved.train.init_from is not None:
         layers = [read_preset(preset) if preset else {}, *overrides]
@@ -117,12 +116,14 @@ def train(
         if preset is None and deadline is not None and is_automatic(resolved):
             choice = automatic_settings(resolved, overrides, deadline)
             resolved, notices = Config.of(layers[0], choice.settings, *overrides), [*choice.reasons]
+            has_steps = has_steps or "max_steps" in choice.settings["train"]
         for notice in [*notices, *source_notices(resolved.data.sources)]:
             display.notice(notice)
         shards = prepare_cached(resolved.data, refresh=refresh, progress=progress)
         for notice in shards.notices:
             display.notice(notice)
-        return train_run(resolved, shards, lambda: _new_run_folder(out, resolved), deadline=deadline, display=display)
+        limit = None if deadline is None else Limit(deadline, resolved.train.max_steps if has_steps else None)
+        return train_run(resolved, shards, lambda: _new_run_folder(out, resolved), limit=limit, display=display)
 
 
 def resume(

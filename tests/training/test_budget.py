@@ -6,7 +6,7 @@ from tokenloom.config import TrainConfig
 from tokenloom.errors import UsageError
 from tokenloom.training import budget as budgets
 from tokenloom.training import loop
-from tokenloom.training.budget import RESERVE_SECONDS, TimeBudget, parse_budget, plan_steps
+from tokenloom.training.budget import RESERVE_SECONDS, Limit, TimeBudget, parse_budget, plan_steps
 from tokenloom.training.display import QuietDisplay
 from tokenloom.training.interrupt import StopRequest
 
@@ -28,7 +28,7 @@ def clock():
 
 def budget_of(seconds, clock=lambda: 0.0, **costs):
     costs = {"step_seconds": 1.0, "evaluation_seconds": 0.0, "final_seconds": 0.0} | costs
-    return TimeBudget(deadline=seconds, seconds=100.0, clock=clock, **costs)
+    return TimeBudget(limit=Limit(seconds), seconds=100.0, clock=clock, **costs)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ class Corrections(QuietDisplay):
 
 def plan_and_train(state, seconds, clock, display=None) -> int:
     """Train within a budget; returns the number of planned steps."""
-    planned, budget = plan_steps(state, seconds, clock=clock, timer=clock)
+    planned, budget = plan_steps(state, Limit(seconds), clock=clock, timer=clock)
     state.change_settings(max_steps=planned)
     loop.train_loop(state, None, display or QuietDisplay(), StopRequest(), budget, clock)
     clock.now += budget.final_seconds
@@ -138,7 +138,7 @@ def plan_and_train(state, seconds, clock, display=None) -> int:
 def test_the_plan_follows_from_measured_times(state_of, clock, monkeypatch):
     state = state_of(train={"eval_batches": None})
     FakeMachine(clock, monkeypatch, step_seconds=lambda _: 0.5, evaluation_seconds=1.0)
-    steps, budget = plan_steps(state, 100.0, clock=clock, timer=clock)
+    steps, budget = plan_steps(state, Limit(100.0), clock=clock, timer=clock)
     assert (budget.step_seconds, budget.evaluation_seconds) == pytest.approx((0.5, 1.0))
     assert budget.final_seconds == pytest.approx(1.0)
     assert clock.now < 4  # a batch of the evaluation, and at most 3% of the budget for the timed steps
@@ -149,7 +149,7 @@ def test_the_plan_follows_from_measured_times(state_of, clock, monkeypatch):
 @pytest.mark.parametrize(("step_seconds", "timed"), [(0.1, 33), (1.0, 4), (15.0, 2), (30.0, 1), (300.0, 1)])
 def test_slow_steps_are_timed_once_or_twice(state, clock, monkeypatch, step_seconds, timed):
     machine = FakeMachine(clock, monkeypatch, step_seconds=lambda _: step_seconds)
-    plan_steps(state, 109.0, clock=clock, timer=clock)
+    plan_steps(state, Limit(109.0), clock=clock, timer=clock)
     assert machine.steps == pytest.approx(timed, abs=1 if timed > 10 else 0)
 
 
@@ -158,7 +158,7 @@ def test_half_a_minute_is_enough_to_train(state, clock, monkeypatch, step_second
     machine = FakeMachine(
         clock, monkeypatch, step_seconds=lambda _: step_seconds, evaluation_seconds=evaluation_seconds
     )
-    plan_steps(state, 31.0, clock=clock, timer=clock)
+    plan_steps(state, Limit(31.0), clock=clock, timer=clock)
     timed = machine.steps
     assert plan_and_train(state, clock.now + 31.0, clock) >= 1
     assert state.counters.step >= 1
@@ -168,10 +168,10 @@ def test_half_a_minute_is_enough_to_train(state, clock, monkeypatch, step_second
 def test_a_budget_in_which_nothing_fits_is_refused(state, clock, monkeypatch):
     FakeMachine(clock, monkeypatch, step_seconds=lambda _: 20.0)
     with pytest.raises(UsageError, match=r"^29\.0 s of the budget are left, .* single step of 20\.0 s.*--budget"):
-        plan_steps(state, 29.0, clock=clock, timer=clock)
+        plan_steps(state, Limit(29.0), clock=clock, timer=clock)
     before = clock.now
     with pytest.raises(UsageError, match=r"ended 5 s ago, before training could start.*again"):
-        plan_steps(state, clock.now - 5.0, clock=clock, timer=clock)
+        plan_steps(state, Limit(clock.now - 5.0), clock=clock, timer=clock)
     assert clock.now == before
 
 

@@ -7,10 +7,12 @@ import time
 from collections.abc import Sequence
 
 import torch
+from pydantic import ValidationError
 
 from tokenloom.compute.parallel import init_process_group
 from tokenloom.compute.runtime import Runtime, choose_runtime, tune_malloc
 from tokenloom.config import Config, DataConfig, ModelConfig, Settings, TrainConfig
+from tokenloom.config_files import read_preset
 from tokenloom.data.corpora import PYTHON_DOCS
 from tokenloom.data.shards import open_shards
 from tokenloom.data.shards_meta import is_shards_folder
@@ -19,16 +21,38 @@ from tokenloom.data.streams import is_pipe
 from tokenloom.home import expand_home
 from tokenloom.model import build
 from tokenloom.model.flops import training_flops_per_token
+from tokenloom.training.compiling import COMPILED_SPEEDUP, pays_to_compile
 from tokenloom.training.optimizer import Optimizer
-from tokenloom.training.rule import HEAD_SIZE, Choice, choose
+from tokenloom.training.rule import Choice, Situation, choose, nearest_multiple
+from tokenloom.training.shape import HEAD_SIZE, PARTS, weights_at_depth, whole_shape
 
+DEFAULT_PRESET = "modern-xs"
 # The models whose training steps are timed, by depth, until a step takes long enough to occupy the device: a GPU does
 # not reach its speed with the small ones.
 PROBE_DEPTHS, PROBE_SECONDS = (3, 6, 12), 0.03
 PROBE_SEQUENCES, PROBE_TOKENS, PROBE_STEPS = 8, 256, 3
 # The size of named corpora that is not known without reading them, for the rule only.
 APPROXIMATE_BYTES = {PYTHON_DOCS: 1_600_000}
-SHAPE = ("n_layer", "n_head", "n_kv_head", "n_embd", "head_dim", "n_inner")
+
+
+def default_settings(overrides: Sequence[Settings]) -> Settings:
+    """The default preset; a shape or a batch that `overrides` set in part is completed to about the preset's size."""
+    preset = read_preset(DEFAULT_PRESET)
+    given: dict[str, dict[str, object]] = {"model": {}, "train": {}}
+    for layer in overrides:
+        for section in given:
+            given[section].update(layer.get(section, {}))
+    try:
+        model, train = ModelConfig.model_validate(given["model"]), TrainConfig.model_validate(given["train"])
+    except ValidationError:
+        return preset  # reported when the whole configuration is validated
+    completed = {section: dict(values) for section, values in preset.items()}
+    if not model.model_fields_set.isdisjoint((*PARTS, "n_kv_head")):
+        size = weights_at_depth(preset["model"]["n_layer"])
+        completed["model"].update(whole_shape(model, model.model_fields_set, size))
+    if train.micro_batch_size is not None:
+        completed["train"]["batch_size"] = nearest_multiple(preset["train"]["batch_size"], train.micro_batch_size)
+    return completed
 
 
 def is_automatic(config: Config) -> bool:
@@ -39,29 +63,18 @@ def is_automatic(config: Config) -> bool:
 def automatic_settings(config: Config, overrides: Sequence[Settings], deadline: float) -> Choice:
     """The rule's choice for the sources of `config` until `deadline` (`time.time`), without what `overrides` set.
 
-    A shape that is set in part is not completed: the parts would not fit. Under torchrun, rank 0 decides.
+    Under torchrun, rank 0 decides.
     """
     world = init_process_group()
     runtime = choose_runtime(config.train.device, config.train.precision, world.local_rank)
-    given: dict[str, set[str]] = {"data": set(), "model": set(), "train": set()}
-    for layer in overrides:
-        for section, values in layer.items():
-            given.setdefault(section, set()).update(values)
-    has_tokenizer = "tokenizer" in given["data"]
-    text_bytes, vocabulary = _text(config.data, config.data.tokenizer if has_tokenizer else None)
-    choice = choose(deadline - time.time(), training_speed(runtime), text_bytes, vocabulary)
-    has_shape = not given["model"].isdisjoint(SHAPE)
-    settings = {
-        section: {
-            name: value
-            for name, value in values.items()
-            if name not in given[section] and not (has_shape and section == "model" and name in SHAPE)
-        }
-        for section, values in choice.settings.items()
-    }
-    if vocabulary is not None:
-        settings.pop("data")
-    return world.broadcast(Choice(settings, choice.reasons))
+    fixed = {name for layer in overrides for values in layer.values() for name in values}
+    text_bytes, vocabulary = _text(config.data, config.data.tokenizer if "tokenizer" in fixed else None)
+    seconds = deadline - time.time()
+    speed = training_speed(runtime) * world.world_size
+    if pays_to_compile(runtime, seconds) if config.train.compile is None else config.train.compile:
+        speed *= COMPILED_SPEEDUP
+    situation = Situation(seconds, speed, text_bytes, vocabulary, world.world_size)
+    return world.broadcast(choose(situation, config, fixed))
 
 
 def training_speed(runtime: Runtime) -> float:

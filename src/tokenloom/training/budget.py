@@ -36,11 +36,20 @@ Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
-class TimeBudget:
-    """When a run has to end, and the measured cost of its parts in seconds."""
+class Limit:
+    """When a run has to end."""
 
     deadline: float
-    """On `clock`."""
+    """On the clock of the plan, `time.time` by default."""
+    most_steps: int | None = None
+    """Steps after which it ends before its deadline."""
+
+
+@dataclass(frozen=True)
+class TimeBudget:
+    """The limit of a run, and the measured cost of its parts in seconds."""
+
+    limit: Limit
     seconds: float
     """Time left when the run was planned, or its plan was last reviewed."""
     step_seconds: float
@@ -55,7 +64,7 @@ class TimeBudget:
     clock: Clock = time.time
 
     def seconds_left(self) -> float:
-        return self.deadline - self.clock()
+        return self.limit.deadline - self.clock()
 
     def steps_left(self, train: TrainConfig, step: int, step_seconds: float | None = None) -> int:
         """How many steps fit after `step` finished ones, at `step_seconds` each (None: as measured)."""
@@ -64,6 +73,8 @@ class TimeBudget:
         reserve = RESERVE_SECONDS + RESERVE_SHARE * self.seconds
         available = self.seconds_left() - reserve - slowdown * self.final_seconds
         steps = max(0, int(available / step_seconds))
+        if self.limit.most_steps is not None:
+            steps = min(steps, max(0, self.limit.most_steps - step))
         # The number of evaluations depends on the number of steps, and is not proportional to it.
         while steps > 0:
             evaluations = _evaluations(train.model_copy(update={"max_steps": step + steps}), step)
@@ -105,14 +116,14 @@ def process_start() -> float:
 
 
 def plan_steps(
-    state: TrainState, deadline: float, *, clock: Clock = time.time, timer: Clock = time.perf_counter
+    state: TrainState, limit: Limit, *, clock: Clock = time.time, timer: Clock = time.perf_counter
 ) -> tuple[int, TimeBudget]:
-    """The number of steps that fit between now and `deadline` (on `clock`), and the budget to review them with.
+    """The number of steps that fit into the limit from now on (on `clock`), and the budget to review them with.
 
     Times a few steps and parts of an evaluation on `state`, whose weights must be discarded afterwards. A plan has at
     least one step. Raises `UsageError` if there is no time for it and less than `SHORTEST_SECONDS` are left.
     """
-    seconds = deadline - clock()
+    seconds = limit.deadline - clock()
     if state.world.broadcast(seconds <= 0):
         raise UsageError(
             f"the budget ended {-seconds:.0f} s ago, before training could start. Run the same command again: prepared "
@@ -121,7 +132,7 @@ def plan_steps(
     step_seconds = _step_seconds(state, seconds, timer)
     evaluation_seconds, final_seconds = _evaluation_seconds(state, timer)
     budget = TimeBudget(
-        deadline=deadline,
+        limit=limit,
         seconds=seconds,
         step_seconds=step_seconds,
         evaluation_seconds=evaluation_seconds,

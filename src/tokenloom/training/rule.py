@@ -1,23 +1,32 @@
-"""The rule of a time budget: vocabulary, shape, context, batch and weight decay for a text, a machine and a time.
+"""The rule of a time budget: shape, vocabulary, context, batch and weight decay for a text, a machine and a time.
 
-A pure function of a few numbers. Decision 14 has the measurements behind its constants.
+A pure function of a few numbers and of the settings that are fixed. Decision 14 has the measurements.
+
+| constant | source |
+|---|---|
+| FLOPS_PER_SQUARED_WEIGHT | 20 for fresh text (Hoffmann et al. 2022); docstrings in 2 minutes: better than 33 by 0.02 |
+| VOCABULARY_FACTOR | docstrings in 2 minutes: 2,048 tokens better than 1,024 by 0.03 to 0.05 bits, 192 wide |
+| CHARACTER_EPOCHS | docstrings in 2 minutes: characters that are read 1.3 times worse by 0.22 bits |
+| SHORT_CONTEXT | docstrings in 2 minutes: 128 tokens better than 256 by 0.014 bits |
+| STEPS, MIN_BATCH_TOKENS | docstrings in 2 minutes, tinyshakespeare in 5: the smaller batch was better in every pair |
+| BYTES_PER_TOKEN | counted on English text and docstrings |
+| the others | estimates, which the series of benchmarks/recipe.py measure |
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from tokenloom.config import ModelConfig, Settings, TrainConfig
+from tokenloom.config import Config, ModelConfig, Settings, TrainConfig
 from tokenloom.model.flops import training_flops_per_token
+from tokenloom.training.shape import MAX_DEPTH, PARTS, weights_at_depth, whole_shape
 
-HEAD_SIZE = 64
 MIN_SECONDS = 1.0  # less is refused later, with the reason
 TRAINING_SHARE = 0.85  # of the time is spent in training steps; the rest in start, evaluations and saving
 # Compute-optimal size: FLOPs = 20 · weights², about three tokens for each weight of the blocks.
 FLOPS_PER_SQUARED_WEIGHT = 20.0
-MIN_DEPTH, MAX_DEPTH = 2, 16
 # Characters learn more than a learned vocabulary once there is time to read them so often.
 CHARACTER_EPOCHS = 4.0
 # A learned vocabulary repeats the text at most so often. If even characters repeat it more often, a larger model gains
@@ -29,6 +38,8 @@ SHORT_CONTEXT, LONG_CONTEXT, LONG_CONTEXT_TOKENS = 128, 256, 3e6
 STEPS, MIN_BATCH_TOKENS = 2000, 1024
 # Weight decay · learning rate · steps: at least 2.5, and 1.7 for each epoch.
 MIN_STRENGTH, STRENGTH_PER_EPOCH, MAX_DECAY = 2.5, 1.7, 1.0
+# Windows that fit into a short training and validation text.
+TRAINING_WINDOWS, VALIDATION_WINDOWS = 8, 2
 # Bytes of text per token of a learned vocabulary; 0 stands for characters.
 BYTES_PER_TOKEN: Mapping[int, float] = {
     0: 1.0,
@@ -44,6 +55,20 @@ CHARACTERS = 200  # assumed size of a vocabulary of characters
 
 
 @dataclass(frozen=True)
+class Situation:
+    """What the rule chooses for."""
+
+    seconds: float
+    flops_per_second: float
+    """That training steps reach on this machine."""
+    text_bytes: int | None = None
+    """Of the training text; None if unknown, which counts as large."""
+    vocabulary: int | None = None
+    """Tokens of a vocabulary that is fixed, 0 for characters; None if the rule chooses it."""
+    processes: int = 1
+
+
+@dataclass(frozen=True)
 class Choice:
     """Settings, and the reasons for them, a line each."""
 
@@ -51,66 +76,127 @@ class Choice:
     reasons: tuple[str, ...]
 
 
-def choose(
-    seconds: float, flops_per_second: float, text_bytes: int | None = None, vocabulary: int | None = None
-) -> Choice:
-    """The settings for `seconds` on a machine whose training steps reach `flops_per_second`.
+def choose(situation: Situation, config: Config, fixed: Collection[str] = ()) -> Choice:
+    """Settings for the situation. Those in `fixed`, such as "n_embd", keep their values in `config`.
 
-    `text_bytes` is the size of the training text; None if unknown, which counts as large. A `vocabulary` that is
-    already fixed is the number of its tokens, or 0 for characters.
+    What the rule does not choose, such as the learning rates, is read from `config` as well.
     """
-    compute = TRAINING_SHARE * max(seconds, MIN_SECONDS) * flops_per_second
-    weights = math.sqrt(compute / FLOPS_PER_SQUARED_WEIGHT)
-    depth = min(MAX_DEPTH, max(MIN_DEPTH, round((weights / (12 * HEAD_SIZE**2)) ** (1 / 3))))
+    compute = TRAINING_SHARE * max(situation.seconds, MIN_SECONDS) * situation.flops_per_second
+    reading = _Reading(compute, situation.text_bytes)
+    model = _model(config.model, fixed, math.sqrt(compute / FLOPS_PER_SQUARED_WEIGHT), situation.vocabulary or 0)
+    vocabulary = situation.vocabulary
     if vocabulary is None:
-        vocabulary = _vocabulary(depth, compute, text_bytes)
-    larger = range(depth, min(MAX_DEPTH, depth + MAX_EXTRA_DEPTH) + 1)
-    depth = next((d for d in larger if _epochs(d, vocabulary, compute, text_bytes) <= MAX_EPOCHS), larger[-1])
-    tokens, epochs = _tokens(depth, vocabulary, compute), _epochs(depth, vocabulary, compute, text_bytes)
-    context = LONG_CONTEXT if tokens >= LONG_CONTEXT_TOKENS else SHORT_CONTEXT
-    batch_tokens = max(MIN_BATCH_TOKENS, 2 ** round(math.log2(tokens / STEPS)))
-    steps = max(1.0, tokens / batch_tokens)
-    strength = max(MIN_STRENGTH, STRENGTH_PER_EPOCH * epochs)
-    decay = round(min(MAX_DECAY, strength / (TrainConfig().muon_learning_rate * steps)), 3)
-    settings: Settings = {
+        vocabulary = _vocabulary(model, reading)
+    if PARTS.isdisjoint(fixed):
+        depths = range(model.n_layer, min(MAX_DEPTH, model.n_layer + MAX_EXTRA_DEPTH) + 1)
+        models = [_model(config.model, fixed, weights_at_depth(depth), vocabulary) for depth in depths]
+        model = next((larger for larger in models if reading.epochs(larger) <= MAX_EPOCHS), models[-1])
+    else:
+        model = _with_vocabulary(model, vocabulary)
+    if "block_size" not in fixed:
+        model = model.model_copy(update={"block_size": _context(model, reading, config.data.val_fraction)})
+    train = _training(model, reading, situation.processes, config.train, fixed)
+    settings = {
         "data": {"tokenizer": f"bpe:{vocabulary}" if vocabulary else "char"},
-        "model": {"n_layer": depth, "n_head": depth, "n_embd": HEAD_SIZE * depth, "block_size": context},
-        "train": {"batch_size": batch_tokens // context, "weight_decay": decay},
+        "model": {name: getattr(model, name) for name in (*sorted(PARTS), "block_size")},
+        "train": {name: getattr(train, name) for name in ("batch_size", "weight_decay")},
     }
-    times = f"{epochs:.1f} times" if text_bytes else "at most once"
-    return Choice(
-        settings,
-        (
-            f"{depth} layers, {HEAD_SIZE * depth} wide: the size that learns most from {compute:.1e} FLOPs",
-            f"{f'vocabulary of {vocabulary:,}' if vocabulary else 'characters'}: the text is read {times}",
-            f"batches of {batch_tokens:,} tokens, about {steps:,.0f} steps, weight decay {decay:g}",
-        ),
-    )
+    if situation.vocabulary is not None:
+        del settings["data"]
+    chosen = {
+        section: {name: value for name, value in values.items() if name not in fixed}
+        for section, values in settings.items()
+    }
+    return Choice(chosen, _reasons(model, train, vocabulary, reading, fixed))
 
 
-def _vocabulary(depth: int, compute: float, text_bytes: int | None) -> int:
-    """The largest vocabulary that the model learns without repeating the text too often, else characters."""
-    if _epochs(depth, 0, compute, text_bytes) >= CHARACTER_EPOCHS:
+def nearest_multiple(number: float, unit: int) -> int:
+    """The multiple of `unit`, at least `unit` itself, that is nearest to `number`."""
+    return unit * max(1, round(number / unit))
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How much of a text models are trained on with a number of FLOPs."""
+
+    compute: float
+    text_bytes: int | None
+
+    def tokens(self, model: ModelConfig) -> float:
+        return self.compute / training_flops_per_token(model)
+
+    def epochs(self, model: ModelConfig, tokens: float | None = None) -> float:
+        """How often the text is read, as a whole or in `tokens` tokens; 0 if its size is unknown."""
+        tokens = self.tokens(model) if tokens is None else tokens
+        return tokens * _bytes_per_token(model) / self.text_bytes if self.text_bytes else 0.0
+
+
+def _model(model: ModelConfig, fixed: Collection[str], weights: float, vocabulary: int) -> ModelConfig:
+    """`model` with a shape of so many weights; its context is `LONG_CONTEXT` unless fixed."""
+    context = model.block_size if "block_size" in fixed else LONG_CONTEXT
+    shaped = model.model_copy(update={**whole_shape(model, fixed, weights), "block_size": context})
+    return _with_vocabulary(shaped, vocabulary)
+
+
+def _with_vocabulary(model: ModelConfig, vocabulary: int) -> ModelConfig:
+    return model.model_copy(update={"vocab_size": vocabulary or CHARACTERS})
+
+
+def _vocabulary(model: ModelConfig, reading: _Reading) -> int:
+    """The largest vocabulary that the model learns without repeating the text too often, else 0 for characters."""
+    if reading.epochs(_with_vocabulary(model, 0)) >= CHARACTER_EPOCHS:
         return 0
-    largest = VOCABULARY_FACTOR * (HEAD_SIZE * depth) ** VOCABULARY_EXPONENT
+    largest = VOCABULARY_FACTOR * model.n_embd**VOCABULARY_EXPONENT
     sizes = (size for size in BYTES_PER_TOKEN if 0 < size <= largest)
-    return max((size for size in sizes if _epochs(depth, size, compute, text_bytes) <= MAX_EPOCHS), default=0)
+    return max((size for size in sizes if reading.epochs(_with_vocabulary(model, size)) <= MAX_EPOCHS), default=0)
 
 
-def _epochs(depth: int, vocabulary: int, compute: float, text_bytes: int | None) -> float:
-    """How often the text is read; 0 if its size is unknown."""
-    if not text_bytes:
-        return 0.0
-    bytes_per_token = BYTES_PER_TOKEN[max(size for size in BYTES_PER_TOKEN if size <= vocabulary)]
-    return _tokens(depth, vocabulary, compute) * bytes_per_token / text_bytes
+def _bytes_per_token(model: ModelConfig) -> float:
+    return BYTES_PER_TOKEN[max(size for size in BYTES_PER_TOKEN if size <= model.vocabulary)]
 
 
-def _tokens(depth: int, vocabulary: int, compute: float) -> float:
-    model = ModelConfig(
-        vocab_size=vocabulary or CHARACTERS,
-        n_layer=depth,
-        n_head=depth,
-        n_embd=HEAD_SIZE * depth,
-        block_size=LONG_CONTEXT,
+def _context(model: ModelConfig, reading: _Reading, val_fraction: float) -> int:
+    """The context in tokens; shorter if the training or validation text is short."""
+    context = LONG_CONTEXT if reading.tokens(model) >= LONG_CONTEXT_TOKENS else SHORT_CONTEXT
+    if reading.text_bytes is None:
+        return context
+    tokens = reading.text_bytes / _bytes_per_token(model)
+    most = min(tokens / TRAINING_WINDOWS, tokens * val_fraction / (1 - val_fraction) / VALIDATION_WINDOWS or math.inf)
+    return min(context, 2 ** max(0, int(math.log2(max(1.0, most)))))
+
+
+def _training(
+    model: ModelConfig, reading: _Reading, processes: int, train: TrainConfig, fixed: Collection[str]
+) -> TrainConfig:
+    """`train` with batch size, weight decay, and the number of steps that fit."""
+    tokens = reading.tokens(model)
+    batch_size = train.batch_size
+    if "batch_size" not in fixed:
+        batch_tokens = max(MIN_BATCH_TOKENS, 2 ** round(math.log2(tokens / STEPS)))
+        unit = math.lcm(processes, train.micro_batch_size or 1)
+        batch_size = nearest_multiple(batch_tokens / model.block_size, unit)
+    steps = max(1, round(tokens / (batch_size * model.block_size)))
+    if "max_steps" in fixed:
+        steps = min(steps, train.max_steps)
+    epochs = reading.epochs(model, steps * batch_size * model.block_size)
+    rate = train.muon_learning_rate if train.optimizer == "muon" else train.learning_rate
+    decay = round(min(MAX_DECAY, max(MIN_STRENGTH, STRENGTH_PER_EPOCH * epochs) / (rate * steps)), 3)
+    values = {"batch_size": batch_size, "weight_decay": decay}
+    values = {name: value for name, value in values.items() if name not in fixed}
+    return train.model_copy(update={**values, "max_steps": steps})
+
+
+def _reasons(
+    model: ModelConfig, train: TrainConfig, vocabulary: int, reading: _Reading, fixed: Collection[str]
+) -> tuple[str, str, str]:
+    step_tokens = train.batch_size * model.block_size
+    epochs = reading.epochs(model, train.max_steps * step_tokens)
+    shape = "with the shape that is set" if not PARTS.isdisjoint(fixed) else "the size that learns most in this time"
+    tokens = f"a vocabulary of {vocabulary:,}" if vocabulary else "characters"
+    times = f"the text is read {epochs:.1f} times" if reading.text_bytes else "the size of the text is unknown"
+    return (
+        f"model: {model.n_layer} layers, {model.n_embd} wide, {shape}",
+        f"tokens: {tokens}; {times}",
+        f"training: about {train.max_steps:,} steps of {train.batch_size} × {model.block_size} tokens, "
+        f"weight decay {train.weight_decay:g}",
     )
-    return compute / training_flops_per_token(model)

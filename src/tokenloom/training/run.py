@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, closing, nullcontext
 
 import torch
 
-from tokenloom.compute.compilation import CompiledFunction, can_compile
 from tokenloom.compute.environment import Environment
 from tokenloom.compute.parallel import World, destroy_process_group, init_process_group
 from tokenloom.compute.runtime import (
@@ -25,17 +24,16 @@ from tokenloom.compute.runtime import (
 )
 from tokenloom.config import Config
 from tokenloom.data.batches import Batches
-from tokenloom.data.corpora import cache_folder
 from tokenloom.data.shards import Shards
 from tokenloom.errors import ConfigError, Interrupted, TrainingError
 from tokenloom.evaluation.baselines import baselines
 from tokenloom.model import build
-from tokenloom.model.language_model import run_block
 from tokenloom.reporting.report import write_report
 from tokenloom.run_folder import RunFolder
 from tokenloom.run_records import Baselines, RunPlan, RunSummary
-from tokenloom.training.budget import estimate_seconds, plan_steps
+from tokenloom.training.budget import Limit, estimate_seconds, plan_steps
 from tokenloom.training.claim import claimed_run
+from tokenloom.training.compiling import compile_if_configured, pays_to_compile
 from tokenloom.training.display import Display, QuietDisplay
 from tokenloom.training.evaluation import evaluate
 from tokenloom.training.init_from import build_initial_model, initial_optimizer_state
@@ -48,9 +46,6 @@ from tokenloom.training.resuming import checkpoint_to_resume, counters_of, ident
 from tokenloom.training.step import Counters, TrainState
 from tokenloom.weights.checkpoint import Checkpoint, list_checkpoints
 
-# Compiling a block takes about 20 s on two CPU cores the first time, and makes steps a fifth shorter.
-COMPILE_MIN_SECONDS = 150.0
-
 
 def train_run(
     config: Config,
@@ -58,7 +53,7 @@ def train_run(
     run: Callable[[], RunFolder],
     *,
     resume: bool = False,
-    deadline: float | None = None,
+    limit: Limit | None = None,
     display: Display | None = None,
 ) -> RunSummary | None:
     """Train, and write configuration, metrics, samples, checkpoints, plots and report to the folder that `run` returns.
@@ -66,8 +61,8 @@ def train_run(
     `run` creates the folder of a new run, or returns the one to resume; it is called on rank 0 only.
 
     With `resume`, training continues from the run's newest valid checkpoint with the same results, bit for bit, as
-    without the interruption. A `deadline` (`time.time`) determines `max_steps`. Under torchrun every process calls
-    this, and only rank 0 returns the summary. Raises `TrainingError`, `CheckpointError` and `UsageError`.
+    without the interruption. A time `limit` determines `max_steps`. Under torchrun every process calls this, and only
+    rank 0 returns the summary. Raises `TrainingError`, `CheckpointError` and `UsageError`.
     """
     config = _with_vocab_size(config, shards)
     world = init_process_group()
@@ -80,7 +75,7 @@ def train_run(
         with claimed_run(run, world, is_new=not resume) as folder:
             environment = Environment.of(runtime, world)
             checkpoint = checkpoint_to_resume(folder, config, shards, environment, display) if resume else None
-            summary = _train(config, shards, folder, runtime, world, estimate, checkpoint, deadline, display)
+            summary = _train(config, shards, folder, runtime, world, estimate, checkpoint, limit, display)
         return summary if world.is_main else None
     finally:
         destroy_process_group()
@@ -94,27 +89,31 @@ def _train(
     world: World,
     estimate: Estimate,
     checkpoint: Checkpoint | None,
-    deadline: float | None,
+    limit: Limit | None,
     display: Display,
 ) -> RunSummary:
     """Train, evaluate on the whole validation text, and write the report."""
     run_baselines = _baselines(run, shards)
-    budget = None
+    budget, compiled_block = None, None
     with StopRequest() as stop:
-        if deadline is not None and checkpoint is None:
+        if limit is not None and checkpoint is None:
             if config.train.compile is None:
-                config = config.with_values(train={"compile": _pays_to_compile(runtime, world, deadline - time.time())})
+                pays = world.broadcast(pays_to_compile(runtime, limit.deadline - time.time()))
+                config = config.with_values(train={"compile": pays})
             state = build_state(config, shards, run, runtime, world, estimate, notify=display.notice)
-            max_steps, budget = plan_steps(state, deadline)
+            max_steps, budget = plan_steps(state, limit)
             config = config.with_values(train={"max_steps": max_steps})
+            compiled_block = state.model.training_block
             del state  # it was trained on the batches that were timed
         if world.is_main:
             _write_run_files(run, config, shards, run_baselines)
         state = build_state(config, shards, run, runtime, world, estimate, checkpoint, display.notice)
         if config.train.compile is None:
-            state.change_settings(compile=_pays_to_compile(runtime, world, estimate_seconds(state)))
-            _compile_if_configured(state, display.notice)
-        display.started(_plan(state, shards, estimate, deadline, run_baselines))
+            state.change_settings(compile=world.broadcast(pays_to_compile(runtime, estimate_seconds(state))))
+            compile_if_configured(state, display.notice)
+        if compiled_block is not None:
+            state.model.training_block = compiled_block  # it would take seconds to load it again
+        display.started(_plan(state, shards, estimate, limit, run_baselines))
         with _open_log(state) as log:
             train_loop(state, log, display, stop, budget)
         world.barrier()  # until rank 0 has written the last checkpoint
@@ -176,18 +175,8 @@ def build_state(
         peak_flops=peak_flops(runtime),
         flops_per_token=estimate.flops_per_token,
     )
-    _compile_if_configured(state, notify)
+    compile_if_configured(state, notify)
     return state
-
-
-def _pays_to_compile(runtime: Runtime, world: World, seconds: float) -> bool:
-    """Whether to compile a model that is trained for `seconds`."""
-    return world.broadcast(seconds >= COMPILE_MIN_SECONDS and can_compile(runtime.device))
-
-
-def _compile_if_configured(state: TrainState, notify: Callable[[str], None]) -> None:
-    if state.config.train.compile:
-        state.model.training_block = CompiledFunction(run_block, cache_folder() / "compiled", notify)
 
 
 def _with_vocab_size(config: Config, shards: Shards) -> Config:
@@ -234,10 +223,10 @@ def _open_log(state: TrainState) -> AbstractContextManager[MetricsLog | None]:
 
 
 def _plan(
-    state: TrainState, shards: Shards, estimate: Estimate, deadline: float | None, run_baselines: Baselines | None
+    state: TrainState, shards: Shards, estimate: Estimate, limit: Limit | None, run_baselines: Baselines | None
 ) -> RunPlan:
     config = state.config
-    budget_seconds = None if deadline is None else max(0.0, deadline - time.time())
+    budget_seconds = None if limit is None else max(0.0, limit.deadline - time.time())
     return RunPlan(
         run=str(state.run.path),
         data=" ".join(config.data.sources),
