@@ -194,3 +194,53 @@ def test_a_very_high_temperature_is_uniform_over_the_tokens_that_are_not_exclude
     assert probabilities(torch.tensor([[9.0, -INF, 1.0]]), SamplingParams(temperature=1e300)).tolist() == [
         [0.5, 0, 0.5]
     ]
+
+
+def test_rows_of_different_parameters_are_sampled_together_as_alone():
+    logits = 3 * torch.randn(8, 3000, generator=torch.Generator().manual_seed(0))
+    params = [
+        SamplingParams(temperature=0),
+        SamplingParams(temperature=1.0),
+        SamplingParams(temperature=0.5, top_k=1),
+        SamplingParams(temperature=1.5, top_k=40, top_p=0.9),
+        SamplingParams(temperature=1.0, top_p=0.3),
+        SamplingParams(temperature=1.0, top_p=0.999),
+        SamplingParams(temperature=0.9, min_p=0.1),
+        SamplingParams(temperature=2.0, top_k=7, min_p=0.01, top_p=1.0),
+    ]
+    together = probabilities(logits, params)
+    for row, one in enumerate(params):
+        assert torch.equal(together[row], probabilities(logits[row : row + 1], one)[0])
+    for seed in range(20):
+        tokens = sample_tokens(logits, params, [torch.Generator().manual_seed(seed + row) for row in range(8)])
+        for row, one in enumerate(params):
+            alone = sample_tokens(logits[row : row + 1], one, [torch.Generator().manual_seed(seed + row)])
+            assert tokens[row] == alone[0]
+
+
+@pytest.mark.parametrize("p", [0.05, 0.5, 0.9, 0.99, 0.9999])
+@pytest.mark.parametrize("spread", [0.0, 0.1, 1.0, 4.0], ids="spread={}".format)
+def test_top_p_among_many_tokens_is_that_of_a_sort_of_all(p, spread):
+    logits = spread * torch.randn(4, 5000, generator=torch.Generator().manual_seed(1))
+    logits[1] = logits[1].round()  # many equal logits, of which those of lower ids come first
+    descending, order = torch.sort(logits, dim=-1, descending=True, stable=True)
+    preceding = descending.double().softmax(-1).cumsum(-1) - descending.double().softmax(-1)
+    found = keep_top_p(logits, p).isfinite()
+    for row in range(4):
+        size = int((preceding[row] < p).sum())
+        # The sums are taken in float32 there and in float64 here, which may move the end by a token or, where tokens
+        # are very unlikely, by a few.
+        differing = set(order[row, :size].tolist()) ^ set(found[row].nonzero()[:, 0].tolist())
+        assert len(differing) <= 1 or logits[row].double().softmax(-1)[list(differing)].sum() < 1e-6
+        assert found[row, order[row, : int(found[row].sum())]].all()
+
+
+def test_top_p_searches_further_only_for_rows_that_need_it(monkeypatch):
+    logits = torch.zeros(3, 4000)
+    logits[0, 7], logits[1, :2] = 50.0, torch.tensor([50.0, 50.0])
+    searched, topk = [], torch.Tensor.topk
+    monkeypatch.setattr(
+        torch.Tensor, "topk", lambda self, k, dim: searched.append((len(self), k)) or topk(self, k, dim=dim)
+    )
+    assert kept(keep_top_p(logits, 0.4)) == [{7}, {0}, set(range(1600))]
+    assert searched == [(3, 64), (1, 512), (1, 4000)]

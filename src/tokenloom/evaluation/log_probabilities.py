@@ -19,8 +19,15 @@ def most_likely(log_probs: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
     Of equal ones, the token with the lower id is first, which torch's `topk` does not promise.
     """
-    # The bits of floats that are not negative have the order of the floats: sorted by nats, then by id.
-    nats = log_probs.abs().view(torch.int32).long()
-    keys = (nats << 32) + torch.arange(log_probs.shape[-1], device=log_probs.device)
-    tokens = keys.topk(count, dim=-1, largest=False).values & 0xFFFFFFFF
-    return log_probs.gather(-1, tokens), tokens
+    values, tokens = log_probs.topk(count, dim=-1)
+    if count == 0:
+        return values, tokens
+    equal = (values[:, 1:] == values[:, :-1]).any(dim=-1)
+    equal |= (log_probs >= values[:, -1:]).sum(dim=-1) > count
+    rows = equal.nonzero()[:, 0]
+    if len(rows):
+        # The bits of floats that are not negative have the order of the floats: sorted by nats, then by id.
+        nats = log_probs[rows].abs().view(torch.int32).long()
+        keys = (nats << 32) + torch.arange(log_probs.shape[-1], device=log_probs.device)
+        tokens[rows] = keys.topk(count, dim=-1, largest=False).values & 0xFFFFFFFF
+    return values, tokens

@@ -18,8 +18,8 @@ from tokenloom.errors import WeightsError
 from tokenloom.sampling_params import SamplingParams
 
 FLOAT32 = torch.finfo(torch.float32)  # larger and smaller numbers become inf and 0
-TOP_P_CANDIDATES = 512
-"""Most likely tokens among which the set of `keep_top_p` is searched first. torch finds them with a partial sort."""
+TOP_P_CANDIDATES = 64
+"""Most likely tokens among which the set of `keep_top_p` is searched first."""
 
 PerRow = float | Sequence[float]
 """The parameter of a filter: one for all rows, or one for each."""
@@ -96,27 +96,13 @@ def keep_top_k(logits: Tensor, k: PerRow) -> Tensor:
 def keep_top_p(logits: Tensor, p: PerRow) -> Tensor:
     """Exclude all but the smallest set of most likely tokens with total probability p (Holtzman et al., 2020).
 
-    Of equal logits, those of lower ids are in the set first. It is searched among a few most likely tokens, then among
-    more, because sorting a whole vocabulary takes longer than a step of a small model.
+    Of equal logits, those of lower ids are in the set first.
     """
     needed = _column(p, logits)
     needed = torch.where(needed >= 1, math.inf, needed)  # all tokens, even if fewer add up to 1 by rounding
-    highest = logits.amax(dim=-1, keepdim=True)
-    total = (logits - highest).exp().sum(dim=-1, keepdim=True)
-    count = min(TOP_P_CANDIDATES, logits.shape[-1])
-    while True:
-        candidates = logits.topk(count, dim=-1).values  # (B, count), descending
-        probs = (candidates - highest).exp() / total
-        cumulative = probs.cumsum(dim=-1)
-        if count == logits.shape[-1] or bool((cumulative[:, -1:] >= needed).all()):
-            break
-        count = min(8 * count, logits.shape[-1])
-    inside = cumulative - probs < needed  # the more likely tokens do not reach p
-    size = inside.sum(dim=-1, keepdim=True).clamp(min=1)  # p may be 0 in float32
-    smallest = candidates.gather(-1, size - 1)
+    smallest, room = _end_of_top_p(logits, logits.softmax(dim=-1), needed, TOP_P_CANDIDATES)
     excluded = logits < smallest
     equal = logits == smallest
-    room = size - (candidates > smallest).sum(dim=-1, keepdim=True)  # for the tokens that are equal to the smallest
     if bool((equal.sum(dim=-1, keepdim=True) > room).any()):
         excluded |= equal & (equal.cumsum(dim=-1) > room)
     return logits.masked_fill(excluded, -math.inf)
@@ -150,6 +136,27 @@ FILTERS = (
     Filter("top_p", 1, keep_top_p),
     Filter("min_p", 0, keep_min_p),
 )
+
+
+def _end_of_top_p(logits: Tensor, probs: Tensor, needed: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The smallest logit in the set of `keep_top_p`, and how many tokens with this logit are in it: (B, 1) each.
+
+    The set is searched among the `count` most likely tokens. Only rows that need more are searched again, because a
+    sort of the whole vocabulary takes longer than all else that sampling does.
+    """
+    V = logits.shape[-1]
+    largest, tokens = logits.topk(min(count, V), dim=-1)  # (B, count)
+    candidates = probs.gather(-1, tokens)
+    cumulative = candidates.cumsum(dim=-1)
+    inside = cumulative - candidates < needed  # the more likely tokens are not enough
+    size = inside.sum(dim=-1, keepdim=True).clamp(min=1)  # p may be 0 in float32
+    smallest = largest.gather(-1, size - 1)
+    room = size - (largest > smallest).sum(dim=-1, keepdim=True)
+    if count < V:
+        rows = (cumulative[:, -1] < needed[:, 0]).nonzero()[:, 0]
+        if len(rows):
+            smallest[rows], room[rows] = _end_of_top_p(logits[rows], probs[rows], needed[rows], 8 * count)
+    return smallest, room
 
 
 def _filtered(logits: Tensor, filter: Filter, values: Sequence[float | None]) -> Tensor:
