@@ -24,7 +24,8 @@ class Metric:
     format: str
     """Format specification of a value."""
     progress: str = ""
-    """Template of a value in a progress line, with `{value}` or `{compact}` (at most four digits); empty: not shown."""
+    """Template of a value in a progress line, with `{value}`, `{compact}` (at most four digits) or `{percent}`; empty:
+    not shown."""
     chart: bool = False
     """Whether the report draws this quantity in a chart of its own."""
 
@@ -55,6 +56,14 @@ METRICS: Mapping[str, Metric] = {
             "bits per byte",
             ".4f",
             progress="{value:.2f} bits/byte",
+        ),
+        Metric(
+            "val_share",
+            "val/share",
+            "share of the validation text",
+            "measured in an evaluation during training",
+            ".3g",
+            progress="on {percent} of text",
         ),
         Metric("lr", "lr", "learning rate", "", ".3g", chart=True),
         Metric("muon_lr", "muon_lr", "learning rate of Muon", "", ".3g", chart=True),
@@ -100,6 +109,8 @@ class MetricsRecord:
     """Mean over the validation text, or over the part of it that train.eval_batches selects, in nats per token."""
     val_perplexity: float | None = None
     val_bits_per_byte: float | None = None
+    val_share: float | None = None
+    """The share of the validation text that the validation figures of this record are taken on, 1 for all of it."""
 
     def updated(self, newer: Self) -> Self:
         """The latest value of each metric: those of `newer`, and of this record where `newer` has none."""

@@ -100,7 +100,8 @@ class RunPlan:
 class RunSummary:
     """The headline figures of a run.
 
-    In a finished run, `val_loss`, `val_perplexity` and `val_bits_per_byte` are over the whole validation text.
+    In a finished run, `val_loss`, `val_perplexity` and `val_bits_per_byte` are over the whole validation text;
+    `best_val_loss` and `last_val_loss` are over the part of it, `val_share`, that evaluations during training use.
     """
 
     run: str
@@ -117,7 +118,11 @@ class RunSummary:
     val_bits_per_byte: float | None = None
     best_step: int | None = None
     best_val_loss: float | None = None
-    """The lowest validation loss of the evaluations during training, over the text that train.eval_batches selects."""
+    """The lowest validation loss of the evaluations during training."""
+    last_val_loss: float | None = None
+    """The validation loss of the last evaluation during training."""
+    val_share: float | None = None
+    """The share of the validation text that evaluations during training use, 1 for all of it."""
     tokens_per_sec: float | None = None
     """Median of the recorded throughput."""
     peak_memory_mb: float | None = None

@@ -59,6 +59,17 @@ def test_off_a_terminal_each_record_is_one_plain_line():
     assert any(line.endswith("runs/demo") and len(line) > 160 for line in lines if line.startswith("Saved"))
 
 
+def test_validation_figures_on_a_part_of_the_text_say_so():
+    console = plain()
+    with TrainingDisplay(console) as display:
+        display.recorded(replace(RECORD, val_loss=3.3, val_bits_per_byte=1.93, val_share=0.1234))
+        display.recorded(replace(RECORD, val_loss=3.3, val_bits_per_byte=1.93, val_share=1.0))
+    assert shown_on(console).splitlines() == [
+        "step 600  val 3.300  1.93 bits/byte  on 12% of text",
+        "step 600  val 3.300  1.93 bits/byte",
+    ]
+
+
 def test_an_ascii_stream_is_supported():
     assert "def f(x): [bold]" in plain_output("ascii")
 

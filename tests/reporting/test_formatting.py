@@ -7,6 +7,7 @@ from tokenloom.reporting.formatting import (
     compact,
     counted,
     duration,
+    percent,
     quoted,
     sparkline,
     visible,
@@ -48,6 +49,11 @@ def test_times_have_conventional_forms():
 )
 def test_counts_are_short(number, text):
     assert compact(number) == text
+
+
+@pytest.mark.parametrize(("share", "text"), [(1.0, "100%"), (0.9999, "99%"), (0.123, "12%"), (0.00043, "0.043%")])
+def test_shares_are_written_in_two_digits(share, text):
+    assert percent(share) == text
 
 
 def test_nouns_agree_with_their_count():

@@ -33,7 +33,7 @@ def test_any_other_corrupt_line_is_named(tmp_path):
 def test_the_figures_of_an_unfinished_run_are_the_recorded_ones(tmp_path):
     figures = headline_figures(read_history(make_run(tmp_path / "run")))
     assert (figures.steps, figures.val_loss, figures.val_perplexity) == (86, 6.452, 20599.1)
-    assert (figures.best_step, figures.best_val_loss) == (56, 6.134)
+    assert (figures.best_step, figures.best_val_loss, figures.last_val_loss) == (56, 6.134, 6.452)
 
 
 def test_the_summary_takes_precedence(tmp_path):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from recordings import BASELINES, record, records_of
 
-from tokenloom.reporting.matplotlib_plots import plot_losses
+from tokenloom.reporting.matplotlib_plots import _losses_figure, plot_losses
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,9 @@ def test_plotting_neither_uses_nor_changes_the_users_matplotlib_settings(tmp_pat
         styled = (tmp_path / "loss.png").read_bytes()
     plot_losses(records_of(9), [tmp_path / "loss.png"])
     assert styled == (tmp_path / "loss.png").read_bytes()
+
+
+@pytest.mark.parametrize(("share", "label"), [(0.12, "validation on 12% of the text"), (1.0, "validation")])
+def test_the_legend_says_on_which_part_of_the_text_the_loss_is_measured(share, label):
+    figure = _losses_figure([record(step, val_loss=3.0, val_share=share) for step in (1, 2)], None, None)
+    assert label in figure.axes[0].get_legend_handles_labels()[1]

@@ -21,7 +21,7 @@ OVERFITTED = RunSummary(run="run", steps=86, val_loss=6.452, best_step=56, best_
 def test_the_summary_compares_with_baselines_and_lists_next_commands():
     lines = summary_lines(SUMMARY, BASELINES)
     assert "1.70 bits/byte; xz needs 1.80 and zstd needs 1.92 given the same training text" in lines
-    assert "training loss 2.415, validation loss 2.820, validation perplexity 16.80" in lines
+    assert "training loss 2.415, validation loss 2.820, perplexity 16.80 (whole text)" in lines
     assert any("No sign of overfitting" in line for line in lines)
     assert "  tokenloom train --resume runs/demo --train.max-steps 2400" in lines
     assert "report      runs/demo/report.html" in lines
@@ -50,6 +50,17 @@ def test_overfitting_is_judged_by_the_rise_since_the_best(figures, verdict):
     assert verdict in overfitting_note(
         RunSummary(run="run", best_step=best_step, best_val_loss=best, steps=steps, val_loss=last)
     )
+
+
+def test_overfitting_is_judged_on_the_text_that_the_best_loss_was_measured_on():
+    part = replace(SUMMARY, val_loss=2.95, best_val_loss=2.8, last_val_loss=2.81, best_step=1100, val_share=0.123)
+    assert "hardly changed since its lowest value (2.800 on 12% of the text, step 1,100; now 2.810)" in (
+        overfitting_note(part)
+    )
+    assert "runs/demo@best" not in " ".join(command for command, _ in next_commands("runs/demo", part))
+    worse = replace(part, last_val_loss=3.0)
+    assert "lowest at step 1,100 (2.800 on 12% of the text) and is now 3.000, 7% higher" in overfitting_note(worse)
+    assert "of the text" not in overfitting_note(replace(worse, val_share=1.0))
 
 
 def test_an_unfinished_run_resumes_as_it_is():

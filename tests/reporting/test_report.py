@@ -157,6 +157,29 @@ def test_validation_figures_are_labeled_with_the_text_they_are_measured_on(tmp_p
     assert "at most" not in page_of(make_run(tmp_path / "whole", config=every, summary=SUMMARY)).shown
 
 
+def test_figures_on_a_part_of_the_validation_text_say_how_large_it_is(tmp_path):
+    records = [record(1, train_loss=2.0), record(1, val_loss=3.416, val_bits_per_byte=1.61, val_share=0.1234)]
+    run = make_run(
+        tmp_path / "run", records=records, samples=[sample(1, "x")], summary=replace(SUMMARY, val_loss=3.457)
+    )
+    shown = page_of(run).shown
+    for text in (
+        "nats per token; validation on 12% of the validation text",
+        "of 12% of the validation text; lower is better",
+        "val 3.416 on 12%",
+        "model 1.61 on 12%",
+        "validation loss 3.416 on 12% of the text",
+        "Evaluations during training: 12% of the validation text",
+        "Final evaluation: whole validation text",
+        "nats per token, whole validation text",
+    ):
+        assert text in shown
+    records = [replace(each, val_share=1.0) for each in records if each.val_loss]
+    whole = page_of(make_run(tmp_path / "whole", records=records, samples=[sample(1, "x")], summary=SUMMARY)).shown
+    assert "on 12%" not in whole
+    assert "nats per token; validation on the whole validation text" in whole
+
+
 def test_every_recorded_metric_is_in_the_results(tmp_path):
     page = page_of(make_run(tmp_path / "run", records=[record(1, muon_lr=0.02, mfu=0.305)]))
     assert re.search(r"Model FLOPs utilization\s*30\.5%\s*of peak FLOP/s", page.shown)

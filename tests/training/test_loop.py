@@ -51,6 +51,8 @@ def test_the_loop_records_samples_and_saves_at_the_configured_intervals(state_of
     assert (first.step, first.val_loss) == (2, None)
     assert last.train_loss is not None
     assert last.val_loss == state.counters.best_val_loss
+    windows = state.config.train.eval_batches * state.config.train.batch_size
+    assert last.val_share == pytest.approx(windows * 16 / (len(state.validation) - 1))
     assert last.muon_lr is not None
     assert state.run.metrics() == display.records
     assert [path.name for path in list_checkpoints(state.run.checkpoints, "best")] == ["best-00000004"]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from tokenloom.metrics import METRICS, Metric, MetricsRecord
-from tokenloom.reporting.formatting import clock_time, compact, counted, duration, sparkline, visible
+from tokenloom.reporting.formatting import clock_time, compact, counted, duration, percent, sparkline, visible
 from tokenloom.reporting.messages import LINE_WIDTH, bits_per_byte_levels, summary_lines
 from tokenloom.reporting.terminal import can_draw, encodable, stderr_console
 from tokenloom.run_records import RunPlan, RunSummary, SampleRecord
@@ -239,11 +239,13 @@ def _figures(record: MetricsRecord | None, *, train_loss: float | None = None) -
     }
     if train_loss is not None:
         values[METRICS["train_loss"]] = train_loss
+    if record is not None and record.val_share == 1:
+        values[METRICS["val_share"]] = None
     return [_figure(metric, value) for metric, value in values.items() if value is not None]
 
 
 def _figure(metric: Metric, value: float) -> str:
-    return metric.progress.format(value=value, compact=compact(value))
+    return metric.progress.format(value=value, compact=compact(value), percent=percent(value))
 
 
 def _sample_block(prompt: str, completion: str, console: Console) -> Text:

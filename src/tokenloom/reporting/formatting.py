@@ -43,6 +43,11 @@ def compact(number: float) -> str:
     return f"{number:.0f}" if number == round(number) or abs(number) >= 100 else f"{number:.3g}"
 
 
+def percent(share: float) -> str:
+    """A share in two digits: 12%, 0.043%. One that is not whole is never written as 100%."""
+    return "100%" if share >= 1 else f"{min(99.0, 100 * share):.2g}%"
+
+
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """A count with its noun: 1 layer, 12 layers."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

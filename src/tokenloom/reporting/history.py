@@ -62,6 +62,8 @@ def headline_figures(history: RunHistory) -> RunSummary:
             val_perplexity=latest.val_perplexity,
             val_bits_per_byte=latest.val_bits_per_byte,
             tokens_per_sec=latest.tokens_per_sec,
+            last_val_loss=latest.val_loss,
+            val_share=latest.val_share,
         )
     if best := lowest(read_series(history.metrics, METRICS["val_loss"])):
         figures = replace(figures, best_step=best.step, best_val_loss=best.value)

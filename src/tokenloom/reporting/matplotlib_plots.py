@@ -20,6 +20,7 @@ from tokenloom.reporting.series import (
     Point,
     downsample,
     lowest,
+    part_note,
     read_series,
     tokens_per_epoch,
 )
@@ -118,7 +119,8 @@ def _figure() -> tuple[Figure, Axes]:
 def _losses_figure(records: Sequence[MetricsRecord], baselines: Baselines | None, title: str | None) -> Figure:
     figure, axes = _figure()
     train, val = (read_series(records, METRICS[field]) for field in ("train_loss", "val_loss"))
-    _draw_losses(axes, train, val)
+    part = part_note(records)
+    _draw_losses(axes, train, val, f"validation{part} of the text" if part else "validation")
     unigram = baselines.unigram_nats_per_token if baselines else None
     if unigram is not None:
         axes.axhline(unigram, color=BASELINE, linestyle=":", linewidth=1.6, label=f"unigram entropy {unigram:.2f}")
@@ -137,7 +139,7 @@ def _losses_figure(records: Sequence[MetricsRecord], baselines: Baselines | None
     return figure
 
 
-def _draw_losses(axes: Axes, train: list[Point], val: list[Point]) -> None:
+def _draw_losses(axes: Axes, train: list[Point], val: list[Point], validation: str) -> None:
     train_buckets, val_buckets, best = downsample(train, 300), downsample(val, 300), lowest(val)
     if train:
         epochs = [bucket.epoch for bucket in train_buckets]
@@ -155,7 +157,7 @@ def _draw_losses(axes: Axes, train: list[Point], val: list[Point]) -> None:
             color=VALIDATION,
             linewidth=2.1,
             linestyle="-.",
-            label="validation",
+            label=validation,
             marker=marker,
             markersize=3.5,
         )

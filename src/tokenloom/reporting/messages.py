@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 
 from tokenloom.metrics import METRICS
-from tokenloom.reporting.formatting import compact, duration, visible
+from tokenloom.reporting.formatting import compact, duration, percent, visible
 from tokenloom.run_records import Baselines, RunSummary
 
 LINE_WIDTH = 79
@@ -61,22 +61,24 @@ def bits_per_byte_levels(baselines: Baselines | None) -> dict[str, float]:
 
 def overfitting_note(summary: RunSummary) -> str:
     """Whether the model overfits, judged by how much the validation loss has risen since its lowest value."""
-    best_step, best_loss, last_loss = summary.best_step, summary.best_val_loss, summary.val_loss
+    best_step, best_loss, last_loss = summary.best_step, summary.best_val_loss, _last_loss(summary)
     if best_step is None or best_loss is None or last_loss is None:
         return "No validation loss was measured, so overfitting cannot be assessed."
     rise = _rise(best_loss, last_loss)
+    part = part_note(summary.val_share)
     if best_step == summary.steps or rise <= 0:
         return (
-            f"No sign of overfitting: the latest validation loss is the lowest so far ({best_loss:.3f}, step "
+            f"No sign of overfitting: the latest validation loss is the lowest so far ({best_loss:.3f}{part}, step "
             f"{best_step:,}). More steps would likely lower it further."
         )
     if rise <= SMALLEST_RISE:
         return (
-            f"The validation loss has hardly changed since its lowest value ({best_loss:.3f}, step {best_step:,}; now "
-            f"{last_loss:.3f}). More steps alone are unlikely to help; more text or a larger model may."
+            f"The validation loss has hardly changed since its lowest value ({best_loss:.3f}{part}, step "
+            f"{best_step:,}; now {last_loss:.3f}). More steps alone are unlikely to help; more text or a larger model "
+            "may."
         )
     return (
-        f"Overfitting: the validation loss was lowest at step {best_step:,} ({best_loss:.3f}) and is now "
+        f"Overfitting: the validation loss was lowest at step {best_step:,} ({best_loss:.3f}{part}) and is now "
         f"{last_loss:.3f}, {rise:.0%} higher. Since then the model has been memorizing its training text. "
         "The best checkpoint is kept: append @best to the run's name. More text helps most, then a smaller model."
     )
@@ -108,16 +110,27 @@ def _done_line(summary: RunSummary) -> str:
 
 
 def _losses_line(summary: RunSummary) -> str:
-    metrics = [METRICS[field] for field in ("train_loss", "val_loss", "val_perplexity")]
-    values = [(metric, metric.value(summary)) for metric in metrics]
-    return ", ".join(f"{metric.label} {metric.text(value)}" for metric, value in values if value is not None)
+    labels = {"train_loss": "training loss", "val_loss": "validation loss", "val_perplexity": "perplexity"}
+    values = {label: (METRICS[field], METRICS[field].value(summary)) for field, label in labels.items()}
+    figures = [f"{label} {metric.text(value)}" for label, (metric, value) in values.items() if value is not None]
+    return ", ".join(figures) + (" (whole text)" if summary.val_loss is not None else "")
 
 
 def _overfits(summary: RunSummary) -> bool:
-    best_loss, last_loss = summary.best_val_loss, summary.val_loss
+    best_loss, last_loss = summary.best_val_loss, _last_loss(summary)
     if best_loss is None or last_loss is None or summary.best_step in (None, summary.steps):
         return False
     return _rise(best_loss, last_loss) > SMALLEST_RISE
+
+
+def part_note(share: float | None) -> str:
+    """ " on 12% of the text" for figures that are not taken on the whole validation text."""
+    return f" on {percent(share)} of the text" if share is not None and share < 1 else ""
+
+
+def _last_loss(summary: RunSummary) -> float | None:
+    """On the same text as the best one; versions before 0.2 did not save it."""
+    return summary.val_loss if summary.last_val_loss is None else summary.last_val_loss
 
 
 def _rise(best_loss: float, last_loss: float) -> float:

@@ -10,11 +10,10 @@ from typing import Self, cast
 from markupsafe import Markup
 
 from tokenloom.config import Config
-from tokenloom.metrics import METRICS, Metric
-from tokenloom.reporting.formatting import compact, counted, duration
+from tokenloom.metrics import METRICS, Metric, MetricsRecord
+from tokenloom.reporting.formatting import compact, counted, duration, percent
 from tokenloom.reporting.history import RunHistory, headline_figures
-from tokenloom.reporting.messages import compressors_note, next_commands, overfitting_note
-from tokenloom.reporting.series import read_series
+from tokenloom.reporting.messages import compressors_note, next_commands, overfitting_note, part_note
 from tokenloom.reporting.svg_charts import bits_per_byte_svg, losses_svg, metric_svg
 from tokenloom.run_records import RunSummary, SampleRecord
 
@@ -144,6 +143,9 @@ def _model(config: Config | None, figures: RunSummary) -> str:
 
 def _evaluation_scope(history: RunHistory) -> str:
     """The part of the validation text that an evaluation during training uses."""
+    share = history.latest.val_share if history.latest else None
+    if share is not None:
+        return WHOLE_TEXT if share >= 1 else f"{percent(share)} of the validation text"
     batches = history.config.train.eval_batches if history.config else None
     if batches is None:
         return WHOLE_TEXT
@@ -183,7 +185,8 @@ def _charts(history: RunHistory) -> list[Chart]:
         note = f"nats per token; validation on {scope.replace(WHOLE_TEXT, 'the whole validation text')}"
         charts.append(Chart("Loss", f"{note}; the ring marks the lowest", Markup(losses), Markup(narrow)))
     if bits := bits_per_byte_svg(records, baselines=baselines):
-        charts.append(Chart("Bits per byte", "of the validation text; lower is better", Markup(bits)))
+        note = f"of {scope.replace(WHOLE_TEXT, 'the whole validation text')}; lower is better"
+        charts.append(Chart("Bits per byte", note, Markup(bits)))
     for metric in METRICS.values():
         if metric.chart and (svg := metric_svg(records, metric)):
             charts.append(Chart(_title(metric.label), metric.unit, Markup(svg)))
@@ -195,18 +198,20 @@ def _prompts(history: RunHistory) -> list[Prompt]:
     by_prompt: dict[tuple[str, int], list[SampleRecord]] = {}
     for sample in history.samples:
         by_prompt.setdefault((sample.prompt, sample.seed), []).append(sample)
-    losses = {point.step: point.value for point in read_series(history.metrics, METRICS["val_loss"])}
+    evaluations = {record.step: record for record in history.metrics if record.val_loss is not None}
     prompts: list[Prompt] = []
     for (prompt, _), records in by_prompt.items():
-        *earlier, latest = [_sample(record, losses) for record in _evenly_spaced(records, SAMPLES_SHOWN)]
+        *earlier, latest = [_sample(record, evaluations) for record in _evenly_spaced(records, SAMPLES_SHOWN)]
         prompts.append(Prompt(f"Prompt “{prompt}”" if prompt else "Without a prompt", earlier, latest))
     return prompts
 
 
-def _sample(record: SampleRecord, losses: Mapping[int, float]) -> Sample:
+def _sample(record: SampleRecord, evaluations: Mapping[int, MetricsRecord]) -> Sample:
     position = [f"step {record.step:,}", f"{compact(record.tokens)} tokens seen"]
-    if record.step in losses:
-        position.append(f"validation loss {METRICS['val_loss'].text(losses[record.step])}")
+    evaluation = evaluations.get(record.step)
+    if evaluation is not None and evaluation.val_loss is not None:
+        loss = METRICS["val_loss"].text(evaluation.val_loss)
+        position.append(f"validation loss {loss}{part_note(evaluation.val_share)}")
     return Sample(" · ".join(position), record.prompt, record.text)
 
 
@@ -219,8 +224,8 @@ def _evenly_spaced(samples: list[SampleRecord], limit: int) -> list[SampleRecord
 
 def _results(history: RunHistory, figures: RunSummary) -> list[RowGroup]:
     """Every metric's final value, with the figures that only the summary has."""
-    validation = [metric for metric in METRICS.values() if metric.key.startswith("val/")]
-    training = [metric for metric in METRICS.values() if metric not in validation]
+    validation = [METRICS[field] for field in ("val_loss", "val_perplexity", "val_bits_per_byte")]
+    training = [metric for metric in METRICS.values() if not metric.key.startswith("val/")]
     scope = _evaluation_scope(history)
     best = [
         _row(METRICS["val_loss"], figures.best_val_loss, "Lowest validation loss"),

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from tokenloom.metrics import Metric, MetricsRecord
+from tokenloom.reporting.formatting import percent
 
 TRAIN, VALIDATION, BASELINE = "#1f5aa6", "#e07b1a", "#6f6f6f"
 
@@ -43,6 +44,12 @@ def read_series(records: Iterable[MetricsRecord], metric: Metric) -> list[Point]
         if (value := metric.value(record)) is not None and math.isfinite(value)
     ]
     return sorted(points, key=lambda point: point.step)
+
+
+def part_note(records: Iterable[MetricsRecord]) -> str:
+    """ " on 12%" if the latest validation figures are not taken on the whole validation text."""
+    shares = [record.val_share for record in records if record.val_share is not None]
+    return f" on {percent(shares[-1])}" if shares and shares[-1] < 1 else ""
 
 
 def lowest(points: Iterable[Point]) -> Point | None:

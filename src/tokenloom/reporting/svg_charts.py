@@ -23,6 +23,7 @@ from tokenloom.reporting.series import (
     Point,
     downsample,
     lowest,
+    part_note,
     read_series,
     tokens_per_epoch,
 )
@@ -43,15 +44,19 @@ def losses_svg(
     train, val = (read_series(records, METRICS[field]) for field in ("train_loss", "val_loss"))
     unigram = baselines.unigram_nats_per_token if baselines else None
     levels = {"unigram": unigram} if unigram is not None else {}
-    frame = _frame([train, val], levels.values(), "epoch", width, height, top=38)
+    part = part_note(records)
+    frame = _frame([train, val], levels.values(), "epoch", width, height, top=38, right=140 if part else 110)
     if frame is None:
         return ""
     parts = [_grid(frame), _axis_below(frame, "epoch", whole=frame.last > 1), _axis_above(frame, train + val)]
     parts += [_level(frame, value) for value in levels.values()]
     parts += [_band(frame, train), _line(frame, train, "train"), _line(frame, val, "val"), _marks(frame, val, "nats")]
     series: dict[Role, list[Point]] = {"train": train, "val": val}
+    parts_of = {"train": "", "val": part}
     labels = [
-        _EndLabel(points[-1].value, f"{role} {points[-1].value:.3f}", role) for role, points in series.items() if points
+        _EndLabel(points[-1].value, f"{role} {points[-1].value:.3f}{parts_of[role]}", role)
+        for role, points in series.items()
+        if points
     ]
     parts.append(_end_labels(frame, labels + _level_labels(levels)))
     return _svg(frame, "Training and validation loss in nats per token over epochs", parts)
@@ -63,13 +68,14 @@ def bits_per_byte_svg(
     """Validation bits per byte over steps, with those of the baselines; empty if it was not recorded."""
     val = read_series(records, METRICS["val_bits_per_byte"])
     levels = bits_per_byte_levels(baselines)
-    frame = _frame([val], levels.values(), "step", width, height)
+    part = part_note(records)
+    frame = _frame([val], levels.values(), "step", width, height, right=140 if part else 110)
     if frame is None or not val:
         return ""
     parts = [_grid(frame), _axis_below(frame, "step", whole=True)]
     parts += [_level(frame, value) for value in levels.values()]
     parts += [_line(frame, val, "val"), _marks(frame, val, "bits per byte")]
-    labels = [_EndLabel(val[-1].value, f"model {val[-1].value:.2f}", "val")]
+    labels = [_EndLabel(val[-1].value, f"model {val[-1].value:.2f}{part}", "val")]
     parts.append(_end_labels(frame, labels + _level_labels(levels)))
     return _svg(frame, "Bits per byte of the validation text over steps", parts)
 

@@ -135,6 +135,7 @@ def _update_best(state: TrainState, measurement: Measurement) -> bool:
 
 
 def _record(state: TrainState, measurement: Measurement | None) -> MetricsRecord:
+    targets = len(state.validation) - 1 if state.validation is not None else 0
     return MetricsRecord(
         step=state.counters.step,
         tokens=state.counters.tokens,
@@ -143,6 +144,7 @@ def _record(state: TrainState, measurement: Measurement | None) -> MetricsRecord
         val_loss=measurement.loss if measurement else None,
         val_perplexity=measurement.perplexity if measurement else None,
         val_bits_per_byte=measurement.bits_per_byte if measurement else None,
+        val_share=measurement.tokens / targets if measurement else None,
     )
 
 

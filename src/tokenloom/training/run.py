@@ -267,6 +267,7 @@ def _summary(state: TrainState, estimate: Estimate, stop: StopRequest) -> RunSum
     counters, records = state.counters, state.run.metrics()
     rates = [record.tokens_per_sec for record in records if record.tokens_per_sec is not None]
     losses = [record.train_loss for record in records if record.train_loss is not None]
+    evaluations = [record for record in records if record.val_loss is not None]
     measurement = evaluate(state, progress=stop_if_requested)
     return RunSummary(
         run=str(state.run.path),
@@ -281,6 +282,8 @@ def _summary(state: TrainState, estimate: Estimate, stop: StopRequest) -> RunSum
         val_bits_per_byte=measurement.bits_per_byte if measurement else None,
         best_step=counters.best_step,
         best_val_loss=counters.best_val_loss,
+        last_val_loss=evaluations[-1].val_loss if evaluations else None,
+        val_share=evaluations[-1].val_share if evaluations else None,
         tokens_per_sec=statistics.median_high(rates) if rates else None,
         peak_memory_mb=peak_memory_mb(state.runtime.device),
         parameters=estimate.parameters,

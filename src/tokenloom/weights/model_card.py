@@ -64,7 +64,7 @@ def _training_facts(run: RunFolder) -> Mapping[str, str]:
     if summary is not None:
         losses = {
             "training loss (nats per token, last steps)": summary.train_loss,
-            "validation loss (nats per token, at the end)": summary.val_loss,
+            "validation loss (nats per token, whole validation text)": summary.val_loss,
             f"perplexity (context and stride {config.model.block_size:,})": summary.val_perplexity,
             "bits per byte": summary.val_bits_per_byte,
         }
