@@ -51,6 +51,15 @@ class TrainingError(TokenloomError):
     """Training cannot start or continue: no data, or a loss that is not finite."""
 
 
+class DivergedError(TrainingError):
+    """The loss or the gradient of a training step is not finite."""
+
+    def __init__(self, message: str, loss: float, grad_norm: float) -> None:
+        super().__init__(message)
+        self.loss = loss
+        self.grad_norm = grad_norm
+
+
 class OutputError(TokenloomError):
     """Standard output cannot be written: a full disk, or a pipe whose reader has exited."""
 

@@ -2,6 +2,7 @@
 
 RUN/config.toml        the resolved configuration
 RUN/identity.json      what must not change when the run is resumed; a folder without it is not a run
+RUN/plan.json          size, cost and settings, as known when training started or was resumed
 RUN/baselines.json     results of compressors and token frequencies on the validation text
 RUN/metrics.jsonl      one metrics record per line
 RUN/samples.jsonl      one generated sample per line
@@ -27,7 +28,7 @@ from tokenloom.config import Config
 from tokenloom.config_files import read_toml
 from tokenloom.errors import CheckpointError
 from tokenloom.metrics import MetricsRecord
-from tokenloom.run_records import Baselines, RunIdentity, RunSummary, SampleRecord
+from tokenloom.run_records import Baselines, RunIdentity, RunPlan, RunSummary, SampleRecord
 from tokenloom.saved_config import saved_config
 from tokenloom.storage import write_json, write_text
 from tokenloom.strict_json import dump_json, load_json
@@ -76,6 +77,10 @@ class RunFolder:
     @property
     def identity_file(self) -> Path:
         return self.path / "identity.json"
+
+    @property
+    def plan_file(self) -> Path:
+        return self.path / "plan.json"
 
     @property
     def baselines_file(self) -> Path:
@@ -171,6 +176,21 @@ class RunFolder:
             with self.locked():
                 pass
 
+    def training_process(self) -> int | None:
+        """The process that trains the run; None if there is none on this machine. The lock is not touched.
+
+        A process that is younger than the lock file has only the same number as the one that wrote it.
+        """
+        import psutil
+
+        try:
+            number, written = int(self.lock_file.read_text()), self.lock_file.stat().st_mtime
+            process = psutil.Process(number)
+            runs = process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= written + 1
+        except (OSError, ValueError, psutil.Error):
+            return None
+        return number if runs else None
+
     def _lock_holder(self) -> str:
         try:
             return f"process {int(self.lock_file.read_text())}"
@@ -187,6 +207,9 @@ class RunFolder:
 
     def identity(self) -> RunIdentity | None:
         return _read_object(self.identity_file, RunIdentity)
+
+    def plan(self) -> RunPlan | None:
+        return _read_object(self.plan_file, RunPlan)
 
     def baselines(self) -> Baselines | None:
         return _read_object(self.baselines_file, Baselines)
@@ -205,6 +228,9 @@ class RunFolder:
 
     def write_identity(self, identity: RunIdentity) -> None:
         write_json(self.identity_file, asdict(identity))
+
+    def write_plan(self, plan: RunPlan) -> None:
+        write_json(self.plan_file, asdict(plan))
 
     def write_baselines(self, baselines: Baselines) -> None:
         write_json(self.baselines_file, asdict(baselines))

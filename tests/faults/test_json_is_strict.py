@@ -24,6 +24,7 @@ COMMANDS = {
     "generate": ["generate", "run", "--max-new-tokens", "2"],
     "inspect": ["inspect", "run", "--text", "some text"],
     "compare": ["compare", "run", "run", "--text", "some text"],
+    "runs": ["runs", "."],
     "export": ["export", "run", "out.pth"],
     "info": ["info"],
     "info MODEL": ["info", "run"],

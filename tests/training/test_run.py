@@ -1,17 +1,20 @@
 """Whole runs of tiny models, exact resume in particular."""
 
 import json
+import math
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tokenloom import api
 from tokenloom.errors import CheckpointError, Interrupted, TokenloomError, TrainingError, UsageError
+from tokenloom.reporting.run_state import read_status
 from tokenloom.run_folder import RunFolder, read_jsonl
 from tokenloom.training import loop, step
 from tokenloom.training import run as run_module
@@ -217,6 +220,22 @@ def test_a_gradient_that_is_not_finite_does_not_update_the_weights(text, tmp_pat
     assert all(
         map(bool, [before.equal(now) for before, now in zip(seen["before"], seen["model"].parameters(), strict=True)])
     )
+    run = RunFolder(tmp_path / "run")
+    assert read_status(run, time.time()).state == "diverged"
+    record = json.loads(run.metrics_file.read_text().splitlines()[-1])
+    assert (record["step"], record["grad_norm"]) == (13, None)
+    assert math.isfinite(record["train/loss"])
+    monkeypatch.undo()
+    api.resume(run.path, quiet=True)
+    assert read_status(run, time.time()).state == "finished"
+    assert all(record.grad_norm is not None for record in run.metrics() if record.train_loss is not None)
+
+
+def test_the_plan_is_in_the_run_folder(finished):
+    plan, summary = RunFolder(finished).plan(), RunFolder(finished).summary()
+    assert plan is not None
+    assert (plan.max_steps, plan.parameters, plan.tokens_per_step) == (20, summary.parameters, 4 * 16)
+    assert plan.baselines == RunFolder(finished).baselines()
 
 
 def test_a_step_does_not_depend_on_the_micro_batch_size(text, tmp_path):

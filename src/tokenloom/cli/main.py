@@ -29,6 +29,7 @@ COMMANDS = (
     "inspect",
     "compare",
     "serve",
+    "runs",
     "export",
     "bench",
     "chapter5",

@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenloom.config import Config
 from tokenloom.errors import CheckpointError
 from tokenloom.metrics import METRICS, MetricsRecord
-from tokenloom.reporting.series import lowest, read_series
+from tokenloom.reporting.series import Point, lowest, read_series
 from tokenloom.run_folder import RunFolder
 from tokenloom.run_records import Baselines, RunSummary, SampleRecord
 
@@ -49,8 +49,16 @@ def read_history(path: Path) -> RunHistory:
 
 def headline_figures(history: RunHistory) -> RunSummary:
     """The summary of a finished run; for an unfinished one, the same figures as far as they are recorded."""
-    figures = RunSummary(run=str(history.run.path))
-    if latest := history.latest:
+    best = lowest(read_series(history.metrics, METRICS["val_loss"]))
+    return figures_of(history.run, history.latest, best, history.summary)
+
+
+def figures_of(
+    run: RunFolder, latest: MetricsRecord | None, best: Point | None, summary: RunSummary | None
+) -> RunSummary:
+    """The headline figures, from the latest value of each metric and the lowest validation loss so far."""
+    figures = RunSummary(run=str(run.path))
+    if latest is not None:
         figures = replace(
             figures,
             steps=latest.step,
@@ -65,8 +73,8 @@ def headline_figures(history: RunHistory) -> RunSummary:
             last_val_loss=latest.val_loss,
             val_share=latest.val_share,
         )
-    if best := lowest(read_series(history.metrics, METRICS["val_loss"])):
+    if best is not None:
         figures = replace(figures, best_step=best.step, best_val_loss=best.value)
-    if history.summary is None:
+    if summary is None:
         return figures
-    return replace(figures, **{name: value for name, value in asdict(history.summary).items() if value is not None})
+    return replace(figures, **{name: value for name, value in asdict(summary).items() if value is not None})

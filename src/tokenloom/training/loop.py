@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from tokenloom.errors import Interrupted
+from tokenloom.errors import DivergedError, Interrupted
 from tokenloom.evaluation.measurement import Measurement
 from tokenloom.metrics import MetricsRecord
 from tokenloom.training.budget import TimeBudget, is_review_due, replan
@@ -33,15 +33,20 @@ def train_loop(
     """Train up to `max_steps`, which is reviewed on the way if there is a budget. `log` is None on all ranks but 0.
 
     Does nothing if the checkpoint is that of the last step: the run was stopped in its final evaluation. Raises
-    `Interrupted` when a stop was requested, after saving a checkpoint, and `TrainingError` when the loss or the
-    gradient is not finite; the weights are not updated in that case.
+    `Interrupted` when a stop was requested, after saving a checkpoint, and `DivergedError` when the loss or the
+    gradient is not finite; the weights are not updated in that case, and the last record states them.
     """
     counters = state.counters
     stopwatch = Stopwatch(counters.seconds, timer)
     while counters.step < state.config.train.max_steps and not is_out_of_patience(state.config.train, counters):
-        with stopwatch.training():
-            result = train_step(state, counters.step)
-            state.runtime.synchronize()
+        try:
+            with stopwatch.training():
+                result = train_step(state, counters.step)
+                state.runtime.synchronize()
+        except DivergedError as error:
+            if log is not None:  # so that readers of the run know why it ended
+                log.record(_diverged_record(state, error, stopwatch))
+            raise
         counters.step += 1
         counters.tokens += state.tokens_per_step
         counters.unreported_nats += result.nats
@@ -145,6 +150,19 @@ def _record(state: TrainState, measurement: Measurement | None) -> MetricsRecord
         val_perplexity=measurement.perplexity if measurement else None,
         val_bits_per_byte=measurement.bits_per_byte if measurement else None,
         val_share=measurement.tokens / targets if measurement else None,
+    )
+
+
+def _diverged_record(state: TrainState, error: DivergedError, stopwatch: Stopwatch) -> MetricsRecord:
+    """The record of a step that could not be finished; a resumed run removes it."""
+    counters = state.counters
+    return MetricsRecord(
+        step=counters.step + 1,
+        tokens=counters.tokens + state.tokens_per_step,
+        epoch=state.batches.epoch(counters.step + 1),
+        seconds=stopwatch.total(),
+        train_loss=error.loss,
+        grad_norm=error.grad_norm,
     )
 
 

@@ -113,7 +113,10 @@ def _train(
             compile_if_configured(state, display.notice)
         if compiled_block is not None:
             state.model.training_block = compiled_block  # it would take seconds to load it again
-        display.started(_plan(state, shards, estimate, limit, run_baselines))
+        plan = _plan(state, shards, estimate, limit, run_baselines)
+        if world.is_main:
+            run.write_plan(plan)
+        display.started(plan)
         with _open_log(state) as log:
             train_loop(state, log, display, stop, budget)
         world.barrier()  # until rank 0 has written the last checkpoint

@@ -14,7 +14,7 @@ from tokenloom.config import Config
 from tokenloom.data.batches import Batches
 from tokenloom.data.token_reader import TokenReader
 from tokenloom.data.tokenizers import Tokenizer
-from tokenloom.errors import TrainingError
+from tokenloom.errors import DivergedError
 from tokenloom.model import GPT
 from tokenloom.run_folder import RunFolder
 from tokenloom.training.optimizer import Optimizer
@@ -100,7 +100,7 @@ class StepResult:
 def train_step(state: TrainState, step: int) -> StepResult:
     """Update the weights once, after `step` finished steps.
 
-    Raises `TrainingError` if the loss or the gradient is not finite; the weights are not updated in that case.
+    Raises `DivergedError` if the loss or the gradient is not finite; the weights are not updated in that case.
     """
     seed_step(state.config.train.seed, step, state.world.rank)
     while True:
@@ -111,7 +111,8 @@ def train_step(state: TrainState, step: int) -> StepResult:
         if math.isfinite(grad_norm) and math.isfinite(nats):
             break
         if state.scaler.get_scale() <= MIN_LOSS_SCALE:
-            raise TrainingError(_non_finite_message(state, step, nats, grad_norm))
+            message = _non_finite_message(state, step, nats, grad_norm)
+            raise DivergedError(message, nats / state.tokens_per_step, grad_norm)
         state.scaler.update()  # fp16 overflowed: repeat the batch with a smaller scale
     rates = state.optimizer.step(step)
     if state.scaler.is_enabled():
