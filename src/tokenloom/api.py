@@ -15,9 +15,9 @@ from tokenloom.config import Config, Settings
 from tokenloom.config_files import read_preset, read_toml
 from tokenloom.data.prepare import prepare as prepare_shards
 from tokenloom.data.prepare import prepare_cached
-from tokenloom.data.shards import Shards, open_shards
+from tokenloom.data.shards import Shards, shards_of_run
 from tokenloom.data.sources import source_notices
-from tokenloom.errors import CheckpointError, TokenloomError, UsageError
+from tokenloom.errors import CheckpointError, UsageError
 from tokenloom.evaluation.baselines import baselines
 from tokenloom.evaluation.comparison import Comparison, compare_inspections
 from tokenloom.evaluation.evaluation_text import read_text, text_of_split
@@ -138,7 +138,7 @@ def resume(
     folder = RunFolder(Path(run)) if run is not None else _newest_run()
     config = resumed_config(folder, settings or {})
     with _display(quiet) as display, _data_progress(quiet) as progress:
-        shards = _shards_of(folder) or prepare_cached(config.data, progress=progress)
+        shards = shards_of_run(folder) or prepare_cached(config.data, progress=progress)
         return train_run(config, shards, lambda: folder, resume=True, display=display)
 
 
@@ -163,7 +163,7 @@ def evaluate(
     loaded = _load(model)
     runtime = choose_runtime(device, precision)
     run = RunFolder.of_checkpoint(loaded.path)
-    shards = _shards_of(run) if run else None
+    shards = shards_of_run(run) if run else None
     if sources:
         data = Config.of(settings or {}, _data_settings(sources, None)).data
         text = read_text(data, loaded.tokenizer)
@@ -199,11 +199,15 @@ def generate(
     num_samples: int = 1,
     seed: int = 0,
     stop: Sequence[str] = (),
+    logprobs: int | None = None,
     device: str = "auto",
     precision: str = "fp32",
     quantize: str | None = None,
 ) -> list[list[TextCompletion]]:
     """Generate `num_samples` continuations of each prompt; the same seed gives the same text.
+
+    Of a prompt longer than the model's context, only the end is used. `logprobs` requests the log-probability of each
+    generated token with so many of the most likely tokens, 0 to 20: those that `inspect` gives.
 
     `quantize="int8"` quantizes the weights: half the memory of bf16, and the fastest choice for a single sequence on a
     CPU. Raises `TokenloomError`.
@@ -218,6 +222,7 @@ def generate(
         seed=seed,
         num_samples=num_samples,
         stop=stop,
+        logprobs=logprobs,
     )
 
 
@@ -328,18 +333,6 @@ def _newest_run() -> RunFolder:
     if run is None:
         raise CheckpointError(f"there is no run in {RUNS}/ to resume. Name one: tokenloom train --resume RUN")
     return run
-
-
-def _shards_of(run: RunFolder) -> Shards | None:
-    """The token shards that a run was trained on; None if they were moved, deleted or replaced."""
-    identity = run.identity()
-    if identity is None or identity.shards is None:
-        return None
-    try:
-        shards = open_shards(identity.shards)
-    except TokenloomError:
-        return None
-    return shards if shards.fingerprint == identity.dataset else None
 
 
 def _display(quiet: bool) -> contextlib.AbstractContextManager[Display]:

@@ -10,6 +10,7 @@ import pytest
 
 from tokenloom import api
 from tokenloom.cli.main import main
+from tokenloom.data.shards import shards_of_run
 
 TEXT = "one\u00a0two\nthree\u3000fou\nr\n"
 CONTENT = b"\xef\xbb\xbf" + TEXT.replace("\n", "\r\n", 2).replace("r\n", "r\r").encode()
@@ -71,7 +72,7 @@ def test_word_perplexity_is_the_same_for_a_file_standard_input_and_the_validatio
     for number, part in enumerate(parts):
         part.write_text(f"zero one\u00a0{number}\u3000three")
     api.train(*parts, out=out, tokenizer="byte", settings=settings, quiet=True)
-    shards = api._shards_of(api.RunFolder(out))
+    shards = shards_of_run(api.RunFolder(out))
     assert shards is not None
     texts = shards.tokenizer.decode_bytes(shards.val.read(0, len(shards.val))).decode().split("<|endoftext|>")
     held_out = [part for part in parts if part.read_text() in texts]

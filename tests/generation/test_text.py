@@ -1,6 +1,6 @@
 """Streamed text: whole characters, no stop strings, the same for any split into pieces."""
 
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 from tokenloom.config import ModelConfig
 from tokenloom.data.tokenizers import load_tokenizer
 from tokenloom.errors import UsageError
+from tokenloom.generation.engine import Engine
 from tokenloom.generation.text import TextCompletion, TextStream, generate_text, stream_text
 from tokenloom.model.gpt2 import GPT2
 from tokenloom.model.kv_cache import KVCache
@@ -149,10 +150,10 @@ def test_every_token_gives_a_piece_with_its_prompt_and_sample():
     model = model_that_outputs("é!")
     pieces = list(stream_text(model, BYTES, ["x", "y"], sampling=GREEDY, num_samples=2))
     assert [tuple(piece) for piece in pieces if (piece.prompt_index, piece.sample_index) == (1, 0)] == [
-        (1, 0, "", 0xC3, None),
-        (1, 0, "é", 0xA9, None),
-        (1, 0, "!", ord("!"), None),
-        (1, 0, "", None, "stop"),
+        (1, 0, "", 0xC3, None, None),
+        (1, 0, "é", 0xA9, None, None),
+        (1, 0, "!", ord("!"), None, None),
+        (1, 0, "", None, "stop", None),
     ]
     assert len(pieces) == 16
 
@@ -193,3 +194,41 @@ def test_invalid_options_raise_before_the_first_piece():
         stream_text(model_that_outputs("a"), BYTES, ["x"], stop=[""])
     with pytest.raises(UsageError, match="list"):
         stream_text(model_that_outputs("a"), BYTES, "a single text")
+
+
+def small_model() -> GPT2:
+    config = ModelConfig(family="gpt2", vocab_size=257, block_size=16, n_layer=2, n_head=2, n_embd=16)
+    return GPT2(config, torch.Generator().manual_seed(0))
+
+
+def test_calls_that_share_an_engine_give_the_texts_they_give_alone():
+    model = small_model()
+    engine = Engine(model, eot_id=BYTES.eot_id, vocab_size=BYTES.vocab_size, max_rows=3, prefill_chunk=4)
+    calls = [
+        {"prompts": ["ab", "a longer prompt than the context"], "max_new_tokens": 20, "num_samples": 2, "stop": ["e"]},
+        {"prompts": [""], "max_new_tokens": 9, "seed": 7, "logprobs": 2},
+        {"prompts": ["é"], "max_new_tokens": 3, "sampling": GREEDY},
+    ]
+    streams = [stream_text(model, BYTES, engine=engine, **call) for call in calls]
+    pieces = [[] for _ in calls]
+    for in_turn in zip_longest(*streams):  # each call steps the engine for the others too
+        for mine, piece in zip(pieces, in_turn, strict=True):
+            mine += [piece] if piece is not None else []
+    for mine, call in zip(pieces, calls, strict=True):
+        alone = list(stream_text(model, BYTES, **call))
+        for key in {(piece.prompt_index, piece.sample_index) for piece in alone}:
+            shared, expected = ([p for p in some if (p.prompt_index, p.sample_index) == key] for some in (mine, alone))
+            assert [piece[:5] for piece in shared] == [piece[:5] for piece in expected]
+            assert (shared[0].logprobs is None) == ("logprobs" not in call)
+    assert len(engine) == 0
+
+
+def test_every_token_has_log_probabilities_if_requested_also_the_end_of_text():
+    model = model_that_outputs("é!")
+    ((completion,),) = generate_text(model, BYTES, ["x"], sampling=GREEDY, logprobs=1)
+    assert [entry.token for entry in completion.logprobs] == [*completion.token_ids, BYTES.eot_id]
+    assert [entry.top for entry in completion.logprobs] == [
+        ((entry.token, entry.logprob),) for entry in completion.logprobs
+    ]
+    assert generate_text(model, BYTES, ["x"], logprobs=0, max_new_tokens=0)[0][0].logprobs == []
+    assert generate_text(model, BYTES, ["x"], sampling=GREEDY)[0][0].logprobs is None

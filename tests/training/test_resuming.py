@@ -13,6 +13,7 @@ from tokenloom import api
 from tokenloom.compute.environment import Environment
 from tokenloom.config import config_keys, config_sections
 from tokenloom.data.batches import Batches
+from tokenloom.data.shards import shards_of_run
 from tokenloom.errors import CheckpointError, UsageError
 from tokenloom.run_folder import RunFolder
 from tokenloom.training.display import QuietDisplay
@@ -138,7 +139,7 @@ def test_another_batch_size_uses_no_window_twice_and_skips_none(resume, monkeypa
 
 
 def shards_of(run: RunFolder):
-    shards = api._shards_of(run)
+    shards = shards_of_run(run)
     assert shards is not None
     return shards
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from tokenloom.cli.models import load_model
-from tokenloom.cli.output import print_json, print_progress, write_text
-from tokenloom.cli.parameters import HARDWARE, SAMPLING, Device, InferencePrecision, Json, ModelArgument, Trust
+from tokenloom.cli.output import print_json, print_notice, print_progress, print_result, write_text
+from tokenloom.cli.parameters import HARDWARE, OUTPUT, SAMPLING, Device, InferencePrecision, Json, ModelArgument, Trust
 from tokenloom.cli.stdin import text_argument, text_or_stdin
 from tokenloom.errors import UsageError
+from tokenloom.reporting.formatting import quoted
 from tokenloom.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
+    from tokenloom.data.tokenizers import Tokenizer
+    from tokenloom.generation.logprobs import TokenLogprobs
     from tokenloom.generation.text import TextPiece
 
 DEFAULT_SAMPLING = SamplingParams()
@@ -26,11 +30,21 @@ MAX_SAMPLES = 1_000_000  # all of them are held in memory
 
 @dataclass
 class Completion:
-    """The continuation of one sample, as `--json` prints it."""
+    """The continuation of one sample."""
 
     text: str = ""
     token_ids: list[int] = field(default_factory=list[int])
     finish_reason: str | None = None
+    logprobs: list[TokenLogprobs] = field(default_factory=list["TokenLogprobs"])
+
+    def to_json(self, tokenizer: Tokenizer, *, logprobs: bool) -> dict[str, object]:
+        """The completion as `--json` prints it."""
+        result: dict[str, object] = {
+            "text": self.text,
+            "token_ids": self.token_ids,
+            "finish_reason": self.finish_reason,
+        }
+        return result | ({"logprobs": [_logprobs_json(one, tokenizer) for one in self.logprobs]} if logprobs else {})
 
 
 def generate(
@@ -41,6 +55,7 @@ def generate(
     num_samples: Annotated[int, Parameter(group=SAMPLING)] = 1,
     stop: Annotated[list[str] | None, Parameter(group=SAMPLING, negative="")] = None,
     seed: Annotated[int | None, Parameter(group=SAMPLING)] = None,
+    logprobs: Annotated[int | None, Parameter(group=OUTPUT)] = None,
     sampling: Annotated[SamplingParams, Parameter(name="*", group=SAMPLING)] = DEFAULT_SAMPLING,
     quantize: Annotated[Literal["int8"] | None, Parameter(group=HARDWARE)] = None,
     device: Device = "auto",
@@ -62,6 +77,8 @@ def generate(
         Stop before this text. Can be repeated.
     seed
         Random seed; the same seed generates the same text. Defaults to a new seed for every call.
+    logprobs
+        Print the log-probability of each generated token, with so many of the most likely tokens (0 to 20).
     quantize
         Quantize the weights to int8: half the memory of bf16, and the fastest choice for one sample on a CPU.
     """
@@ -75,6 +92,7 @@ def generate(
     text = text_or_stdin(prompt, "--prompt")
     loaded = load_model(model, trust=trust)
     seed = time.time_ns() % 2**31 if seed is None else seed
+    _announce_truncation(len(loaded.tokenizer.encode(text)), loaded.model.config.block_size)
     pieces = stream_text(
         copy_for_inference(loaded.model, runtime, quantize),
         loaded.tokenizer,
@@ -84,6 +102,7 @@ def generate(
         seed=seed,
         num_samples=num_samples,
         stop=[text_argument(one, "--stop") for one in stop or ()],
+        logprobs=logprobs,
     )
     streaming = not json and num_samples == 1
     if streaming:
@@ -92,14 +111,13 @@ def generate(
     completions = _collect(pieces, num_samples, streaming)
     rate = sum(len(one.token_ids) for one in completions) / max(time.perf_counter() - started, 1e-9)
     if json:
-        result = {"prompt": text, "completions": [asdict(one) for one in completions]}
-        print_json({**result, "tokens_per_sec": rate, "seed": seed})
+        results = [one.to_json(loaded.tokenizer, logprobs=logprobs is not None) for one in completions]
+        print_json({"prompt": text, "completions": results, "tokens_per_sec": rate, "seed": seed})
         return
-    if streaming:
-        write_text("\n")
-    else:
-        for number, completion in enumerate(completions, start=1):
-            write_text(f"--- {number} of {num_samples}\n{text}{completion.text}\n")
+    for number, completion in enumerate(completions, start=1):
+        write_text("\n" if streaming else f"--- {number} of {num_samples}\n{text}{completion.text}\n")
+        if logprobs is not None:
+            _print_table(completion.logprobs, loaded.tokenizer)
     if sys.stderr.isatty():
         print_progress(f"{rate:,.0f} tokens/s, seed {seed}")
 
@@ -111,8 +129,41 @@ def _collect(pieces: Iterable[TextPiece], num_samples: int, streaming: bool) -> 
         completion.text += piece.text
         if piece.token is not None:
             completion.token_ids.append(piece.token)
+        if piece.logprobs is not None:
+            completion.logprobs.append(piece.logprobs)
         if piece.finish_reason is not None:
             completion.finish_reason = piece.finish_reason
         if streaming:
             write_text(piece.text)
     return completions
+
+
+def _announce_truncation(tokens: int, block_size: int) -> None:
+    if tokens > block_size:
+        print_notice(
+            f"the prompt has {tokens:,} tokens; only the last {block_size:,}, the context of the model, are used"
+        )
+
+
+def _logprobs_json(logprobs: TokenLogprobs, tokenizer: Tokenizer) -> dict[str, object]:
+    """Log-probabilities under the keys of `tokenloom inspect --json`."""
+
+    def entry(token: int, logprob: float) -> dict[str, object]:
+        from tokenloom.evaluation.inspection import Token
+
+        probabilities = {"log_probability": logprob, "probability": math.exp(logprob)}
+        return Token(token, tokenizer.token_bytes[token]).to_json() | probabilities
+
+    return entry(logprobs.token, logprobs.logprob) | {"top": [entry(*one) for one in logprobs.top]}
+
+
+def _print_table(logprobs: Iterable[TokenLogprobs], tokenizer: Tokenizer) -> None:
+    def text(token: int, width: int) -> str:
+        return quoted(tokenizer.token_bytes[token].decode("utf-8", "replace"), width)
+
+    print_result(f"{'token':20} {'id':>6} {'nats':>7} {'probability':>11}  most likely")
+    for token, logprob, top in logprobs:
+        others = "  ".join(f"{text(other, 12)} {math.exp(value):.2f}" for other, value in top)
+        print_result(
+            f"{text(token, 20):20} {token:>6} {abs(logprob):>7.3f} {math.exp(logprob):>11.3e}  {others}".rstrip()
+        )

@@ -31,7 +31,8 @@ from tokenloom.data.shards_meta import (
 )
 from tokenloom.data.splitting import share_notice
 from tokenloom.data.tokenizers import Tokenizer, load_tokenizer
-from tokenloom.errors import DataError, TokenizerError
+from tokenloom.errors import DataError, TokenizerError, TokenloomError
+from tokenloom.run_folder import RunFolder
 from tokenloom.storage import sha256_of
 
 _MAX_MAPPED_SHARDS = 64  # each needs an open file, and a corpus can have thousands of shards
@@ -138,6 +139,18 @@ def open_shards(path: str | Path) -> Shards:
     requested = meta.request.get("val_fraction")
     notice = share_notice(train.n_bytes, val.n_bytes, requested) if isinstance(requested, float) else None
     return Shards(path, meta, train, val, notices=(notice,) if notice else ())
+
+
+def shards_of_run(run: RunFolder) -> Shards | None:
+    """The token shards that a run was trained on; None if they were moved, deleted or replaced."""
+    identity = run.identity()
+    if identity is None or identity.shards is None:
+        return None
+    try:
+        shards = open_shards(identity.shards)
+    except TokenloomError:
+        return None
+    return shards if shards.fingerprint == identity.dataset else None
 
 
 def _check_size(path: Path, file: Path, expected: int) -> None:

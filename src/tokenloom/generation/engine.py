@@ -193,7 +193,7 @@ class Engine:
         Several callers can so use one engine in turn; none of them may call `step` or `run`.
         """
         while True:
-            kept = [step for row in rows for step in self._kept.pop(row, [])]
+            kept = [step for row in list(self._kept) if row in rows for step in self._kept.pop(row)]
             if not kept:
                 if not any(sequence.row in rows for sequence in (*self._batch.sequences, *self._waiting)):
                     return

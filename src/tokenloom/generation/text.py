@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 from tokenloom.data.tokenizers import Tokenizer
 from tokenloom.errors import UsageError
-from tokenloom.generation.engine import Engine, FinishReason
+from tokenloom.generation.engine import Engine
+from tokenloom.generation.logprobs import TokenLogprobs
+from tokenloom.generation.sequence import FinishReason
 from tokenloom.model.language_model import LanguageModel
 from tokenloom.sampling_params import SamplingParams
 
@@ -25,6 +27,8 @@ class TextCompletion:
     """All generated tokens, including those of the stop string but not the end-of-text token."""
     finish_reason: FinishReason
     """stop (end-of-text token or stop string) or length (max_new_tokens)."""
+    logprobs: list[TokenLogprobs] | None = None
+    """Of all generated tokens and of the end-of-text token, if there was one; None unless requested."""
 
 
 class TextPiece(NamedTuple):
@@ -38,6 +42,8 @@ class TextPiece(NamedTuple):
     """None if the completion ended at the end-of-text token."""
     finish_reason: FinishReason | None
     """None while the completion continues."""
+    logprobs: TokenLogprobs | None
+    """Of the token, also of the end-of-text token; None unless requested."""
 
 
 class TextStream:
@@ -104,14 +110,19 @@ def stream_text(
     seed: int = 0,
     num_samples: int = 1,
     stop: str | Sequence[str] = (),
+    logprobs: int | None = None,
     use_cache: bool = True,
+    engine: Engine | None = None,
 ) -> Iterator[TextPiece]:
     """Generate `num_samples` continuations of every prompt; yields a piece for each token as soon as it is sampled.
 
-    An empty prompt stands for the end-of-text token, which starts a new text. A completion ends at that token, before
-    the first of the `stop` strings, or after `max_new_tokens` tokens, and does not include the prompt. `sampling`
-    defaults to `SamplingParams()`. The completions of a prompt depend only on the seed and the options, not on the
-    other prompts.
+    An empty prompt stands for the end-of-text token, which starts a new text; of a prompt longer than the context only
+    the end is used. A completion ends at the end-of-text token, before the first of the `stop` strings, or after
+    `max_new_tokens` tokens, and does not include the prompt. `sampling` defaults to `SamplingParams()`. `logprobs`
+    requests log-probabilities with so many of the most likely tokens, 0 to 20. The completions of a prompt depend only
+    on the seed and the options, not on the other prompts.
+
+    An `engine` of this model and tokenizer can be shared by several calls, whose pieces may be requested in turn.
 
     Raises `UsageError` for values out of range; the call itself raises it, before the first piece is requested.
     """
@@ -119,18 +130,29 @@ def stream_text(
         raise UsageError("prompts must be a list of texts, got a single text. Pass [prompt].")
     if num_samples < 1:
         raise UsageError(f"num_samples must be at least 1, got {num_samples}. Try 1.")
-    sampling = sampling or SamplingParams()
-    engine = Engine(
-        model, eot_id=tokenizer.eot_id, vocab_size=tokenizer.vocab_size, prefill_chunk=None, use_cache=use_cache
-    )
+    if engine is None:
+        engine = Engine(
+            model,
+            eot_id=tokenizer.eot_id,
+            vocab_size=tokenizer.vocab_size,
+            prefill_chunk=None,  # nothing runs that would have to wait for a long prompt
+            use_cache=use_cache,
+        )
     completions: dict[int, _Running] = {}
     for prompt_index, prompt in enumerate(prompts):
         ids = tokenizer.encode(prompt) or [tokenizer.eot_id]
         for sample in range(num_samples):
+            stream = TextStream(stop)
             row = engine.add(
-                ids, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed, sample=sample, truncate_prompt=True
+                ids,
+                max_new_tokens=max_new_tokens,
+                sampling=sampling or SamplingParams(),
+                seed=seed,
+                sample=sample,
+                top_logprobs=logprobs,
+                truncate_prompt=True,
             )
-            completions[row] = _Running(prompt_index, sample, TextStream(stop))
+            completions[row] = _Running(prompt_index, sample, stream)
     return _pieces(engine, tokenizer, completions)
 
 
@@ -144,7 +166,9 @@ def generate_text(
     seed: int = 0,
     num_samples: int = 1,
     stop: str | Sequence[str] = (),
+    logprobs: int | None = None,
     use_cache: bool = True,
+    engine: Engine | None = None,
 ) -> list[list[TextCompletion]]:
     """The completions of `stream_text`, `num_samples` for each prompt; see there for the options."""
     pieces = stream_text(
@@ -156,21 +180,15 @@ def generate_text(
         seed=seed,
         num_samples=num_samples,
         stop=stop,
+        logprobs=logprobs,
         use_cache=use_cache,
+        engine=engine,
     )
-    texts: dict[tuple[int, int], str] = defaultdict(str)
-    token_ids: dict[tuple[int, int], list[int]] = defaultdict(list)
-    reasons: dict[tuple[int, int], FinishReason] = {}
-    for prompt, sample, text, token, reason in pieces:
-        texts[prompt, sample] += text
-        if token is not None:
-            token_ids[prompt, sample].append(token)
-        if reason is not None:
-            reasons[prompt, sample] = reason
-    return [
-        [TextCompletion(texts[key], token_ids[key], reasons[key]) for key in ((p, s) for s in range(num_samples))]
-        for p in range(len(prompts))
-    ]
+    of_completion: dict[tuple[int, int], list[TextPiece]] = defaultdict(list)
+    for piece in pieces:
+        of_completion[piece.prompt_index, piece.sample_index].append(piece)
+    keys = [[(prompt, sample) for sample in range(num_samples)] for prompt in range(len(prompts))]
+    return [[_joined(of_completion[key], logprobs is not None) for key in of_prompt] for of_prompt in keys]
 
 
 class _Running(NamedTuple):
@@ -182,12 +200,26 @@ class _Running(NamedTuple):
 
 
 def _pieces(engine: Engine, tokenizer: Tokenizer, completions: dict[int, _Running]) -> Iterator[TextPiece]:
-    for row, token, reason, *_ in engine.run():
-        prompt, sample, stream = completions[row]
-        text = "" if token is None else stream.push(tokenizer.decode_bytes([token]))
+    for step in engine.run_rows(completions):
+        prompt, sample, stream = completions[step.row]
+        if stream.stopped:
+            continue  # a step that was made for another caller before the row was removed
+        text = "" if step.token is None else stream.push(tokenizer.decode_bytes([step.token]))
+        reason = step.finish_reason
         if reason is not None:
             text += stream.finish()
         if stream.stopped:
             reason = "stop"
-            engine.remove(row)
-        yield TextPiece(prompt, sample, text, token, reason)
+            engine.remove(step.row)
+        yield TextPiece(prompt, sample, text, step.token, reason, step.logprobs)
+
+
+def _joined(pieces: Sequence[TextPiece], has_logprobs: bool) -> TextCompletion:
+    reason = pieces[-1].finish_reason
+    assert reason is not None, "the last piece ends the completion"
+    return TextCompletion(
+        "".join(piece.text for piece in pieces),
+        [piece.token for piece in pieces if piece.token is not None],
+        reason,
+        [piece.logprobs for piece in pieces if piece.logprobs is not None] if has_logprobs else None,
+    )
