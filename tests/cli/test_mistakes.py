@@ -188,6 +188,11 @@ MISTAKES = [
     (["inspect", "run", "good.txt", "--top", "-1"], 2, "top"),
     (["inspect", "run", "good.txt", "--context", "99"], 2, "context"),
     (["info", "nowhere"], 1, "nowhere"),
+    (["serve", "nowhere"], 1, "nowhere does not exist"),
+    (["serve", "run", "--port", "65536"], 2, "port must be from 0 to 65535"),
+    (["serve", "run", "--host", "0.0.0.0"], 2, "--api-key"),
+    (["serve", "run", "--host", "no host"], 2, "--api-key"),
+    (["serve", "run", "--api-key", ""], 2, "API key"),
 ]  # fmt: skip
 
 

@@ -27,6 +27,11 @@ def print_json(value: object) -> None:
     print(dump_json(value))
 
 
+def flush_results() -> None:
+    """Write what was printed to stdout now: the command goes on."""
+    sys.stdout.flush()
+
+
 def print_json_list(values: Mapping[str, object], key: str, items: Iterable[object]) -> None:
     """Print one JSON object, as `print_json` does, whose last value is a list that need not fit in memory."""
     sys.stdout.write(f"{dump_json(values)[:-1]}, {dump_json(key)}: [")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Group, Parameter
 
 from tokenloom.cli.models import fetch_if_named
-from tokenloom.cli.output import print_json, print_progress, print_result
+from tokenloom.cli.output import flush_results, print_json, print_progress, print_result
 from tokenloom.cli.parameters import ARGUMENTS, MODEL_HELP, Json
 from tokenloom.reporting.formatting import counted
 from tokenloom.serving.launch import DEFAULT_HOST, DEFAULT_PORT
@@ -53,6 +53,7 @@ def serve(
             print_json({"url": server.url, "models": ids})
         else:
             print_result(f"Serving {_described(ids)} at {server.url}\n\n{_curl(server.url, api_key)}\n")
+        flush_results()
         print_progress("Ctrl-C stops the server.")
         server.wait()
 

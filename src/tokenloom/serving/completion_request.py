@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, TypeAlias, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from tokenloom.errors import shortened
@@ -17,8 +17,18 @@ MAX_SAMPLES = 128
 MAX_STOPS, MAX_STOP_CHARACTERS = 256, 1024
 LARGEST_TOKEN_COUNT = 2**31 - 1
 
+
+def check_unicode(text: str) -> str:
+    """The same text; an error if it has a lone surrogate, which JSON can hold but UTF-8 cannot."""
+    surrogate = next((character for character in text if "\ud800" <= character <= "\udfff"), None)
+    if surrogate is not None:
+        raise _error(f"the lone surrogate {surrogate!a} is not Unicode text")
+    return text
+
+
+UnicodeText = Annotated[str, AfterValidator(check_unicode)]
 TokenId = Annotated[int, Field(ge=0, le=LARGEST_TOKEN_COUNT)]
-Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+Stop = Annotated[UnicodeText, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 PromptJson: TypeAlias = (
     str
     | Annotated[list[str], Field(min_length=1)]
@@ -62,10 +72,7 @@ def _prompts(value: object) -> Prompts:
 def _text(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise _error(f"{name} must be a text like the first element, got {_described(value)}")
-    surrogate = next((character for character in value if "\ud800" <= character <= "\udfff"), None)
-    if surrogate is not None:
-        raise _error(f"{name} contains the lone surrogate {surrogate!a}, which is not Unicode text")
-    return value
+    return check_unicode(value)
 
 
 def _ids(value: object, name: str) -> list[int]:
@@ -108,7 +115,7 @@ class CompletionRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    model: str | None = None
+    model: UnicodeText | None = None
     """An id from GET /v1/models; the first one by default."""
     prompt: Annotated[Prompts, PlainValidator(_prompts, json_schema_input_type=PromptJson)] = ("",)
     """A text, token ids, or a list of either; empty or null begins a new text."""
@@ -139,13 +146,13 @@ class CompletionRequest(BaseModel):
     """Return the log-probability of every token, and as many of the most likely tokens at its position."""
     echo: bool | None = None
     """Return the prompt too, before the text."""
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias: dict[UnicodeText, Annotated[float, Field(ge=-100, le=100)]] | None = None
     """Added to the logits of tokens, by their ids."""
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     """Subtracted from the logits of tokens that were generated before."""
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     """Subtracted from the logits of tokens as often as they were generated before."""
-    user: str | None = None
+    user: UnicodeText | None = None
     """Accepted and not used."""
     suffix: Annotated[None, PlainValidator(_no_suffix, json_schema_input_type=None)] = None
     """Not supported: only null."""

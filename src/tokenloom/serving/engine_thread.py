@@ -115,7 +115,7 @@ class EngineThread:
     @property
     def running(self) -> int:
         """Sequences that generate now."""
-        return sum(len(session) for session in list(self._sessions.values()))
+        return sum(session.running for session in list(self._sessions.values()))
 
     @property
     def accepted(self) -> int:
@@ -227,6 +227,11 @@ class _Session:
     def __len__(self) -> int:
         """Number of sequences, running and waiting."""
         return len(self._rows) + sum(map(len, self._waiting.values()))
+
+    @property
+    def running(self) -> int:
+        """Number of sequences that have a row."""
+        return len(self._rows)
 
     @property
     def tickets(self) -> set[Ticket]:

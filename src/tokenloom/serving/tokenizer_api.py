@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from tokenloom.errors import TokenizerError
-from tokenloom.serving.completion_request import TokenId
+from tokenloom.serving.completion_request import TokenId, UnicodeText
 from tokenloom.serving.errors import RequestError
 from tokenloom.serving.replies import JsonReply
 from tokenloom.serving.services import services_of
@@ -22,9 +22,9 @@ class TokenizeRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True)
 
-    model: str | None = None
+    model: UnicodeText | None = None
     """An id from GET /v1/models; the first one by default."""
-    prompt: str
+    prompt: UnicodeText
     """The text; <|endoftext|> in it is one token."""
     add_special_tokens: bool | None = None
     """Accepted and not used: the tokenizers add none."""
@@ -43,7 +43,7 @@ class DetokenizeRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True)
 
-    model: str | None = None
+    model: UnicodeText | None = None
     """An id from GET /v1/models; the first one by default."""
     tokens: list[TokenId]
     """Their ids."""

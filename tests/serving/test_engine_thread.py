@@ -1,0 +1,237 @@
+"""The engine thread: what it accepts, whom it serves next, and what happens when a client or a model fails."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import pytest
+import torch
+from small_runs import TOKENIZER, random_model, save_run
+
+from tokenloom.sampling_params import SamplingParams
+from tokenloom.serving.engine_thread import EngineThread, Limits, SequenceOptions, Ticket
+from tokenloom.serving.errors import RequestError
+from tokenloom.weights.load import LoadedModel
+
+NO_EOT = {str(TOKENIZER.eot_id): -100}
+LONG_CONTEXT = 2048
+
+
+@pytest.fixture(scope="module")
+def long_runs(tmp_path_factory) -> Path:
+    """A folder with a run whose context is long enough for requests that last."""
+    folder = tmp_path_factory.mktemp("long")
+    save_run(folder / "story", random_model(context=LONG_CONTEXT))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def slow_server(long_runs, server_of):
+    """A server of a model with a long context, that accepts eight sequences and runs two at once."""
+    with server_of(long_runs, limits=Limits(max_rows=2, max_sequences=8)) as server:
+        yield server
+
+
+@pytest.fixture
+def slow(slow_server):
+    with httpx2.Client(base_url=slow_server.url, timeout=60) as client:
+        yield client
+    until(lambda: state(slow_server)["accepted_sequences"] == 0)
+
+
+def until(condition, seconds: float = 30.0) -> float:
+    """Wait for a condition; the seconds that it took."""
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < seconds, "the condition did not come true"
+        time.sleep(0.01)
+    return time.monotonic() - start
+
+
+def state(server) -> dict:
+    return httpx2.get(f"{server.url}/health").json()
+
+
+def begin(server, **body) -> socket.socket:
+    """A connection that has sent a long request, and reads what it likes."""
+    connection = socket.create_connection((server.host, server.port), timeout=30)
+    text = json.dumps({"prompt": "a", "max_tokens": 2000, "logit_bias": NO_EOT, **body})
+    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    connection.sendall(f"{head}Content-Length: {len(text)}\r\n\r\n{text}".encode())
+    return connection
+
+
+def test_a_full_queue_is_503_with_retry_after_and_recovers(slow_server, slow):
+    holders = [begin(slow_server, n=4) for _ in range(2)]
+    until(lambda: state(slow_server)["accepted_sequences"] == 8)
+    reply = slow.post("/v1/completions", json={"prompt": "a", "max_tokens": 1})
+    assert reply.status_code == 503
+    assert reply.headers["retry-after"] == "1"
+    assert reply.json()["error"]["code"] == "overloaded"
+    for holder in holders:
+        holder.close()
+    until(lambda: state(slow_server)["accepted_sequences"] == 0)
+    assert slow.post("/v1/completions", json={"prompt": "a", "max_tokens": 1}).status_code == 200
+
+
+def test_a_request_that_can_never_fit_is_400(slow):
+    for body in ({"n": 9}, {"prompt": ["a"] * 9}, {"prompt": ["a", "b", "c"], "n": 3}):
+        reply = slow.post("/v1/completions", json=body)
+        assert reply.status_code == 400
+        assert "at most 8 sequences" in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_disconnection_frees_running_and_waiting_sequences_within_a_second(slow_server, slow, stream):
+    connections = [begin(slow_server, n=3, stream=stream) for _ in range(2)]
+    until(lambda: state(slow_server)["accepted_sequences"] == 6)
+    until(lambda: state(slow_server)["running_sequences"] > 0)
+    for connection in connections:
+        connection.close()
+    assert until(lambda: state(slow_server)["accepted_sequences"] == 0) < 1
+    assert until(lambda: state(slow_server)["running_sequences"] == 0) < 1
+
+
+def test_a_disconnection_while_the_prompt_is_computed_frees_its_sequence(slow_server, slow):
+    connections = [begin(slow_server, prompt=[1] * 2000, max_tokens=1, echo=True, logprobs=5) for _ in range(4)]
+    until(lambda: state(slow_server)["accepted_sequences"] == 4)
+    for connection in connections:
+        connection.close()
+    assert until(lambda: state(slow_server)["accepted_sequences"] == 0) < 1
+
+
+def test_a_stop_string_frees_its_sequence(slow_server, slow):
+    bias = {str(ord("x")): 100}
+    start = time.monotonic()
+    reply = slow.post("/v1/completions", json={"max_tokens": 2000, "stop": "xxx", "logit_bias": bias, "temperature": 0})
+    assert reply.json()["choices"][0]["finish_reason"] == "stop"
+    assert reply.json()["usage"]["completion_tokens"] == 3
+    until(lambda: state(slow_server)["running_sequences"] == 0)
+    assert time.monotonic() - start < 5
+
+
+def test_a_request_with_many_sequences_does_not_delay_a_later_one(slow_server, slow):
+    """With two rows, six sequences of 300 tokens are in progress: a later request gets the first row that is free."""
+    with ThreadPoolExecutor() as threads:
+        many = threads.submit(
+            lambda: slow.post("/v1/completions", json={"n": 6, "max_tokens": 300, "logit_bias": NO_EOT})
+        )
+        until(lambda: state(slow_server)["running_sequences"] == 2)
+        single = slow.post("/v1/completions", json={"max_tokens": 5, "temperature": 0})
+        assert single.status_code == 200
+        assert not many.done()
+        assert len(many.result().json()["choices"]) == 6
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0}, {"seed": 12, "temperature": 1}], ids=["greedy", "seeded"])
+def test_a_text_is_the_same_alone_and_among_64_that_join_at_different_times(http, options):
+    prompts = [f"{number} and {'so on ' * (number % 5)}" for number in range(64)]
+
+    def text(prompt: str) -> str:
+        body = {"prompt": prompt, "max_tokens": 24, "logit_bias": NO_EOT, **options}
+        reply = http.post("/v1/completions", json=body)
+        return reply.json()["choices"][0]["text"]
+
+    def text_later(number: int) -> str:
+        time.sleep(number * 0.003)
+        return text(prompts[number])
+
+    chosen = range(0, 64, 7)
+    alone = [text(prompts[number]) for number in chosen]
+    with ThreadPoolExecutor(64) as threads:
+        together = list(threads.map(text_later, range(64)))
+    assert [together[number] for number in chosen] == alone
+
+
+def test_a_new_checkpoint_serves_the_next_request_and_a_stream_ends_on_the_old_one(tmp_path, server_of):
+    run = save_run(tmp_path / "story", random_model(3, context=LONG_CONTEXT))
+    with server_of(tmp_path) as server, httpx2.Client(base_url=server.url, timeout=30) as http:
+        body = {"model": "story", "max_tokens": 800, "logit_bias": NO_EOT, "stream": True}
+        with http.stream("POST", "/v1/completions", json=body) as stream:
+            lines = stream.iter_lines()
+            names = {json.loads(next(lines).removeprefix("data: "))["model"]}
+            save_run(run, random_model(4, context=LONG_CONTEXT), first_step=2)
+            assert (
+                http.post("/v1/completions", json={"model": "story", "max_tokens": 1}).json()["model"] == "story@step-2"
+            )
+            events = [line.removeprefix("data: ") for line in lines if line]
+        assert events.pop() == "[DONE]"
+        assert names | {json.loads(event)["model"] for event in events} == {"story@step-1"}
+        assert http.post("/v1/completions", json={"model": "story@step-1", "max_tokens": 1}).status_code == 200
+
+
+def test_a_model_that_fails_ends_streams_with_an_error_and_others_continue(tmp_path, server_of):
+    save_run(tmp_path / "good", random_model())
+    broken = random_model()
+    with torch.no_grad():
+        broken.lm_head.weight[:] = float("nan")
+    save_run(tmp_path / "broken", broken)
+    with server_of(tmp_path) as server, httpx2.Client(base_url=server.url, timeout=30) as http:
+        with http.stream("POST", "/v1/completions", json={"model": "broken", "stream": True}) as stream:
+            events = [line.removeprefix("data: ") for line in stream.iter_lines() if line]
+        assert stream.status_code == 200
+        assert events.pop() == "[DONE]"
+        error = json.loads(events.pop())["error"]
+        assert error["code"] == "engine_error"
+        assert "NaN" in error["message"]
+        assert http.get("/health").status_code == 503
+        assert http.get("/health").json()["status"] == "failed"
+        assert http.post("/v1/completions", json={"model": "broken"}).status_code == 500
+        assert http.post("/v1/completions", json={"model": "good"}).status_code == 200
+
+
+def options(max_new_tokens: int) -> SequenceOptions:
+    return SequenceOptions(max_new_tokens, SamplingParams(temperature=0), 0, None, False, {})
+
+
+def test_free_rows_go_to_the_request_with_the_fewest():
+    """Driven without a server: the numbers of sequences that each of two requests has in the rows, step by step."""
+    loaded = LoadedModel(random_model(), TOKENIZER, Path("model"))
+
+    async def run() -> list[int]:
+        engine = EngineThread(Limits(max_rows=4))
+        first, second = (Ticket(loaded, [[1]], n, options(40)) for n in (16, 2))
+        engine.submit(first)
+        engine.start()
+        await first.results.get()
+        engine.submit(second)
+        finished: list[int] = []
+        remaining = {first: 16, second: 2}
+        while any(remaining.values()):
+            for ticket in remaining:
+                while not ticket.results.empty():
+                    steps = ticket.results.get_nowait()
+                    assert not isinstance(steps, RequestError)
+                    ended = sum(step.finish_reason is not None for step in steps)
+                    remaining[ticket] -= ended
+                    finished += [ticket.n] * ended
+            await asyncio.sleep(0.001)
+        engine.stop(5)
+        return finished
+
+    finished = asyncio.run(run())
+    assert len(finished) == 18
+    # The second request waits for the rows that the first one had before, then gets its share at once.
+    assert max(number for number, n in enumerate(finished) if n == 2) < 10
+
+
+def test_an_idle_engine_thread_uses_no_time():
+    async def run() -> float:
+        others = set(threading.enumerate())
+        engine = EngineThread()
+        engine.start()
+        (thread,) = set(threading.enumerate()) - others
+        await asyncio.sleep(0.1)
+        clock = time.pthread_getcpuclockid(thread.ident)
+        before = time.clock_gettime(clock)
+        await asyncio.sleep(0.5)
+        used = time.clock_gettime(clock) - before
+        engine.stop(5)
+        return used
+
+    assert asyncio.run(run()) < 0.005

@@ -1,0 +1,55 @@
+"""tokenloom serve: what it prints, and how it stops."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small_runs import random_model, save_run
+
+from tokenloom.cli.serve import _curl, _described
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("serve")
+    save_run(folder / "runs" / "story", random_model())
+    return folder
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the command is that of a POSIX shell")
+@pytest.mark.timeout(60)
+def test_the_curl_line_works_as_pasted_and_ctrl_c_stops_the_server(folder):
+    command = [sys.executable, "-m", "tokenloom", "serve", "--port", "0"]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        lines = [process.stdout.readline() for _ in range(3)]
+        assert "story" in lines[0]
+        assert lines[2].startswith("curl http://127.0.0.1:")
+        reply = subprocess.run(["sh", "-c", lines[2].replace("curl", "curl -s", 1)], capture_output=True, text=True)
+        assert json.loads(reply.stdout)["choices"][0]["text"]
+        start = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+        assert time.monotonic() - start < 5
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert errors.splitlines() == ["Ctrl-C stops the server.", "tokenloom: interrupted by SIGINT"]
+
+
+def test_the_curl_line_sends_the_key_and_is_quoted_for_a_shell():
+    line = _curl("http://127.0.0.1:8000", "it's")
+    assert "Authorization: Bearer it" in line
+    assert shlex.split(line)[shlex.split(line).index("-H") + 3] == "Authorization: Bearer it's"
+
+
+def test_many_models_are_counted_and_the_first_named():
+    assert _described([]) == "no model yet"
+    assert _described(["a"]) == "1 model (a)"
+    assert _described([str(number) for number in range(8)]) == "8 models (0, 1, 2, 3, 4 and 3 more)"
