@@ -2,16 +2,19 @@
 
     python benchmarks/recipe.py --list
     python benchmarks/recipe.py docstrings-2m --minutes 20
+    python benchmarks/recipe.py unseen --minutes 20      # again, until nothing is left; needs benchmarks/texts.py
     python benchmarks/recipe.py shakespeare-5m --variants rule "4x256 b16 wd.3" --seeds 2
 
 A series is a text and a time; its variants are options of `tokenloom train`. Every run is limited to one CPU core, with
 one run per core side by side, and to twice the time, which is what two cores would do. Runs that the file already
-contains are not repeated, and none is started that would not end within --minutes. Prints a Markdown table.
+contains are not repeated, and none is started that would not end within --minutes. A run of the rule is repeated if its
+constants have changed. A run that fails is printed, not recorded. Prints a Markdown table for each series.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
 import os
@@ -23,89 +26,75 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import psutil
+from recipe_series import GROUPS, RULE, SERIES, Series
+from texts import TEXTS, text_file
+
+from tokenloom.data.corpora import CORPUS_NAMES
+from tokenloom.training import rule
 
 DATA = Path(__file__).parent / "data" / "recipe.jsonl"
+KEPT = ("steps", "tokens", "epoch", "train_loss", "val_loss", "val_bits_per_byte")
 
 
-@dataclass(frozen=True)
-class Series:
-    """A text and a budget in seconds of one core, with the variants to compare; the first one is the reference."""
-
-    source: str
-    seconds: int
-    variants: dict[str, str]
-
-
-def shape(depth: int, batch: int, context: int, tokenizer: str, decay: float, *more: str) -> str:
-    sizes = f"--model.n-layer {depth} --model.n-head {depth} --model.n-embd {64 * depth} --model.block-size {context}"
-    training = f"--train.batch-size {batch} --train.weight-decay {decay}"
-    return " ".join([sizes, training, f"--tokenizer {tokenizer}", *more])
-
-
-DOCSTRINGS = {
-    "rule": "",
-    "3x192 bpe2048 b8x256": shape(3, 8, 256, "bpe:2048", 0.1),
-    "3x192 bpe1024 b8x256": shape(3, 8, 256, "bpe:1024", 0.1),
-    "3x192 bpe2048 b8x128": shape(3, 8, 128, "bpe:2048", 0.1),
-    "3x192 bpe4096 b8x128": shape(3, 8, 128, "bpe:4096", 0.1),
-    "3x192 char b8x256": shape(3, 8, 256, "char", 0.1),
-    "4x256 bpe2048 b8x128": shape(4, 8, 128, "bpe:2048", 0.1),
-    "2x128 bpe1024 b8x128": shape(2, 8, 128, "bpe:1024", 0.1),
-}
-CHARACTERS = {
-    "rule": "",
-    "4x256 b16 wd.3": shape(4, 16, 256, "char", 0.3),
-    "4x256 b8 wd.2": shape(4, 8, 256, "char", 0.2),
-    "4x256 b8 wd.4": shape(4, 8, 256, "char", 0.4),
-    "5x320 b8 wd.2": shape(5, 8, 256, "char", 0.2),
-    "3x192 b8 wd.2": shape(3, 8, 256, "char", 0.2),
-    "3x192 b8 wd.4": shape(3, 8, 256, "char", 0.4),
-    "4x256 b16 wd.3 lr.005": shape(4, 16, 256, "char", 0.3, "--train.learning-rate 0.005"),
-    "4x256 b16 wd.3 beta.9": shape(4, 16, 256, "char", 0.3, "--train.beta1 0.9 --train.beta2 0.98"),
-}
-SERIES = {
-    "docstrings-2m": Series("python-docs", 240, DOCSTRINGS),
-    "docstrings-5m": Series("python-docs", 600, DOCSTRINGS),
-    "shakespeare-2m": Series("tinyshakespeare", 240, CHARACTERS),
-    "shakespeare-5m": Series("tinyshakespeare", 580, CHARACTERS),
-}
-
-
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run and print; returns 1 if a run failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("series", nargs="?", choices=SERIES)
+    parser.add_argument("series", nargs="?", choices=[*SERIES, *GROUPS], help="a series, or a group of them")
     parser.add_argument("--list", action="store_true", help="print the series and their variants")
     parser.add_argument("--variants", nargs="*", help="only these")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each variant, with seeds 1, 2, …")
     parser.add_argument("--minutes", type=float, default=20, help="start no run that would end later")
     parser.add_argument("--results", type=Path, default=DATA)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.list or options.series is None:
         for name, series in SERIES.items():
             print(f"{name} ({series.source}, {series.seconds} s of one core)", *series.variants, sep="\n    ")
-        return
-    series = SERIES[options.series]
-    variants = options.variants or list(series.variants)
-    for variant in variants:
-        if variant not in series.variants:
-            parser.error(f"unknown variant {variant!r}. Choose from: {', '.join(series.variants)}.")
-    run_missing(options.series, variants, options.seeds, time.time() + 60 * options.minutes, options.results)
-    print_table(options.series, variants, read_runs(options.results))
+        return 0
+    names = GROUPS.get(options.series, (options.series,))
+    for name in names:
+        for variant in options.variants or ():
+            if variant not in SERIES[name].variants:
+                parser.error(f"unknown variant {variant!r}. Choose from: {', '.join(SERIES[name].variants)}.")
+        if error := missing_text(SERIES[name].source):
+            parser.error(error)
+    end, failures = time.time() + 60 * options.minutes, 0
+    for name in names:
+        variants = options.variants or list(SERIES[name].variants)
+        failures += run_missing(name, variants, options.seeds, end, options.results)
+        print(f"\n{name}:\n\n{table(name, variants, read_runs(options.results))}")
+    return min(1, failures)
 
 
-def run_missing(name: str, variants: list[str], seeds: int, end: float, results: Path) -> None:
-    """Run what the file lacks, one run per core, as long as a run ends before `end` (`time.time`)."""
-    series = SERIES[name]
+def missing_text(source: str) -> str | None:
+    """What to do if a text is not there."""
+    if source in CORPUS_NAMES or text_file(source).is_file():
+        return None
+    return f"the text {source} is not in {text_file(source).parent}. Run: python benchmarks/texts.py"
+
+
+def run_missing(
+    name: str,
+    variants: Iterable[str],
+    seeds: int,
+    end: float,
+    results: Path,
+    train: Callable[[Series, str, int, int], dict] | None = None,
+) -> int:
+    """Run what the file lacks, one run per core, as long as a run ends before `end`; returns the number of failures.
+
+    `train` is called with the series, the variant, the seed and the core, and returns the figures of a run.
+    """
+    series, train = SERIES[name], train or train_on_core
     finished = {(run["series"], run["variant"], run["seed"]) for run in read_runs(results)}
     jobs: queue.Queue[tuple[str, int]] = queue.Queue()
     for seed, variant in itertools.product(range(1, seeds + 1), variants):
-        if (name, variant, seed) not in finished:
+        if (name, recorded(variant), seed) not in finished:
             jobs.put((variant, seed))
-    lock = threading.Lock()
+    lock, failures = threading.Lock(), []
     results.parent.mkdir(parents=True, exist_ok=True)
 
     def work(core: int) -> None:
@@ -114,22 +103,41 @@ def run_missing(name: str, variants: list[str], seeds: int, end: float, results:
                 variant, seed = jobs.get_nowait()
             except queue.Empty:
                 return
-            run = {"series": name, "variant": variant, "seed": seed, **train(series, variant, seed, core)}
+            try:
+                run = train(series, variant, seed, core)
+            except (RuntimeError, ValueError, OSError) as error:
+                failures.append(variant)
+                print(f"{name}, {variant}, seed {seed} failed: {error}", file=sys.stderr, flush=True)
+                continue
+            line = {"series": name, "variant": recorded(variant), "seed": seed, **run}
             with lock, results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(run) + "\n")
-            print(f"{variant}, seed {seed}: {run.get('val_bits_per_byte', run)}", file=sys.stderr, flush=True)
+                file.write(json.dumps(line) + "\n")
+            print(f"{name}, {variant}, seed {seed}: {run['val_bits_per_byte']:.3f}", file=sys.stderr, flush=True)
 
     threads = [threading.Thread(target=work, args=(core,)) for core in psutil.Process().cpu_affinity() or []]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    return len(failures)
 
 
-def train(series: Series, variant: str, seed: int, core: int) -> dict:
-    """Train a variant on one CPU core; returns figures of the run's summary, and the machine."""
+def recorded(variant: str) -> str:
+    """The name under which a variant is recorded; that of the rule includes its constants, as a hash."""
+    if variant != RULE:
+        return variant
+    constants = [(name, value) for name, value in vars(rule).items() if isinstance(value, int | float | dict)]
+    return f"{RULE} {hashlib.sha256(repr(sorted(constants)).encode()).hexdigest()[:7]}"
+
+
+def train_on_core(series: Series, variant: str, seed: int, core: int) -> dict:
+    """Train a variant on one CPU core; returns figures of the run's summary, and the machine.
+
+    Raises `RuntimeError` with the last line of the error output if it fails.
+    """
+    source = str(text_file(series.source)) if series.source in TEXTS else series.source
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "tokenloom", "train", series.source, *series.variants[variant].split()]
+        command = [sys.executable, "-m", "tokenloom", "train", source, *series.variants[variant].split()]
         command += ["--budget", f"{series.seconds}s", "--seed", str(seed), "--json", "--out", f"{folder}/run"]
         command += ["--sample.max-new-tokens", "0", "--no-compile"]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -139,10 +147,9 @@ def train(series: Series, variant: str, seed: int, core: int) -> dict:
         output, errors = process.communicate()
         seconds = time.time() - started
     if process.returncode:
-        return {"error": errors.strip().splitlines()[-1:]}
+        raise RuntimeError(errors.strip().splitlines()[-1] if errors.strip() else f"exit code {process.returncode}")
     summary = json.loads(output)
-    kept = ("steps", "tokens", "epoch", "train_loss", "val_loss", "val_bits_per_byte")
-    return {name: summary.get(name) for name in kept} | {"seconds": round(seconds, 1), "cpu": cpu_name()}
+    return {name: summary.get(name) for name in KEPT} | {"seconds": round(seconds, 1), "cpu": cpu_name()}
 
 
 def cpu_name() -> str:
@@ -158,18 +165,32 @@ def read_runs(results: Path) -> list[dict]:
     return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
 
 
-def print_table(name: str, variants: list[str], runs: list[dict]) -> None:
-    """Medians over the seeds of each variant."""
-    print("| variant | bits per byte | training loss | validation loss | steps | seeds |\n|---|---|---|---|---|---|")
+def table(name: str, variants: Iterable[str], runs: list[dict]) -> str:
+    """Medians over the seeds of each variant, and the distance to the best variant that is not the rule."""
+    columns = ("val_bits_per_byte", "train_loss", "val_loss", "steps")
+    medians: dict[str, list[float]] = {}
+    counts: dict[str, int] = {}
     for variant in variants:
-        mine = [run for run in runs if (run["series"], run["variant"]) == (name, variant) and "error" not in run]
+        mine = [run for run in runs if (run["series"], run["variant"]) == (name, recorded(variant))]
         if mine:
-            columns = ("val_bits_per_byte", "train_loss", "val_loss", "steps")
-            medians = [statistics.median(run[column] for run in mine) for column in columns]
-            print(
-                f"| {variant} | " + " | ".join(f"{m:.3f}" for m in medians[:3]) + f" | {medians[3]:.0f} | {len(mine)} |"
-            )
+            medians[variant] = [statistics.median(run[column] for run in mine) for column in columns]
+            counts[variant] = len(mine)
+    best = min((values[0] for variant, values in medians.items() if variant != RULE), default=None)
+    lines = ["| variant | bits per byte | from the best | training loss | validation loss | steps | seeds |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for variant, (bits, train_loss, val_loss, steps) in medians.items():
+        distance = f"{bits / best - 1:+.1%}" if best else ""
+        figures = [
+            f"{bits:.3f}",
+            distance,
+            f"{train_loss:.3f}",
+            f"{val_loss:.3f}",
+            f"{steps:.0f}",
+            str(counts[variant]),
+        ]
+        lines.append(f"| {variant} | {' | '.join(figures)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

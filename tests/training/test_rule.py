@@ -11,7 +11,7 @@ from tokenloom.config import Config
 from tokenloom.training import automatic, compiling
 from tokenloom.training.automatic import automatic_settings, default_settings, is_automatic, training_speed
 from tokenloom.training.compiling import COMPILE_MIN_SECONDS, COMPILED_SPEEDUP
-from tokenloom.training.rule import BYTES_PER_TOKEN, MAX_EPOCHS, Situation, choose
+from tokenloom.training.rule import BYTES_PER_TOKEN, MAX_EPOCHS, VOCABULARY_EPOCHS, Situation, choose
 
 BASE = default_settings([])
 TWO_CORES = 4e11  # FLOP/s
@@ -55,7 +55,7 @@ def steps_of(reasons) -> int:
 def test_any_situation_gives_a_valid_configuration_and_three_lines(seconds, speed, size, vocabulary):
     config, _ = chosen(seconds, speed, size, vocabulary)
     assert config.model.head_size == 64
-    assert 0 < config.train.weight_decay <= 1
+    assert 0 < config.train.weight_decay <= 10
 
 
 def some(**values):
@@ -114,7 +114,7 @@ def test_a_text_that_would_be_repeated_often_is_read_as_characters():
 @pytest.mark.parametrize("size", [10**6, 10**7, 10**8])
 def test_a_learned_vocabulary_does_not_repeat_the_text_too_often(seconds, size):
     config, reasons = chosen(seconds, size=size)
-    assert config.data.tokenizer == "char" or epochs_of(reasons) <= MAX_EPOCHS + 0.1  # batches are rounded
+    assert config.data.tokenizer == "char" or epochs_of(reasons) <= VOCABULARY_EPOCHS + 0.1  # batches are rounded
 
 
 def test_weight_decay_grows_with_the_number_of_epochs():
@@ -131,7 +131,19 @@ def test_fewer_steps_mean_fewer_epochs_and_their_weight_decay():
     config, reasons = chosen(300, size=10**6, train={"max_steps": 200})
     assert "about 200 steps" in reasons[2]
     assert epochs_of(reasons) < epochs_of(chosen(300, size=10**6)[1]) / 2
-    assert config.train.weight_decay == pytest.approx(2.5 / (0.02 * 200), abs=1e-3)
+    assert config.train.weight_decay == pytest.approx(max(2.5, epochs_of(reasons) ** 1.3) / (0.02 * 200), rel=0.1)
+
+
+def test_a_very_short_text_gets_a_small_model_a_limit_of_epochs_and_says_so():
+    config, reasons = chosen(120, size=18_000)
+    assert config.model.n_layer == 2
+    assert epochs_of(reasons) == pytest.approx(MAX_EPOCHS, rel=0.02)
+    assert "as often as helps: it ends early" in reasons[1]
+    assert config.train.max_steps == steps_of(reasons) < steps_of(chosen(120, size=180_000)[1])
+    assert config.train.weight_decay > 4
+    all_the_time, reasons = chosen(120, size=18_000, train={"max_steps": 10**6})
+    assert all_the_time.train.max_steps == 10**6
+    assert epochs_of(reasons) > MAX_EPOCHS
 
 
 def test_weight_decay_is_that_for_the_learning_rate_of_the_optimizer():
@@ -152,6 +164,7 @@ def test_the_context_fits_into_a_short_text(size):
     config, _ = chosen(60, size=size)
     validation = size / 9
     assert config.model.block_size <= validation or config.model.block_size == 1
+    assert config.train.batch_size * config.model.block_size <= size
 
 
 def test_a_batch_is_a_multiple_of_the_processes():
@@ -239,7 +252,7 @@ def test_the_rule_expects_the_speed_of_compiled_steps_where_they_will_be_compile
 
 @pytest.mark.parametrize("tokenizer", ["bpe:300", "byte", "gpt2"])
 def test_a_tokenizer_that_the_user_names_is_taken_into_account(text, tokenizer):
-    assert "data" not in settings_of(text, data={"tokenizer": tokenizer})
+    assert not settings_of(text, data={"tokenizer": tokenizer})["data"]
 
 
 def test_standard_input_has_no_known_size(text):

@@ -10,6 +10,7 @@ A pure function of a few numbers and of the settings that are fixed. Decision 14
 | SHORT_CONTEXT | docstrings in 2 minutes: 128 tokens better than 256 by 0.014 bits |
 | STEPS, MIN_BATCH_TOKENS | docstrings in 2 minutes, tinyshakespeare in 5: the smaller batch was better in every pair |
 | BYTES_PER_TOKEN | counted on English text and docstrings |
+| STRENGTH_EXPONENT, MAX_DECAY, MAX_EPOCHS | 18 kB of Shakespeare, characters, 5 to 82 epochs, decay 0.3 to 8 |
 | the others | estimates, which the series of benchmarks/recipe.py measure |
 """
 
@@ -21,23 +22,23 @@ from dataclasses import dataclass
 
 from tokenloom.config import Config, ModelConfig, Settings, TrainConfig
 from tokenloom.model.flops import training_flops_per_token
-from tokenloom.training.shape import MAX_DEPTH, PARTS, weights_at_depth, whole_shape
+from tokenloom.training.shape import PARTS, whole_shape
 
 MIN_SECONDS = 1.0  # less is refused later, with the reason
 TRAINING_SHARE = 0.85  # of the time is spent in training steps; the rest in start, evaluations and saving
 # Compute-optimal size: FLOPs = 20 · weights², about three tokens for each weight of the blocks.
 FLOPS_PER_SQUARED_WEIGHT = 20.0
+WEIGHTS_PER_BYTE = 20.0  # a larger model memorizes a short text sooner
 # Characters learn more than a learned vocabulary once there is time to read them so often.
 CHARACTER_EPOCHS = 4.0
-# A learned vocabulary repeats the text at most so often. If even characters repeat it more often, a larger model gains
-# more from the time than another epoch.
-MAX_EPOCHS, MAX_EXTRA_DEPTH = 8.0, 2
+VOCABULARY_EPOCHS = 8.0  # a learned vocabulary repeats the text at most so often
+MAX_EPOCHS = 50.0  # more do not lower the validation loss, whatever the weight decay: training ends before the time
 # The largest vocabulary that a model of a width learns: factor · width ** exponent.
 VOCABULARY_FACTOR, VOCABULARY_EXPONENT = 0.9, 1.49
 SHORT_CONTEXT, LONG_CONTEXT, LONG_CONTEXT_TOKENS = 128, 256, 3e6
 STEPS, MIN_BATCH_TOKENS = 2000, 1024
-# Weight decay · learning rate · steps: at least 2.5, and 1.7 for each epoch.
-MIN_STRENGTH, STRENGTH_PER_EPOCH, MAX_DECAY = 2.5, 1.7, 1.0
+# Weight decay · learning rate · steps: at least 2.5, and epochs ** 1.3.
+MIN_STRENGTH, STRENGTH_EXPONENT, MAX_DECAY = 2.5, 1.3, 10.0
 # Windows that fit into a short training and validation text.
 TRAINING_WINDOWS, VALIDATION_WINDOWS = 8, 2
 # Bytes of text per token of a learned vocabulary; 0 stands for characters.
@@ -83,31 +84,29 @@ def choose(situation: Situation, config: Config, fixed: Collection[str] = ()) ->
     """
     compute = TRAINING_SHARE * max(situation.seconds, MIN_SECONDS) * situation.flops_per_second
     reading = _Reading(compute, situation.text_bytes)
-    model = _model(config.model, fixed, math.sqrt(compute / FLOPS_PER_SQUARED_WEIGHT), situation.vocabulary or 0)
-    vocabulary = situation.vocabulary
-    if vocabulary is None:
-        vocabulary = _vocabulary(model, reading)
-    if PARTS.isdisjoint(fixed):
-        depths = range(model.n_layer, min(MAX_DEPTH, model.n_layer + MAX_EXTRA_DEPTH) + 1)
-        models = [_model(config.model, fixed, weights_at_depth(depth), vocabulary) for depth in depths]
-        model = next((larger for larger in models if reading.epochs(larger) <= MAX_EPOCHS), models[-1])
-    else:
-        model = _with_vocabulary(model, vocabulary)
+    weights = math.sqrt(compute / FLOPS_PER_SQUARED_WEIGHT)
+    if situation.text_bytes is not None:
+        weights = min(weights, WEIGHTS_PER_BYTE * situation.text_bytes)
+    model = _model(config.model, fixed, weights)
+    vocabulary = _vocabulary(model, reading) if situation.vocabulary is None else situation.vocabulary
+    model = _with_vocabulary(model, vocabulary)
     if "block_size" not in fixed:
         model = model.model_copy(update={"block_size": _context(model, reading, config.data.val_fraction)})
     train = _training(model, reading, situation.processes, config.train, fixed)
-    settings = {
-        "data": {"tokenizer": f"bpe:{vocabulary}" if vocabulary else "char"},
+    sections: Mapping[str, Mapping[str, object]] = {
+        "data": {}
+        if situation.vocabulary is not None
+        else {"tokenizer": f"bpe:{vocabulary}" if vocabulary else "char"},
         "model": {name: getattr(model, name) for name in (*sorted(PARTS), "block_size")},
         "train": {name: getattr(train, name) for name in ("batch_size", "weight_decay")},
     }
-    if situation.vocabulary is not None:
-        del settings["data"]
-    chosen = {
+    if reading.epochs(model) > MAX_EPOCHS:
+        sections = {**sections, "train": {**sections["train"], "max_steps": train.max_steps}}
+    settings = {
         section: {name: value for name, value in values.items() if name not in fixed}
-        for section, values in settings.items()
+        for section, values in sections.items()
     }
-    return Choice(chosen, _reasons(model, train, vocabulary, reading, fixed))
+    return Choice(settings, _reasons(model, train, vocabulary, reading, fixed))
 
 
 def nearest_multiple(number: float, unit: int) -> int:
@@ -125,17 +124,20 @@ class _Reading:
     def tokens(self, model: ModelConfig) -> float:
         return self.compute / training_flops_per_token(model)
 
-    def epochs(self, model: ModelConfig, tokens: float | None = None) -> float:
-        """How often the text is read, as a whole or in `tokens` tokens; 0 if its size is unknown."""
-        tokens = self.tokens(model) if tokens is None else tokens
-        return tokens * _bytes_per_token(model) / self.text_bytes if self.text_bytes else 0.0
+    def text_tokens(self, model: ModelConfig) -> float:
+        """Infinite if the size of the text is unknown."""
+        bytes_per_token = BYTES_PER_TOKEN[max(size for size in BYTES_PER_TOKEN if size <= model.vocabulary)]
+        return math.inf if self.text_bytes is None else max(1, self.text_bytes) / bytes_per_token
+
+    def epochs(self, model: ModelConfig) -> float:
+        """How often the text is read; 0 if its size is unknown."""
+        return self.tokens(model) / self.text_tokens(model)
 
 
-def _model(model: ModelConfig, fixed: Collection[str], weights: float, vocabulary: int) -> ModelConfig:
+def _model(model: ModelConfig, fixed: Collection[str], weights: float) -> ModelConfig:
     """`model` with a shape of so many weights; its context is `LONG_CONTEXT` unless fixed."""
     context = model.block_size if "block_size" in fixed else LONG_CONTEXT
-    shaped = model.model_copy(update={**whole_shape(model, fixed, weights), "block_size": context})
-    return _with_vocabulary(shaped, vocabulary)
+    return model.model_copy(update={**whole_shape(model, fixed, weights), "block_size": context})
 
 
 def _with_vocabulary(model: ModelConfig, vocabulary: int) -> ModelConfig:
@@ -148,21 +150,18 @@ def _vocabulary(model: ModelConfig, reading: _Reading) -> int:
         return 0
     largest = VOCABULARY_FACTOR * model.n_embd**VOCABULARY_EXPONENT
     sizes = (size for size in BYTES_PER_TOKEN if 0 < size <= largest)
-    return max((size for size in sizes if reading.epochs(_with_vocabulary(model, size)) <= MAX_EPOCHS), default=0)
-
-
-def _bytes_per_token(model: ModelConfig) -> float:
-    return BYTES_PER_TOKEN[max(size for size in BYTES_PER_TOKEN if size <= model.vocabulary)]
+    return max(
+        (size for size in sizes if reading.epochs(_with_vocabulary(model, size)) <= VOCABULARY_EPOCHS), default=0
+    )
 
 
 def _context(model: ModelConfig, reading: _Reading, val_fraction: float) -> int:
     """The context in tokens; shorter if the training or validation text is short."""
     context = LONG_CONTEXT if reading.tokens(model) >= LONG_CONTEXT_TOKENS else SHORT_CONTEXT
-    if reading.text_bytes is None:
-        return context
-    tokens = reading.text_bytes / _bytes_per_token(model)
-    most = min(tokens / TRAINING_WINDOWS, tokens * val_fraction / (1 - val_fraction) / VALIDATION_WINDOWS or math.inf)
-    return min(context, 2 ** max(0, int(math.log2(max(1.0, most)))))
+    tokens = reading.text_tokens(model)
+    validation = tokens * val_fraction / (1 - val_fraction)
+    most = min(tokens / TRAINING_WINDOWS, validation / VALIDATION_WINDOWS if val_fraction else math.inf)
+    return 2 ** int(math.log2(min(context, max(1, most))))
 
 
 def _training(
@@ -170,17 +169,20 @@ def _training(
 ) -> TrainConfig:
     """`train` with batch size, weight decay, and the number of steps that fit."""
     tokens = reading.tokens(model)
+    text_tokens = reading.text_tokens(model)
+    if "max_steps" not in fixed:
+        tokens = min(tokens, MAX_EPOCHS * text_tokens)
     batch_size = train.batch_size
     if "batch_size" not in fixed:
-        batch_tokens = max(MIN_BATCH_TOKENS, 2 ** round(math.log2(tokens / STEPS)))
+        batch_tokens = min(max(MIN_BATCH_TOKENS, 2 ** round(math.log2(tokens / STEPS))), text_tokens / 2)
         unit = math.lcm(processes, train.micro_batch_size or 1)
         batch_size = nearest_multiple(batch_tokens / model.block_size, unit)
     steps = max(1, round(tokens / (batch_size * model.block_size)))
     if "max_steps" in fixed:
         steps = min(steps, train.max_steps)
-    epochs = reading.epochs(model, steps * batch_size * model.block_size)
+    epochs = steps * batch_size * model.block_size / text_tokens
     rate = train.muon_learning_rate if train.optimizer == "muon" else train.learning_rate
-    decay = round(min(MAX_DECAY, max(MIN_STRENGTH, STRENGTH_PER_EPOCH * epochs) / (rate * steps)), 3)
+    decay = round(min(MAX_DECAY, max(MIN_STRENGTH, epochs**STRENGTH_EXPONENT) / (rate * steps)), 3)
     values = {"batch_size": batch_size, "weight_decay": decay}
     values = {name: value for name, value in values.items() if name not in fixed}
     return train.model_copy(update={**values, "max_steps": steps})
@@ -190,10 +192,12 @@ def _reasons(
     model: ModelConfig, train: TrainConfig, vocabulary: int, reading: _Reading, fixed: Collection[str]
 ) -> tuple[str, str, str]:
     step_tokens = train.batch_size * model.block_size
-    epochs = reading.epochs(model, train.max_steps * step_tokens)
+    epochs = train.max_steps * step_tokens / reading.text_tokens(model)
     shape = "with the shape that is set" if not PARTS.isdisjoint(fixed) else "the size that learns most in this time"
     tokens = f"a vocabulary of {vocabulary:,}" if vocabulary else "characters"
     times = f"the text is read {epochs:.1f} times" if reading.text_bytes else "the size of the text is unknown"
+    if reading.epochs(model) > MAX_EPOCHS and "max_steps" not in fixed:
+        times += ", as often as helps: it ends early"
     return (
         f"model: {model.n_layer} layers, {model.n_embd} wide, {shape}",
         f"tokens: {tokens}; {times}",
