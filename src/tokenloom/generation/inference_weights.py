@@ -8,6 +8,7 @@ most of it.
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from typing import Literal, TypeVar
 
 import torch
@@ -23,6 +24,9 @@ Quantization = Literal["int8"]
 _INT8_MAX = 127
 # torch's int8 kernel reads inputs in vectors of 16, and beyond the end of a row that is not a multiple of it.
 _INT8_VECTOR = 16
+# With as many rows, it is faster to convert the int8 weight to bf16 for a bf16 product: torch's int8 kernel computes
+# each row by itself.
+_BF16_ROWS = 8
 
 
 def copy_for_inference(model: M, runtime: Runtime, quantize: str | None = None) -> M:
@@ -37,6 +41,8 @@ def copy_for_inference(model: M, runtime: Runtime, quantize: str | None = None) 
     result = copy.deepcopy(model, {id(tensor): tensor for tensor in shared}).to(runtime.device)
     dtype = runtime.dtype if quantize is None else torch.bfloat16
     for parent in result.modules():
+        if quantize is None and runtime.device.type == "cpu":
+            _fuse_gelu(parent, dtype)
         for name, child in parent.named_children():
             if isinstance(child, nn.Linear):
                 setattr(parent, name, Int8Linear(child) if quantize else PrepackedLinear(child, dtype))
@@ -47,12 +53,24 @@ def copy_for_inference(model: M, runtime: Runtime, quantize: str | None = None) 
     return result.eval()
 
 
-class PrepackedLinear(nn.Module):
-    """x (…, inputs) -> (…, outputs) in `dtype`, with a weight in oneDNN's layout where oneDNN is available."""
+def _fuse_gelu(parent: nn.Module, dtype: torch.dtype) -> None:
+    """Replace a linear layer and the GELU that follows it by one layer."""
+    for (name, child), (next_name, following) in pairwise(list(parent.named_children())):
+        if isinstance(child, nn.Linear) and isinstance(following, nn.GELU):
+            setattr(parent, name, PrepackedLinear(child, dtype, following))
+            setattr(parent, next_name, nn.Identity())
 
-    def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
+
+class PrepackedLinear(nn.Module):
+    """x (…, inputs) -> (…, outputs) in `dtype`, with a weight in oneDNN's layout where oneDNN is available.
+
+    With `gelu`, the result is that of the GELU after the layer, which oneDNN computes along with it.
+    """
+
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype, gelu: nn.GELU | None = None) -> None:
         super().__init__()
         self.dtype = dtype
+        self.gelu = gelu
         self.weight = linear.weight.detach().to(dtype)
         self.bias = _bias(linear, dtype)
         self.prepacked = self.weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
@@ -60,9 +78,12 @@ class PrepackedLinear(nn.Module):
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.dtype)
         if self.prepacked:
-            return torch.ops.mkldnn._linear_pointwise(x.to(self.dtype), self.weight, self.bias, "none", [], "")
-        return F.linear(x.to(self.dtype), self.weight, self.bias)
+            unary, approximation = ("none", "") if self.gelu is None else ("gelu", self.gelu.approximate)
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, unary, [], approximation)
+        y = F.linear(x, self.weight, self.bias)
+        return y if self.gelu is None else self.gelu(y)
 
 
 class Int8Linear(nn.Module):
@@ -80,7 +101,7 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pad(x.to(torch.bfloat16), (0, self.padding)) if self.padding else x.to(torch.bfloat16)
-        if x.device.type == "cpu":
+        if x.device.type == "cpu" and x.shape[:-1].numel() < _BF16_ROWS:
             y = torch.ops.aten._weight_int8pack_mm(x.flatten(0, -2), self.weight, self.scale)
             y = y.view(*x.shape[:-1], -1)
         else:

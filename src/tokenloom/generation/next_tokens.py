@@ -30,7 +30,7 @@ def next_tokens(
 
     Ids from `vocab_size` are never chosen. Raises `WeightsError` for logits that are not finite.
     """
-    known = logits[:, :vocab_size]
+    known = logits[:, :vocab_size].float()  # on a CPU, maxima of bf16 take several times as long
     _refuse_infinite(known, sequences)
     tokens: list[int] = sampler(  # pyright: ignore  # torch annotates the result as a plain list
         _penalized(known, sequences), [one.sampling for one in sequences], [one.generator for one in sequences]

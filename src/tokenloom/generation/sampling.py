@@ -41,7 +41,7 @@ def sample_tokens(
     if len(sampled) == len(params):
         return sample_from_probabilities(probabilities(logits, params), generators)
     _refuse_without_probabilities(logits)
-    tokens = logits.argmax(dim=-1)  # no filter changes which token is the most likely
+    tokens = _argmax(logits)  # no filter changes which token is the most likely
     if sampled:
         chosen = None if generators is None else [generators[row] for row in sampled]
         probs = probabilities(logits[sampled], [params[row] for row in sampled])
@@ -79,6 +79,13 @@ def sample_from_probabilities(probs: Tensor, generators: Sequence[torch.Generato
 def has_finite_maximum(logits: Tensor) -> Tensor:
     """Whether each row of logits (B, V) has probabilities: none is NaN or +inf, and not all are -inf; (B,)."""
     return logits.amax(dim=-1).isfinite()
+
+
+def _argmax(logits: Tensor) -> Tensor:
+    """The first of the most likely tokens of each row: (B, V) -> (B,). On a CPU numpy is ten times as fast as torch."""
+    if logits.device.type != "cpu" or logits.dtype != torch.float32:
+        return logits.argmax(dim=-1)
+    return torch.as_tensor(logits.numpy(force=True).argmax(axis=-1))
 
 
 def apply_temperature(logits: Tensor, temperature: PerRow) -> Tensor:

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenloom.config import ModelConfig
@@ -36,7 +35,10 @@ class Attention(nn.Module):
         self.c_proj = linear(C, C)
 
     def forward(self, x: Tensor, cache: KVCache | None, layer: int) -> Tensor:
-        q, k, v = self.c_attn(x).chunk(3, dim=-1)  # each (B, T, C)
+        qkv = self.c_attn(x)  # (B, T, 3·C)
+        if cache is not None:
+            qkv = qkv.to(cache.dtype)  # once, instead of each of the three
+        q, k, v = qkv.chunk(3, dim=-1)  # each (B, T, C)
         q, k, v = (y.unflatten(-1, (self.n_head, -1)).transpose(1, 2) for y in (q, k, v))  # each (B, H, T, D)
         y = attend(q, k, v, cache=cache, layer=layer, dropout=self.dropout if self.training else 0.0)
         return self.c_proj(y)  # (B, T, C)
@@ -48,12 +50,12 @@ class MLP(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         C = config.n_embd
-        self.approximate = "tanh" if config.gelu == "tanh" else "none"
         self.c_fc = linear(C, 4 * C)
+        self.gelu = nn.GELU(approximate="tanh" if config.gelu == "tanh" else "none")
         self.c_proj = linear(4 * C, C)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(F.gelu(self.c_fc(x), approximate=self.approximate))  # (B, T, C)
+        return self.c_proj(self.gelu(self.c_fc(x)))  # (B, T, C)
 
 
 class Block(nn.Module):

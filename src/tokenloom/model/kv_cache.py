@@ -37,6 +37,10 @@ class KVCache:
         return self.keys[0].shape[2]
 
     @property
+    def dtype(self) -> torch.dtype:
+        return self.keys[0].dtype
+
+    @property
     def device(self) -> torch.device:
         return self.keys[0].device
 
@@ -72,10 +76,11 @@ class KVCache:
         """
         assert self._slots is not None, "next_positions starts a forward pass"
         keys, values = self.keys[layer], self.values[layer]
-        keys.view(-1, keys.shape[3]).index_copy_(0, self._slots, k.reshape(-1, k.shape[3]).to(keys.dtype))
-        values.view(-1, keys.shape[3]).index_copy_(0, self._slots, v.reshape(-1, v.shape[3]).to(values.dtype))
-        B = k.shape[0]
-        return keys[:B, :, : self._end], values[:B, :, : self._end], self._mask
+        B, _, _, D = k.shape
+        keys.view(-1, D).index_copy_(0, self._slots, k.to(keys.dtype).reshape(-1, D))
+        values.view(-1, D).index_copy_(0, self._slots, v.to(values.dtype).reshape(-1, D))
+        keys, values = (y.narrow(0, 0, B).narrow(2, 0, self._end) for y in (keys, values))
+        return keys, values, self._mask
 
     def advance(self, B: int, T: int) -> None:
         """Add T to the lengths of the first B rows, after every layer has stored the keys and values of T tokens."""
