@@ -10,6 +10,7 @@ import torch
 from tokenloom.data.token_reader import TokenArray
 from tokenloom.data.tokenizers import load_tokenizer
 from tokenloom.errors import DataError, UsageError
+from tokenloom.evaluation import inspection
 from tokenloom.evaluation.inspection import Token, inspect_tokens
 from tokenloom.evaluation.loss import measure
 
@@ -42,6 +43,25 @@ def test_in_bf16_the_losses_of_the_tokens_add_up_as_well(model):
     assert total.nats == pytest.approx(alike.nats, rel=1e-6)
     # Products of other shapes are rounded to bf16 from other sums.
     assert total.nats == pytest.approx(in_batches.nats, rel=1e-5)
+
+
+def test_the_logits_of_a_few_tokens_are_computed_at_a_time(model_of, monkeypatch):
+    model = model_of("modern", vocab_size=BYTE.vocab_size, block_size=100)
+    ids = BYTE.encode_array(TEXT * 4)
+    whole = inspect_tokens(model, ids, BYTE, top=3, context=100, stride=40)
+    monkeypatch.setattr(inspection, "ROWS_AT_ONCE", 7)
+    rows = []
+    model.lm_head.register_forward_hook(lambda module, inputs, logits: rows.append(len(logits)))
+    in_parts = inspect_tokens(model, ids, BYTE, top=3, context=100, stride=40)
+    assert max(rows) == 7
+    assert sum(rows) == len(ids) - 1
+    for token, expected in zip(in_parts.tokens, whole.tokens, strict=True):
+        assert (token.id, token.rank, [one.id for one in token.top]) == (
+            expected.id, expected.rank, [one.id for one in expected.top],
+        )  # fmt: skip
+        # Products of other shapes are summed in a different order.
+        assert token.log_probability == pytest.approx(expected.log_probability, abs=1e-5)
+        assert token.entropy == pytest.approx(expected.entropy, abs=1e-5)
 
 
 @pytest.mark.parametrize("top", [0, 10])

@@ -14,6 +14,7 @@ from torch import Tensor
 from tokenloom.data.token_reader import TokenArray
 from tokenloom.data.tokenizers import Tokenizer
 from tokenloom.errors import UsageError
+from tokenloom.evaluation.log_probabilities import ROWS_AT_ONCE, log_probabilities, most_likely
 from tokenloom.evaluation.loss import default_context, evaluating, windows
 from tokenloom.evaluation.measurement import Measurement
 from tokenloom.model.head import IGNORE_INDEX
@@ -117,11 +118,11 @@ class ScoredTokens(Sequence[ScoredToken]):
     def score(self, start: int, logits: Tensor, targets: Tensor) -> None:
         """Set the tokens from number `start` on: targets (N,) and what logits (N, V) predict for them."""
         rows = slice(start, start + len(targets))
-        log_probs = logits.log_softmax(dim=-1)
+        log_probs = log_probabilities(logits)
         target_log_probs = log_probs.gather(-1, targets[:, None])  # (N, 1)
         # p · log p is 0 for p = 0, but 0 · -inf would be NaN.
         entropies = -torch.where(log_probs.isinf(), 0.0, log_probs.exp() * log_probs).sum(dim=-1)
-        top_log_probs, top_ids = log_probs.topk(self._top_ids.shape[1], dim=-1)
+        top_log_probs, top_ids = most_likely(log_probs, self._top_ids.shape[1])
         for column, values in (
             (self._ids, targets),
             (self._ranks, (log_probs > target_log_probs).sum(dim=-1) + 1),
@@ -170,9 +171,9 @@ def inspect_tokens(
 ) -> Inspection:
     """Score every token of ids (n,) but the first, in the windows of `measure`, with the `top` most likely tokens.
 
-    `context` defaults to the model's block size and `stride` to the context. The logits of one window are in memory at
-    a time, and 16 bytes of each token, with 8 more for each of the `top`. Raises `UsageError` and `DataError` as
-    `measure` does, and `UsageError` for a negative `top`.
+    `context` defaults to the model's block size and `stride` to the context. The logits of `ROWS_AT_ONCE` tokens are in
+    memory at a time, and 16 bytes of each token, with 8 more for each of the `top`. Raises `UsageError` and `DataError`
+    as `measure` does, and `UsageError` for a negative `top`.
     """
     if top < 0:
         raise UsageError(f"top must be 0 or more, got {top}. Try 10.")
@@ -183,10 +184,13 @@ def inspect_tokens(
     with torch.no_grad(), evaluating(model.modules()):
         for window, targets in windows(TokenArray(ids), model.config, context, stride):
             scored = targets[0] != IGNORE_INDEX
-            logits = model(torch.as_tensor(window, device=device))[0]  # (T, V)
-            logits = logits[torch.as_tensor(scored, device=device)].float()  # (scored, V)
-            tokens.score(done, logits, torch.as_tensor(targets[0, scored], device=device))
-            done += len(logits)
+            hidden = model.hidden(torch.as_tensor(window, device=device))[0]  # (T, C)
+            hidden = hidden[torch.as_tensor(scored, device=device)]
+            of_window = torch.as_tensor(targets[0, scored], device=device)
+            # The logits of a whole window are 200 MB for GPT-2, and several arrays of that size are computed from them.
+            for x, some in zip(torch.split(hidden, ROWS_AT_ONCE), torch.split(of_window, ROWS_AT_ONCE), strict=True):
+                tokens.score(done, model.lm_head(x), some)
+                done += len(x)
     measurement = Measurement(
         nats=tokens.nats,
         tokens=len(tokens),
