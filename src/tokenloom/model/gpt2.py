@@ -35,13 +35,18 @@ class Attention(nn.Module):
         self.c_proj = linear(C, C)
 
     def forward(self, x: Tensor, cache: KVCache | None, layer: int) -> Tensor:
+        q, k, v = self.project(x, cache)
+        y = attend(q, k, v, cache=cache, layer=layer, dropout=self.dropout if self.training else 0.0)
+        return self.c_proj(y)  # (B, T, C)
+
+    def project(self, x: Tensor, cache: KVCache | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of every head, each (B, H, T, D)."""
         qkv = self.c_attn(x)  # (B, T, 3·C)
         if cache is not None:
             qkv = qkv.to(cache.dtype)  # once, instead of each of the three
         q, k, v = qkv.chunk(3, dim=-1)  # each (B, T, C)
-        q, k, v = (y.unflatten(-1, (self.n_head, -1)).transpose(1, 2) for y in (q, k, v))  # each (B, H, T, D)
-        y = attend(q, k, v, cache=cache, layer=layer, dropout=self.dropout if self.training else 0.0)
-        return self.c_proj(y)  # (B, T, C)
+        q, k, v = (y.unflatten(-1, (self.n_head, -1)).transpose(1, 2) for y in (q, k, v))
+        return q, k, v
 
 
 class MLP(nn.Module):

@@ -59,13 +59,18 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(D, config.norm_eps)
 
     def forward(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: KVCache | None, layer: int) -> Tensor:
+        q, k, v = self.project(x, angles)
+        dropout = self.dropout if self.training else 0.0
+        return self.o_proj(attend(q, k, v, cache=cache, layer=layer, dropout=dropout))  # (B, T, C)
+
+    def project(self, x: Tensor, angles: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, T, D), keys and values (B, G, T, D) of every head."""
         q, k, v = (
             project(x).unflatten(-1, (-1, self.head_size)) for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q = _rotate(self.q_norm(q).transpose(1, 2), angles)  # (B, H, T, D)
-        k = _rotate(self.k_norm(k).transpose(1, 2), angles)  # (B, G, T, D)
-        dropout = self.dropout if self.training else 0.0
-        return self.o_proj(attend(q, k, v.transpose(1, 2), cache=cache, layer=layer, dropout=dropout))  # (B, T, C)
+        q = _rotate(self.q_norm(q).transpose(1, 2), angles)
+        k = _rotate(self.k_norm(k).transpose(1, 2), angles)
+        return q, k, v.transpose(1, 2)
 
 
 class MLP(nn.Module):

@@ -92,17 +92,13 @@ def read_row(id: str, run: RunFolder, now: float) -> RunRow:
     status = read_status(run, now)
     try:
         figures = headline_figures(read_history(run.path))
+        return make_row(id, status, figures, run.config(), run.plan())
     except TokenloomError as error:
         return RunRow(run=id, status=status, figures=RunSummary(run=str(run.path)), problem=str(error))
-    return make_row(id, run, status, figures)
 
 
-def make_row(id: str, run: RunFolder, status: RunStatus, figures: RunSummary) -> RunRow:
-    """The row of a run whose state and figures are known."""
-    try:
-        config, plan = run.config(), run.plan()
-    except TokenloomError as error:
-        return RunRow(run=id, status=status, figures=figures, problem=str(error))
+def make_row(id: str, status: RunStatus, figures: RunSummary, config: Config, plan: RunPlan | None) -> RunRow:
+    """The row of a run whose files have been read."""
     return RunRow(
         run=id,
         status=status,

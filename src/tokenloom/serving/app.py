@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 from tokenloom import __version__
 from tokenloom.errors import DataError, TokenizerError, TokenloomError, UsageError, shortened
-from tokenloom.serving import openai_api, status_api, tokenizer_api
+from tokenloom.serving import explanation_api, openai_api, runs_api, status_api, tokenizer_api
 from tokenloom.serving.errors import RequestError
 from tokenloom.serving.middleware import BufferedBody, ReplyHeaders, RequestChecks, StalledReaders
 from tokenloom.serving.replies import error_reply, internal_error
@@ -72,7 +72,7 @@ def create_app(
         responses={"default": {"model": ErrorReply, "description": "An error"}},
     )
     api.state.services = services
-    for router in (openai_api.router, tokenizer_api.router, status_api.router):
+    for router in (openai_api.router, tokenizer_api.router, status_api.router, runs_api.router, explanation_api.router):
         api.include_router(router)
     api.add_route("/", _index, include_in_schema=False)
     api.mount("/page", StaticFiles(directory=PAGE))

@@ -11,6 +11,8 @@ from typing import TypeVar, cast
 from starlette.requests import Request
 
 from tokenloom.serving.engine_thread import EngineThread
+from tokenloom.serving.errors import RequestError
+from tokenloom.serving.follow import FollowedRuns
 from tokenloom.serving.models import AcquiredModel, ModelRef, ModelStore
 from tokenloom.serving.server_metrics import ServerMetrics
 
@@ -18,6 +20,9 @@ T = TypeVar("T")
 
 LOADING_THREADS = 16  # they wait for one another while a model is loaded
 TEXT_THREADS = 2
+EXPLAINING_THREADS = 1  # more would slow down one another, and the engine
+MAX_EXPLAINING = 16
+"""Requests for explanations that wait or run; more are refused."""
 _STOP_SECONDS = 1.0
 
 
@@ -34,6 +39,12 @@ class Services:
     text_threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(TEXT_THREADS, thread_name_prefix="tokenloom-text")
     )
+
+    explaining_threads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(EXPLAINING_THREADS, thread_name_prefix="tokenloom-explain")
+    )
+    followed: FollowedRuns = field(default_factory=FollowedRuns)
+    _explaining: int = 0
 
     async def resolve(self, id: str | None) -> ModelRef:
         """The model with this id; raises `ModelNotFound`."""
@@ -57,10 +68,20 @@ class Services:
         """The result of work on text, such as encoding it."""
         return await asyncio.get_running_loop().run_in_executor(self.text_threads, work)
 
+    async def in_explaining_thread(self, work: Callable[[], T]) -> T:
+        """The result of work with a model that takes seconds; raises `RequestError` (503) if much of it waits."""
+        if self._explaining >= MAX_EXPLAINING:
+            raise RequestError("too many texts are being explained. Try again.", status=503, code="overloaded")
+        self._explaining += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.explaining_threads, work)
+        finally:
+            self._explaining -= 1
+
     def close(self) -> None:
         """End the threads, as far as they end within a second."""
         self.engine.stop(_STOP_SECONDS)
-        for threads in (self.loading_threads, self.text_threads):
+        for threads in (self.loading_threads, self.text_threads, self.explaining_threads):
             threads.shutdown(wait=False, cancel_futures=True)
 
 
