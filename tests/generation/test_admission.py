@@ -48,6 +48,26 @@ def test_chunks_and_other_rows_do_not_change_ids_nor_log_probabilities(model, pr
             assert step.logprobs.logprob == pytest.approx(expected.logprobs.logprob, abs=1e-5)
 
 
+def test_among_64_that_join_at_different_times_every_sequence_gets_the_ids_it_gets_alone(model):
+    random = torch.Generator().manual_seed(0)
+    prompts = [torch.randint(60, (1 + number % 14,), generator=random).tolist() for number in range(64)]
+    kinds = [
+        {"sampling": GREEDY},
+        {"sampling": SamplingParams(temperature=1.0)},
+        {"sampling": SamplingParams(temperature=1.3, top_k=30, top_p=0.8)},
+        {"sampling": SamplingParams(temperature=0, repetition_penalty=1.3), "logit_bias": {7: 2.0}},
+        {"sampling": SamplingParams(temperature=0.7, min_p=0.05, presence_penalty=1.0, frequency_penalty=0.5)},
+    ]
+    options = [{**kinds[number % 5], "seed": number, "max_new_tokens": 3 + number % 7} for number in range(64)]
+    engine, steps = Engine(model, max_rows=16, max_tokens=150, prefill_chunk=4), []
+    for prompt, one in zip(prompts, options, strict=True):
+        add(engine, prompt, **one)
+        steps += engine.step()
+    steps += list(engine.run())
+    alone = [completed_alone(model, prompt, **one) for prompt, one in zip(prompts, options, strict=True)]
+    assert collect(steps) == alone
+
+
 def test_a_long_prompt_does_not_stop_the_rows_that_run(model):
     engine = Engine(model, prefill_chunk=4)
     running = [add(engine, [1], 12), add(engine, [2], 12)]
@@ -61,12 +81,22 @@ def test_a_long_prompt_does_not_stop_the_rows_that_run(model):
 
 def test_a_chunk_is_shared_by_short_prompts(model):
     engine = Engine(model, prefill_chunk=8)
+    add(engine, [1])
+    engine.step()
     for prompt in ([1, 2, 3], [4, 5, 6, 7], [8, 9, 8, 9, 8, 9], [1]):
         add(engine, prompt)
     passes = passes_of(model)
-    assert [step.row for step in engine.step()] == [0, 1]
-    assert passes == [(1, 2), (1, 3), (1, 3), (2, 1)]
-    assert [step.row for step in engine.step()] == [0, 1, 2, 3]
+    assert [step.row for step in engine.step()] == [0, 1, 2]
+    assert passes == [(1, 2), (1, 3), (1, 3), (3, 1)]
+    assert [step.row for step in engine.step()] == [0, 1, 2, 3, 4]
+
+
+def test_a_chunk_is_twice_as_long_if_no_row_runs(model):
+    engine = Engine(model, prefill_chunk=3)
+    add(engine, [*range(15)], 2)
+    passes = passes_of(model)
+    list(engine.run())
+    assert passes == [(1, 6), (1, 6), (1, 2), (1, 1), (1, 1)]
 
 
 def test_without_chunks_all_prompts_are_computed_in_one_step(model):
@@ -79,12 +109,12 @@ def test_without_chunks_all_prompts_are_computed_in_one_step(model):
 def test_a_window_that_has_slid_is_filled_in_chunks_too(model):
     engine = Engine(model, prefill_chunk=2)
     add(engine, [1, 2, 3], 40)
-    add(engine, [9, 8], 6)
+    add(engine, [9, 8], 60)
     passes = passes_of(model)
     completions = collect(engine.run())
-    assert max(length for _, length in passes) == 2
+    assert max(length for _, length in passes) == 4  # 2, or 4 while both rows are filled
     assert completions[0] == completed_alone(model, [1, 2, 3], max_new_tokens=40)
-    assert completions[1] == completed_alone(model, [9, 8], max_new_tokens=6)
+    assert completions[1] == completed_alone(model, [9, 8], max_new_tokens=60)
 
 
 def test_sequences_start_in_order_while_their_tokens_suffice(model):

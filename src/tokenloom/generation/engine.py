@@ -46,7 +46,8 @@ class Engine:
 
     `eot_id` ends a sequence. Ids from `vocab_size`, which only pad the model's vocabulary, are never sampled. At most
     `max_rows` sequences, which will have at most `max_tokens` tokens in the cache, run at once; others wait in the
-    order in which they were added. `prefill_chunk=None` fills the rows of all that start in one step.
+    order in which they were added. A step computes at most `prefill_chunk` tokens of prompts, twice as many if no
+    sequence runs yet; with None, all tokens of those that start.
 
     The window of a sequence is its last tokens, at most `block_size`. When it is full, its `slide` oldest tokens are
     dropped and the cache is filled again, since all positions have changed. `slide=1`, as in the book and nanoGPT,
@@ -210,7 +211,8 @@ class Engine:
         steps = self._admit()
         try:
             with evaluating(self._modules):
-                steps += self._batch.fill(self._prefill_chunk)
+                # If no row runs, none waits for the chunk, and a larger one is computed a few percent faster.
+                steps += self._batch.fill(self._prefill_chunk * (1 if self._batch.running else 2))
                 return steps + self._generate() if self._batch.running else steps
         except WeightsError:
             self._batch.refill()
