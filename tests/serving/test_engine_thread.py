@@ -235,3 +235,24 @@ def test_an_idle_engine_thread_uses_no_time():
         return used
 
     assert asyncio.run(run()) < 0.005
+
+
+def test_a_sequence_that_the_engine_refuses_fails_alone():
+    loaded = LoadedModel(random_model(), TOKENIZER, Path("model"))
+
+    async def run() -> None:
+        engine = EngineThread()
+        engine.start()
+        good, bad = Ticket(loaded, [[1]], 1, options(40)), Ticket(loaded, [[TOKENIZER.vocab_size]], 1, options(1))
+        engine.submit(good)
+        engine.submit(bad)
+        error = await asyncio.wait_for(bad.results.get(), 10)
+        assert isinstance(error, RequestError)
+        assert error.status == 400
+        async for steps in good:
+            if steps[-1].finish_reason is not None:
+                break
+        assert not engine.failures
+        engine.stop(5)
+
+    asyncio.run(run())

@@ -15,13 +15,18 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from tokenloom.errors import TokenloomError
+from tokenloom.compute.runtime import available_memory
+from tokenloom.errors import TokenloomError, UsageError
 from tokenloom.generation.engine import Engine, Step
+from tokenloom.model import GPT
 from tokenloom.sampling_params import SamplingParams
 from tokenloom.serving.errors import RequestError
 from tokenloom.weights.load import LoadedModel
 
 _logger = logging.getLogger(__name__)
+
+_CACHE_SHARE = 0.25
+_CACHE_ITEM_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -219,7 +224,13 @@ class _Session:
 
     def __init__(self, loaded: LoadedModel, max_rows: int) -> None:
         tokenizer = loaded.tokenizer
-        self._engine = Engine(loaded.model, eot_id=tokenizer.eot_id, vocab_size=tokenizer.vocab_size, max_rows=max_rows)
+        self._engine = Engine(
+            loaded.model,
+            eot_id=tokenizer.eot_id,
+            vocab_size=tokenizer.vocab_size,
+            max_rows=max_rows,
+            max_tokens=_cache_tokens(loaded.model),
+        )
         self._max_rows = max_rows
         self._waiting: dict[Ticket, deque[int]] = {}
         self._rows: dict[int, tuple[Ticket, int]] = {}
@@ -253,30 +264,38 @@ class _Session:
 
     def step(self) -> list[_Result]:
         """Start waiting sequences and generate a token for each; the results of every ticket."""
+        refused = self._start_waiting()
         results: dict[Ticket, list[Step]] = {}
-        self._start_waiting()
         for step in self._engine.step():
             ticket, number = self._rows[step.row]
             results.setdefault(ticket, []).append(step._replace(row=number))
             if step.finish_reason is not None:
                 del self._rows[step.row]
-        return list(results.items())
+        return [*results.items(), *refused]
 
-    def _start_waiting(self) -> None:
+    def _start_waiting(self) -> list[_Result]:
         """Start sequences in free rows, always of the ticket that has the fewest of them.
 
-        So a request with many sequences does not delay those that arrive after it.
+        So a request with many sequences does not delay those that arrive after it. Returns errors of tickets that the
+        engine refuses.
         """
+        refused: list[_Result] = []
         running = dict.fromkeys(self._waiting, 0)
         for ticket, _ in self._rows.values():
             if ticket in running:
                 running[ticket] += 1
         while len(self._rows) < self._max_rows and self._waiting:
             ticket = min(self._waiting, key=running.__getitem__)
-            self._start(ticket, self._waiting[ticket].popleft())
+            try:
+                self._start(ticket, self._waiting[ticket].popleft())
+            except UsageError as error:
+                self.remove(ticket, None)
+                refused.append((ticket, RequestError(str(error))))
+                continue
             running[ticket] += 1
             if not self._waiting[ticket]:
                 del self._waiting[ticket]
+        return refused
 
     def _start(self, ticket: Ticket, number: int) -> None:
         prompt, sample = divmod(number, ticket.n)
@@ -292,3 +311,11 @@ class _Session:
             logit_bias=options.logit_bias,
         )
         self._rows[row] = ticket, number
+
+
+def _cache_tokens(model: GPT) -> int:
+    """Tokens that the key-value cache may hold: a whole context, or what fits in a share of the free memory."""
+    config = model.config
+    token_bytes = 2 * config.n_layer * config.kv_heads * config.head_size * _CACHE_ITEM_BYTES
+    device = next(model.parameters()).device
+    return max(config.block_size, int(_CACHE_SHARE * available_memory(device) / token_bytes))

@@ -69,7 +69,12 @@ async def retrieve_model(id: str, request: Request) -> Response:
     return JsonReply(ModelDetails(id=ref.id, created=ref.created, max_model_len=context).model_dump())
 
 
-@router.post("/completions", response_model=CompletionReply)
+# Of each event: the JSON of a CompletionReply or of an error, or [DONE].
+_EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+_EVENTS = {"text/event-stream": {"schema": _EVENT}}
+
+
+@router.post("/completions", response_model=CompletionReply, responses={200: {"content": _EVENTS}})
 async def create_completion(body: CompletionRequest, request: Request) -> Response:
     """Continue one or several prompts."""
     completion = await Completion.start(body, services_of(request))
