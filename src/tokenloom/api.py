@@ -109,12 +109,12 @@ def train(
     has_steps = any("max_steps" in layer.get("train", {}) for layer in layers)
     if budget is None and not has_steps:
         budget = DEFAULT_BUDGET
-    deadline = started + parse_budget(str(budget)) if budget is not None else None
+    seconds = parse_budget(str(budget)) if budget is not None else None
     if out is not None:
         _refuse_if_used(RunFolder(Path(out)))
     with _display(quiet) as display, _data_progress(quiet) as progress:
-        if preset is None and deadline is not None and is_automatic(resolved):
-            choice = automatic_settings(resolved, overrides, deadline)
+        if preset is None and seconds is not None and is_automatic(resolved):
+            choice = automatic_settings(resolved, overrides, started + seconds)
             resolved, notices = Config.of(layers[0], choice.settings, *overrides), [*choice.reasons]
             has_steps = has_steps or "max_steps" in choice.settings["train"]
         for notice in [*notices, *source_notices(resolved.data.sources)]:
@@ -122,7 +122,7 @@ def train(
         shards = prepare_cached(resolved.data, refresh=refresh, progress=progress)
         for notice in shards.notices:
             display.notice(notice)
-        limit = None if deadline is None else Limit(deadline, resolved.train.max_steps if has_steps else None)
+        limit = Limit(started + seconds, seconds, resolved.train.max_steps if has_steps else None) if seconds else None
         return train_run(resolved, shards, lambda: _new_run_folder(out, resolved), limit=limit, display=display)
 
 

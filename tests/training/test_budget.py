@@ -26,9 +26,13 @@ def clock():
     return FakeClock()
 
 
+def limit_of(deadline, seconds=60.0):
+    return Limit(deadline, seconds)
+
+
 def budget_of(seconds, clock=lambda: 0.0, **costs):
     costs = {"step_seconds": 1.0, "evaluation_seconds": 0.0, "final_seconds": 0.0} | costs
-    return TimeBudget(limit=Limit(seconds), seconds=100.0, clock=clock, **costs)
+    return TimeBudget(limit=limit_of(seconds), seconds=100.0, clock=clock, **costs)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +132,7 @@ class Corrections(QuietDisplay):
 
 def plan_and_train(state, seconds, clock, display=None) -> int:
     """Train within a budget; returns the number of planned steps."""
-    planned, budget = plan_steps(state, Limit(seconds), clock=clock, timer=clock)
+    planned, budget = plan_steps(state, limit_of(seconds), clock=clock, timer=clock)
     state.change_settings(max_steps=planned)
     loop.train_loop(state, None, display or QuietDisplay(), StopRequest(), budget, clock)
     clock.now += budget.final_seconds
@@ -138,7 +142,7 @@ def plan_and_train(state, seconds, clock, display=None) -> int:
 def test_the_plan_follows_from_measured_times(state_of, clock, monkeypatch):
     state = state_of(train={"eval_batches": None})
     FakeMachine(clock, monkeypatch, step_seconds=lambda _: 0.5, evaluation_seconds=1.0)
-    steps, budget = plan_steps(state, Limit(100.0), clock=clock, timer=clock)
+    steps, budget = plan_steps(state, limit_of(100.0), clock=clock, timer=clock)
     assert (budget.step_seconds, budget.evaluation_seconds) == pytest.approx((0.5, 1.0))
     assert budget.final_seconds == pytest.approx(1.0)
     assert clock.now < 4  # a batch of the evaluation, and at most 3% of the budget for the timed steps
@@ -149,7 +153,7 @@ def test_the_plan_follows_from_measured_times(state_of, clock, monkeypatch):
 @pytest.mark.parametrize(("step_seconds", "timed"), [(0.1, 33), (1.0, 4), (15.0, 2), (30.0, 1), (300.0, 1)])
 def test_slow_steps_are_timed_once_or_twice(state, clock, monkeypatch, step_seconds, timed):
     machine = FakeMachine(clock, monkeypatch, step_seconds=lambda _: step_seconds)
-    plan_steps(state, Limit(109.0), clock=clock, timer=clock)
+    plan_steps(state, limit_of(109.0), clock=clock, timer=clock)
     assert machine.steps == pytest.approx(timed, abs=1 if timed > 10 else 0)
 
 
@@ -158,7 +162,7 @@ def test_half_a_minute_is_enough_to_train(state, clock, monkeypatch, step_second
     machine = FakeMachine(
         clock, monkeypatch, step_seconds=lambda _: step_seconds, evaluation_seconds=evaluation_seconds
     )
-    plan_steps(state, Limit(31.0), clock=clock, timer=clock)
+    plan_steps(state, limit_of(31.0), clock=clock, timer=clock)
     timed = machine.steps
     assert plan_and_train(state, clock.now + 31.0, clock) >= 1
     assert state.counters.step >= 1
@@ -168,11 +172,27 @@ def test_half_a_minute_is_enough_to_train(state, clock, monkeypatch, step_second
 def test_a_budget_in_which_nothing_fits_is_refused(state, clock, monkeypatch):
     FakeMachine(clock, monkeypatch, step_seconds=lambda _: 20.0)
     with pytest.raises(UsageError, match=r"^29\.0 s of the budget are left, .* single step of 20\.0 s.*--budget"):
-        plan_steps(state, Limit(29.0), clock=clock, timer=clock)
+        plan_steps(state, limit_of(29.0, 29.0), clock=clock, timer=clock)
     before = clock.now
     with pytest.raises(UsageError, match=r"ended 5 s ago, before training could start.*again"):
-        plan_steps(state, Limit(clock.now - 5.0), clock=clock, timer=clock)
+        plan_steps(state, limit_of(clock.now - 5.0, 29.0), clock=clock, timer=clock)
     assert clock.now == before
+
+
+def test_a_budget_of_half_a_minute_is_never_refused_however_long_the_preparation_took(state, clock, monkeypatch):
+    FakeMachine(clock, monkeypatch, step_seconds=lambda _: 2.0)
+    assert plan_steps(state, limit_of(clock.now - 50.0, 30.0), clock=clock, timer=clock)[0] == 1
+
+
+@pytest.mark.parametrize("seconds", [20.0, 1000.0])
+def test_not_more_steps_are_made_than_the_limit_allows(state, clock, monkeypatch, seconds):
+    FakeMachine(clock, monkeypatch, step_seconds=lambda step: 1.0 if step < 8 else 0.1)
+    limit = Limit(seconds, seconds, most_steps=30)
+    steps, budget = plan_steps(state, limit, clock=clock, timer=clock)
+    assert steps == (30 if seconds > 100 else pytest.approx(12, abs=4))
+    state.change_settings(max_steps=steps)
+    loop.train_loop(state, None, QuietDisplay(), StopRequest(), budget, clock)
+    assert state.counters.step == 30
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,10 @@ def test_a_very_short_text_gets_a_small_model_a_limit_of_epochs_and_says_so():
     assert epochs_of(reasons) > MAX_EPOCHS
 
 
+def test_a_run_of_a_few_steps_does_not_get_a_large_weight_decay():
+    assert chosen(2, size=10**6)[0].train.weight_decay <= 1
+
+
 def test_weight_decay_is_that_for_the_learning_rate_of_the_optimizer():
     decays = [
         chosen(300, size=10**8, train=train)[0].train.weight_decay
@@ -200,7 +204,7 @@ def test_otherwise_the_default_is_the_preset(overrides):
 
 @pytest.fixture
 def text(tmp_path, monkeypatch):
-    monkeypatch.setattr(automatic, "training_speed", lambda runtime: TWO_CORES)
+    monkeypatch.setattr(automatic, "training_speed", lambda runtime, seconds: TWO_CORES)
     monkeypatch.setattr(compiling, "can_compile", lambda device: True)
     monkeypatch.setattr(automatic.time, "time", lambda: 1000.0)
     (tmp_path / "text.txt").write_text("all work and no play\n" * 50_000)
@@ -276,4 +280,4 @@ def test_the_rule_applies_to_new_modern_models():
 
 
 def test_the_speed_of_training_is_measured():
-    assert 1e8 < training_speed(choose_runtime("cpu", "fp32")) < 1e14
+    assert 1e8 < training_speed(choose_runtime("cpu", "fp32"), 0.0) < 1e14

@@ -18,6 +18,7 @@ from tokenloom.reporting.run_state import read_status
 from tokenloom.run_folder import RunFolder, read_jsonl
 from tokenloom.training import loop, step
 from tokenloom.training import run as run_module
+from tokenloom.training.display import QuietDisplay
 from tokenloom.weights.checkpoint import list_checkpoints
 
 TIMES = ("seconds", "tokens_per_sec", "mfu")
@@ -48,6 +49,16 @@ class Killer(QuietDisplay):
 api._display = lambda quiet: Killer()
 api.train(sys.argv[1], out=sys.argv[2], settings=json.loads(sys.argv[3]))
 """
+
+
+class Notices(QuietDisplay):
+    """Keeps the notices."""
+
+    def __init__(self, notices: list[str]) -> None:
+        self._notices = notices
+
+    def notice(self, text: str) -> None:
+        self._notices.append(text)
 
 
 def settings(**sections):
@@ -263,6 +274,19 @@ def test_a_budget_determines_the_steps_and_they_are_saved(text, tmp_path):
     del wanted["train"]["max_steps"], wanted["train"]["eval_interval"]
     summary = api.train(text, out=tmp_path / "run", budget=15, settings=wanted, quiet=True)
     assert summary.steps == RunFolder(tmp_path / "run").config().train.max_steps > 1
+
+
+def test_a_budget_and_a_number_of_steps_are_both_limits(text, tmp_path):
+    summary = api.train(text, out=tmp_path / "run", budget=40, settings=settings(train={"max_steps": 3}), quiet=True)
+    assert summary.steps == RunFolder(tmp_path / "run").config().train.max_steps == 3
+
+
+def test_a_budget_that_preparation_uses_up_still_trains_a_step_and_says_why(text, tmp_path, monkeypatch):
+    notices = []
+    monkeypatch.setattr(api, "_display", lambda quiet: Notices(notices))
+    summary = api.train(text, out=tmp_path / "run", budget=40, started=time.time() - 60, settings=settings())
+    assert summary.steps == 1
+    assert any("preparation has used up the budget" in notice for notice in notices)
 
 
 @pytest.mark.parametrize(

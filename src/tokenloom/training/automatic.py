@@ -31,6 +31,7 @@ DEFAULT_PRESET = "modern-xs"
 # not reach its speed with the small ones.
 PROBE_DEPTHS, PROBE_SECONDS = (3, 6, 12), 0.03
 PROBE_SEQUENCES, PROBE_TOKENS, PROBE_STEPS = 8, 256, 3
+PROBE_SHARE = 0.03  # of the time; no further step is timed after it
 # The size of named corpora that is not known without reading them, for the rule only.
 APPROXIMATE_BYTES = {PYTHON_DOCS: 1_600_000}
 
@@ -70,16 +71,17 @@ def automatic_settings(config: Config, overrides: Sequence[Settings], deadline: 
     fixed = {name for layer in overrides for values in layer.values() for name in values}
     text_bytes, vocabulary = _text(config.data, config.data.tokenizer if "tokenizer" in fixed else None)
     seconds = deadline - time.time()
-    speed = training_speed(runtime) * world.world_size
+    speed = training_speed(runtime, PROBE_SHARE * seconds) * world.world_size
     if pays_to_compile(runtime, seconds) if config.train.compile is None else config.train.compile:
         speed *= COMPILED_SPEEDUP
     situation = Situation(seconds, speed, text_bytes, vocabulary, world.world_size)
     return world.broadcast(choose(situation, config, fixed))
 
 
-def training_speed(runtime: Runtime) -> float:
-    """FLOP/s that training steps reach on random tokens."""
+def training_speed(runtime: Runtime, seconds: float) -> float:
+    """FLOP/s that training steps reach on random tokens, timed for about so many seconds or two steps."""
     tune_malloc()
+    end = time.perf_counter() + seconds
     speed = 0.0
     for depth in PROBE_DEPTHS:
         model = ModelConfig(
@@ -90,15 +92,15 @@ def training_speed(runtime: Runtime) -> float:
             n_embd=HEAD_SIZE * depth,
             tie_embeddings=False,
         )
-        seconds = _step_seconds(model, runtime)
-        speed = max(speed, training_flops_per_token(model) * PROBE_SEQUENCES * PROBE_TOKENS / seconds)
-        if seconds >= PROBE_SECONDS:
+        step_seconds = _step_seconds(model, runtime, end)
+        speed = max(speed, training_flops_per_token(model) * PROBE_SEQUENCES * PROBE_TOKENS / step_seconds)
+        if step_seconds >= PROBE_SECONDS or time.perf_counter() > end:
             break
     return speed
 
 
-def _step_seconds(config: ModelConfig, runtime: Runtime) -> float:
-    """Median time of a training step, without the first one, which warms up."""
+def _step_seconds(config: ModelConfig, runtime: Runtime, end: float) -> float:
+    """Median time of a training step, without the first one, which warms up; none starts after `end` but the second."""
     generator = torch.Generator().manual_seed(0)
     model = build(config, generator).to(runtime.device).train()
     optimizer = Optimizer(model, TrainConfig())
@@ -114,6 +116,8 @@ def _step_seconds(config: ModelConfig, runtime: Runtime) -> float:
         optimizer.step(step)
         runtime.synchronize()
         times.append(time.perf_counter() - before)
+        if step > 0 and time.perf_counter() > end:
+            break
     return statistics.median(times[1:])
 
 

@@ -16,8 +16,8 @@ import psutil
 from tokenloom.config import TrainConfig
 from tokenloom.errors import UsageError
 from tokenloom.training.display import Display
-from tokenloom.training.evaluation import evaluate, generate_samples
-from tokenloom.training.saving import write_checkpoint
+from tokenloom.training.evaluation import FINAL_SAMPLES, evaluate, generate_samples
+from tokenloom.training.saving import write_best, write_checkpoint
 from tokenloom.training.step import TrainState, compute_gradient, train_step
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -27,7 +27,7 @@ SLOW_STEP_SHARE = 0.2  # of the budget; after a first step that takes longer, no
 TIMED_TOKENS = 8  # of a sample
 # Reserved for changes in speed and for what cannot be timed in advance: plots, report, exit.
 RESERVE_SHARE, RESERVE_SECONDS = 0.01, 2.0
-# With less time than this, training is refused if not even one step fits.
+# A budget shorter than this is refused if not even one step fits.
 SHORTEST_SECONDS = 30.0
 REVIEW_SHARE = 0.4  # of the steps or of the time, after which the plan is reviewed
 MIN_CHANGE = 0.02  # of the steps; a smaller correction is not worth a notice
@@ -41,6 +41,8 @@ class Limit:
 
     deadline: float
     """On the clock of the plan, `time.time` by default."""
+    seconds: float
+    """The whole budget, of which a part is used up when the plan is made."""
     most_steps: int | None = None
     """Steps after which it ends before its deadline."""
 
@@ -56,7 +58,7 @@ class TimeBudget:
     evaluation_seconds: float
     """An evaluation during training, with samples and a checkpoint."""
     final_seconds: float
-    """The evaluation after training, on the whole validation text."""
+    """The evaluation after training, on the whole validation text, and the additional samples."""
     step: int = 0
     """Finished steps when the plan was last reviewed."""
     may_grow: bool = True
@@ -121,10 +123,11 @@ def plan_steps(
     """The number of steps that fit into the limit from now on (on `clock`), and the budget to review them with.
 
     Times a few steps and parts of an evaluation on `state`, whose weights must be discarded afterwards. A plan has at
-    least one step. Raises `UsageError` if there is no time for it and less than `SHORTEST_SECONDS` are left.
+    least one step. Raises `UsageError` if there is no time for it and the budget is shorter than `SHORTEST_SECONDS`.
     """
     seconds = limit.deadline - clock()
-    if state.world.broadcast(seconds <= 0):
+    may_refuse = limit.seconds < SHORTEST_SECONDS
+    if may_refuse and state.world.broadcast(seconds <= 0):
         raise UsageError(
             f"the budget ended {-seconds:.0f} s ago, before training could start. Run the same command again: prepared "
             "data is reused. Or use a longer --budget."
@@ -140,7 +143,7 @@ def plan_steps(
         clock=clock,
     )
     steps = state.world.broadcast(budget.steps_left(state.config.train, 0))
-    if steps < 1 and state.world.broadcast(seconds < SHORTEST_SECONDS):
+    if steps < 1 and may_refuse:
         raise UsageError(
             f"{seconds:.1f} s of the budget are left, too few for a single step of {step_seconds:.1f} s, evaluation "
             f"({evaluation_seconds + final_seconds:.1f} s) and saving. Use a longer --budget or a smaller --preset."
@@ -215,12 +218,13 @@ def _step_seconds(state: TrainState, seconds: float, timer: Clock) -> float:
 
 
 def _evaluation_seconds(state: TrainState, timer: Clock) -> tuple[float, float]:
-    """Time of an evaluation during training, with samples and a checkpoint, and of the one after training.
+    """Time of an evaluation during training, with samples and checkpoints, and of what is added after training.
 
     Both are estimated from one batch of validation windows and the first tokens of the samples.
     """
     during, final = 0.0, 0.0
     if state.validation is not None:
+        evaluate(state, 1)  # warmup
         before = timer()
         measurement = evaluate(state, 1)
         seconds_per_token = (timer() - before) / (measurement.tokens if measurement else 1)
@@ -232,8 +236,10 @@ def _evaluation_seconds(state: TrainState, timer: Clock) -> tuple[float, float]:
     timed = min(TIMED_TOKENS, sample_tokens)
     if timed > 0:
         generate_samples(state, max_new_tokens=1)  # warmup
-        sample_seconds = _seconds(lambda: generate_samples(state, max_new_tokens=timed), timer)
-        during += sample_seconds * sample_tokens / timed
+        sample_seconds = _seconds(lambda: generate_samples(state, max_new_tokens=timed), timer) * sample_tokens / timed
+        during += sample_seconds
+        if state.config.sample.temperature > 0:  # greedy decoding has a single result
+            final += (FINAL_SAMPLES - 1) * sample_seconds
     return during + _seconds(lambda: _write_discarded_checkpoint(state), timer), final
 
 
@@ -242,6 +248,7 @@ def _write_discarded_checkpoint(state: TrainState) -> None:
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".timing-") as folder:
         write_checkpoint(state, Path(folder))
+        write_best(state, Path(folder))
 
 
 def _seconds(work: Callable[[], object], timer: Clock) -> float:

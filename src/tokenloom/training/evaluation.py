@@ -13,6 +13,8 @@ from tokenloom.run_records import SampleRecord
 from tokenloom.sampling_params import SamplingParams
 from tokenloom.training.step import TrainState
 
+FINAL_SAMPLES = 3  # for each prompt, after the last step
+
 
 def evaluate(
     state: TrainState, batches: int | None = None, *, progress: Callable[[int, int], None] | None = None

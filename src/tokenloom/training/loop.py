@@ -12,14 +12,12 @@ from tokenloom.evaluation.measurement import Measurement
 from tokenloom.metrics import MetricsRecord
 from tokenloom.training.budget import TimeBudget, is_review_due, replan
 from tokenloom.training.display import Display
-from tokenloom.training.evaluation import evaluate, generate_samples
+from tokenloom.training.evaluation import FINAL_SAMPLES, evaluate, generate_samples
 from tokenloom.training.interrupt import StopRequest
 from tokenloom.training.metrics_log import MetricsLog
 from tokenloom.training.resuming import is_out_of_patience
 from tokenloom.training.saving import save, save_best
 from tokenloom.training.step import StepResult, TrainState, train_step
-
-FINAL_SAMPLES = 3  # for each prompt, after the last step
 
 
 def train_loop(

@@ -38,7 +38,8 @@ VOCABULARY_FACTOR, VOCABULARY_EXPONENT = 0.9, 1.49
 SHORT_CONTEXT, LONG_CONTEXT, LONG_CONTEXT_TOKENS = 128, 256, 3e6
 STEPS, MIN_BATCH_TOKENS = 2000, 1024
 # Weight decay · learning rate · steps: at least 2.5, and epochs ** 1.3.
-MIN_STRENGTH, STRENGTH_EXPONENT, MAX_DECAY = 2.5, 1.3, 10.0
+MIN_STRENGTH, STRENGTH_EXPONENT = 2.5, 1.3
+MAX_FRESH_DECAY, MAX_DECAY = 1.0, 10.0  # of text that is not repeated, and of any
 # Windows that fit into a short training and validation text.
 TRAINING_WINDOWS, VALIDATION_WINDOWS = 8, 2
 # Bytes of text per token of a learned vocabulary; 0 stands for characters.
@@ -182,7 +183,8 @@ def _training(
         steps = min(steps, train.max_steps)
     epochs = steps * batch_size * model.block_size / text_tokens
     rate = train.muon_learning_rate if train.optimizer == "muon" else train.learning_rate
-    decay = round(min(MAX_DECAY, max(MIN_STRENGTH, epochs**STRENGTH_EXPONENT) / (rate * steps)), 3)
+    fresh = min(MAX_FRESH_DECAY, MIN_STRENGTH / (rate * steps))
+    decay = round(min(MAX_DECAY, max(fresh, epochs**STRENGTH_EXPONENT / (rate * steps))), 3)
     values = {"batch_size": batch_size, "weight_decay": decay}
     values = {name: value for name, value in values.items() if name not in fixed}
     return train.model_copy(update={**values, "max_steps": steps})

@@ -104,6 +104,11 @@ def _train(
             max_steps, budget = plan_steps(state, limit)
             config = config.with_values(train={"max_steps": max_steps})
             compiled_block = state.model.training_block
+            if budget.seconds <= 0:
+                display.notice(
+                    "preparation has used up the budget: training makes a single step. Run the same command again: "
+                    "prepared data is reused."
+                )
             del state  # it was trained on the batches that were timed
         if world.is_main:
             _write_run_files(run, config, shards, run_baselines)

@@ -23,10 +23,14 @@ def save(state: TrainState, display: Display) -> None:
 def save_best(state: TrainState) -> None:
     """Save the weights as the best so far, replacing the previous best."""
     if state.world.is_main:
-        best = {"val_loss": state.counters.best_val_loss}
-        folder = state.run.checkpoints
-        save_checkpoint(folder, state.counters.step, state.model, state.tokenizer, state=best, kind="best")
-        rotate_checkpoints(folder, 1, kind="best")
+        write_best(state, state.run.checkpoints)
+        rotate_checkpoints(state.run.checkpoints, 1, kind="best")
+
+
+def write_best(state: TrainState, folder: Path) -> None:
+    """Write the weights as the best checkpoint into `folder`."""
+    best = {"val_loss": state.counters.best_val_loss}
+    save_checkpoint(folder, state.counters.step, state.model, state.tokenizer, state=best, kind="best")
 
 
 def write_checkpoint(state: TrainState, folder: Path) -> Checkpoint:
