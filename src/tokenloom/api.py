@@ -24,7 +24,7 @@ from tokenloom.evaluation.evaluation_text import read_text, text_of_split
 from tokenloom.evaluation.inspection import Inspection, inspect_tokens
 from tokenloom.evaluation.loss import default_context, measure
 from tokenloom.evaluation.measurement import Evaluation
-from tokenloom.generation.inference_weights import copy_for_inference
+from tokenloom.generation.inference_weights import FEW_ROWS, copy_for_inference
 from tokenloom.generation.text import TextCompletion, generate_text
 from tokenloom.reporting.console import TrainingDisplay
 from tokenloom.reporting.progress import byte_progress, window_progress
@@ -209,14 +209,16 @@ def generate(
     Of a prompt longer than the model's context, only the end is used. `logprobs` requests the log-probability of each
     generated token with so many of the most likely tokens, 0 to 20: those that `inspect` gives.
 
-    `quantize="int8"` quantizes the weights: half the memory of bf16, and the fastest choice for a single sequence on a
-    CPU. Raises `TokenloomError`.
+    `quantize="int8"` quantizes the weights: half the memory of bf16, and the fastest choice on a CPU.
+    Raises `TokenloomError`.
     """
     loaded = _load(model)
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    steps = max_new_tokens if len(prompts) * num_samples <= FEW_ROWS else 0
     return generate_text(
-        copy_for_inference(loaded.model, choose_runtime(device, precision), quantize),
+        copy_for_inference(loaded.model, choose_runtime(device, precision), quantize, steps=steps),
         loaded.tokenizer,
-        [prompt] if isinstance(prompt, str) else prompt,
+        prompts,
         max_new_tokens=max_new_tokens,
         sampling=sampling,
         seed=seed,

@@ -2,11 +2,21 @@
 
 import pytest
 import torch
+from torch import nn
 
 from tokenloom.compute.runtime import choose_runtime
-from tokenloom.errors import UsageError
+from tokenloom.errors import UsageError, WeightsError
+from tokenloom.generation import inference_weights
 from tokenloom.generation.engine import collect, generate
-from tokenloom.generation.inference_weights import copy_for_inference
+from tokenloom.generation.inference_weights import (
+    FEW_ROWS,
+    FP16_STEPS,
+    DynamicInt8Linear,
+    Int8Linear,
+    PrepackedLinear,
+    copy_for_inference,
+    round_to_int8,
+)
 from tokenloom.sampling_params import SamplingParams
 
 IDS = torch.arange(30).view(2, 15)
@@ -48,14 +58,85 @@ def test_the_original_model_is_not_changed(model):
 
 
 def test_int8_weights_are_within_rounding_of_the_original(model_of):
-    model = model_of("gpt2")
-    linear = inference_copy(model, "bf16", "int8").h[0].mlp.c_fc
-    assert linear.weight.dtype == torch.int8
-    restored = linear.weight.float() * linear.scale.float()[:, None]
-    original = model.h[0].mlp.c_fc.weight
+    original = model_of("gpt2").h[0].mlp.c_fc.weight
+    rounded, scale = round_to_int8(original)
+    assert rounded.dtype == torch.int8
     # Half a step; a scale rounded down to bf16 may clip the largest by a 256th more.
     bound = original.abs().amax(dim=1, keepdim=True) * (0.5 / 127 + 1 / 256)
-    assert ((restored - original).abs() <= bound).all()
+    assert ((rounded.float() * scale.float()[:, None] - original).abs() <= bound).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows", [1, FEW_ROWS, FEW_ROWS + 1, 2 * inference_weights._BF16_ROWS])
+@pytest.mark.parametrize("inputs", [24, 48])
+@pytest.mark.parametrize("kind", ["bf16", "bf16 without fp16", "int8", "int8 without FBGEMM"])
+def test_products_are_close_for_any_number_of_rows(monkeypatch, kind, inputs, rows):
+    random = torch.Generator().manual_seed(rows)
+    linear = nn.Linear(inputs, 40)
+    # Rows of different size, as the first token of a text has.
+    x = torch.randn(1, rows, inputs, generator=random) * torch.logspace(-2, 2, rows)[:, None]
+    if kind.endswith("FBGEMM"):
+        monkeypatch.setattr(DynamicInt8Linear, "is_available", lambda linear: False)
+    parent = copy_for_inference(
+        nn.Sequential(linear),
+        choose_runtime("cpu", "bf16"),
+        "int8" if kind.startswith("int8") else None,
+        steps=FP16_STEPS - 1 if "fp16" in kind else None,
+    )
+    expected = linear(x) - linear.bias
+    error = (parent(x).float() - linear.bias - expected).std(dim=-1) / expected.std(dim=-1)
+    # bf16 keeps 8 bits of inputs, weights and result, which includes the bias of up to 0.2; int8 steps are 1/127 of a
+    # row's largest weight or input.
+    tolerance = 0.02 + 0.004 / expected.std(dim=-1)
+    assert (error < tolerance).all(), error
+
+
+@torch.no_grad()
+def test_few_rows_in_bf16_are_more_exact_than_many(model_of):
+    model = model_of("gpt2")
+    ready = inference_copy(model, "bf16")
+    if next(m for m in ready.modules() if isinstance(m, PrepackedLinear)).fp16 is None:
+        pytest.skip("FBGEMM is not available")
+    x = torch.randn(FEW_ROWS, 16, generator=torch.Generator().manual_seed(0))
+    layer, exact = ready.h[0].attn.c_attn, model.h[0].attn.c_attn(x)
+    few = (layer(x) - exact).abs().mean()
+    many = (layer(x.repeat(2, 1)).float()[:FEW_ROWS] - exact).abs().mean()
+    assert few < many / 4
+
+
+@torch.no_grad()
+def test_without_many_steps_weights_are_packed_once(model):
+    ready = copy_for_inference(model, choose_runtime("cpu", "bf16"), steps=FP16_STEPS - 1)
+    assert all(module.fp16 is None for module in ready.modules() if isinstance(module, PrepackedLinear))
+
+
+def test_weights_beyond_the_range_of_fp16_stay_in_bf16():
+    linear = nn.Linear(16, 4)
+    with torch.no_grad():
+        linear.weight[0, 0] = 1e6
+        assert PrepackedLinear(linear, torch.bfloat16).fp16 is None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layer", [DynamicInt8Linear, Int8Linear])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_rows_with_nan_stay_nan_in_int8(layer, rows):
+    linear = nn.Linear(16, 8)
+    if layer is DynamicInt8Linear and not DynamicInt8Linear.is_available(linear):
+        pytest.skip("the CPU has no VNNI instructions")
+    x = torch.ones(rows, 16)
+    x[0] = torch.nan
+    result = layer(linear)(x)
+    assert result[0].isnan().all()
+    assert result[1:].isfinite().all()
+
+
+def test_nan_is_reported_with_int8_weights(model):
+    ready = inference_copy(model, "bf16", "int8")
+    ready.wte.weight.fill_(torch.nan)
+    for prompts in ([[1, 2]], [[1], [2]]):
+        with pytest.raises(WeightsError, match="NaN"):
+            collect(generate(ready, prompts, max_new_tokens=2, sampling=GREEDY, seed=0))
 
 
 def test_an_unsupported_quantization_is_refused(model):
