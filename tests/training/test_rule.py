@@ -1,6 +1,7 @@
 """The rule chooses settings that are valid, change in the right direction, and can be overridden one by one."""
 
 import os
+import re
 
 import pytest
 from hypothesis import assume, given
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from tokenloom.compute.runtime import choose_runtime
 from tokenloom.config import Config
+from tokenloom.reporting.formatting import counted
 from tokenloom.training import automatic, compiling
 from tokenloom.training.automatic import automatic_settings, default_settings, is_automatic, training_speed
 from tokenloom.training.compiling import COMPILE_MIN_SECONDS, COMPILED_SPEEDUP
@@ -33,13 +35,13 @@ def assert_reasons_are_those_of(config, reasons):
     model, train = config.model, config.train
     assert len(reasons) == 3
     assert all(len(reason) < 100 and "\n" not in reason for reason in reasons)
-    assert f"{model.n_layer} layers, {model.n_embd} wide" in reasons[0]
+    assert reasons[0].startswith(f"size      {counted(model.n_layer, 'layer')}, {model.n_embd} wide: ")
     assert f" {train.batch_size} × {model.block_size} tokens, weight decay {train.weight_decay:g}" in reasons[2]
 
 
 def epochs_of(reasons) -> float:
-    (epochs,) = (float(word) for word in reasons[1].split() if word.replace(".", "").isdecimal() and "." in word)
-    return epochs
+    (number, unit) = re.search(r"([\d.]+)(%| times)", reasons[1]).groups()
+    return float(number) / (100 if unit == "%" else 1)
 
 
 def steps_of(reasons) -> int:
@@ -138,7 +140,7 @@ def test_a_very_short_text_gets_a_small_model_a_limit_of_epochs_and_says_so():
     config, reasons = chosen(120, size=18_000)
     assert config.model.n_layer == 2
     assert epochs_of(reasons) == pytest.approx(MAX_EPOCHS, rel=0.02)
-    assert "as often as helps: it ends early" in reasons[1]
+    assert "more would not help: it ends early" in reasons[1]
     assert config.train.max_steps == steps_of(reasons) < steps_of(chosen(120, size=180_000)[1])
     assert config.train.weight_decay > 4
     all_the_time, reasons = chosen(120, size=18_000, train={"max_steps": 10**6})

@@ -217,7 +217,7 @@ def _windows_line(plan: RunPlan) -> str:
 
 
 def _schedule_line(plan: RunPlan) -> str:
-    parts = [f"{plan.max_steps:,} steps of {plan.tokens_per_step:,} tokens"]
+    parts = [f"{counted(plan.max_steps, 'step')} of {plan.tokens_per_step:,} tokens"]
     parts.append(f"{compact(plan.max_steps * plan.tokens_per_step / plan.train_tokens)} epochs")
     if plan.budget_seconds:
         parts.append(f"within {duration(plan.budget_seconds)}")

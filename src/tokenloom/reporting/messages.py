@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 
 from tokenloom.metrics import METRICS
-from tokenloom.reporting.formatting import compact, duration, percent, visible
+from tokenloom.reporting.formatting import compact, counted, duration, percent, visible
 from tokenloom.run_records import Baselines, RunSummary
 
 LINE_WIDTH = 79
@@ -102,7 +102,7 @@ def next_commands(run: str, summary: RunSummary, *, finished_steps: int | None =
 
 
 def _done_line(summary: RunSummary) -> str:
-    parts = [f"{summary.steps:,} steps" if summary.steps is not None else "Training"]
+    parts = [counted(summary.steps, "step") if summary.steps is not None else "Training"]
     parts += [f"{compact(summary.tokens)} tokens"] if summary.tokens is not None else []
     parts += [duration(summary.seconds)] if summary.seconds is not None else []
     parts += [f"{compact(summary.tokens_per_sec)} tokens/s"] if summary.tokens_per_sec is not None else []

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from tokenloom.config import Config, ModelConfig, Settings, TrainConfig
 from tokenloom.model.flops import training_flops_per_token
+from tokenloom.reporting.formatting import counted, percent
 from tokenloom.training.shape import PARTS, whole_shape
 
 MIN_SECONDS = 1.0  # less is refused later, with the reason
@@ -192,17 +193,21 @@ def _training(
 
 def _reasons(
     model: ModelConfig, train: TrainConfig, vocabulary: int, reading: _Reading, fixed: Collection[str]
-) -> tuple[str, str, str]:
-    step_tokens = train.batch_size * model.block_size
-    epochs = train.max_steps * step_tokens / reading.text_tokens(model)
-    shape = "with the shape that is set" if not PARTS.isdisjoint(fixed) else "the size that learns most in this time"
+) -> tuple[str, ...]:
+    epochs = train.max_steps * train.batch_size * model.block_size / reading.text_tokens(model)
+    shape = "the size that learns most in this time" if PARTS.isdisjoint(fixed) else "the shape is set in part"
     tokens = f"a vocabulary of {vocabulary:,}" if vocabulary else "characters"
-    times = f"the text is read {epochs:.1f} times" if reading.text_bytes else "the size of the text is unknown"
-    if reading.epochs(model) > MAX_EPOCHS and "max_steps" not in fixed:
-        times += ", as often as helps: it ends early"
-    return (
-        f"model: {model.n_layer} layers, {model.n_embd} wide, {shape}",
-        f"tokens: {tokens}; {times}",
-        f"training: about {train.max_steps:,} steps of {train.batch_size} × {model.block_size} tokens, "
-        f"weight decay {train.weight_decay:g}",
-    )
+    times = f"the text is read {epochs:.1f} times"
+    if reading.text_bytes is None:
+        times = "the size of the text is unknown"
+    elif epochs < 1:
+        times = f"{percent(epochs)} of the text is read"
+    elif reading.epochs(model) > MAX_EPOCHS and "max_steps" not in fixed:
+        times = f"the text is read {epochs:.0f} times, more would not help: it ends early"
+    steps = f"about {counted(train.max_steps, 'step')} of {train.batch_size} × {model.block_size} tokens"
+    lines = {
+        "size": f"{counted(model.n_layer, 'layer')}, {model.n_embd} wide: {shape}",
+        "tokens": f"{tokens}; {times}",
+        "training": f"{steps}, weight decay {train.weight_decay:g}",
+    }
+    return tuple(f"{name:<9} {text}" for name, text in lines.items())
