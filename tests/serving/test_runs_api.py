@@ -160,6 +160,14 @@ def test_mistakes_are_named(http, path, params, status, param):
     assert error["param"] == param
 
 
+def test_data_needs_the_key(runs, server_of):
+    with server_of(runs, api_key="secret") as server, httpx2.Client(base_url=server.url, timeout=30) as http:
+        for path in ("/api/runs", "/api/runs/short", "/api/runs/short/records", "/api/models"):
+            assert http.get(path).status_code == 401
+            assert http.get(path, headers={"Authorization": "Bearer secret"}).status_code == 200
+        assert http.post("/api/inspect", json={"text": "some text"}).status_code == 401
+
+
 def test_a_cursor_of_another_file_begins_again(http, runs):
     served = get(http, "/api/runs/short/records", cursor="1.2.3")
     assert served["reset"]
@@ -208,7 +216,7 @@ def test_a_run_that_trains_in_another_process_is_followed_to_its_end(http, runs)
     environment = {**os.environ, "PYTHONPATH": source, "TOKENLOOM_CACHE": str(runs.parent / "cache")}
     flags = (
         "--model.n-layer 1 --model.n-head 2 --model.n-embd 16 --model.block-size 16 --tokenizer byte "
-        "--train.max-steps 60 --train.log-interval 1 --train.save-interval 20 --train.eval-interval 10 "
+        "--train.max-steps 30 --train.log-interval 1 --train.save-interval 10 --train.eval-interval 10 "
         "--train.batch-size 2 --sample.max-new-tokens 4"
     )
     command = [sys.executable, "-m", "tokenloom", "train", "text.txt", "--out", "runs/live", *flags.split()]
@@ -226,12 +234,12 @@ def test_a_run_that_trains_in_another_process_is_followed_to_its_end(http, runs)
             assert reply.status_code in (200, 404)  # 404 until there is a checkpoint
             if reply.status_code == 200:
                 names.add(reply.json()["model"])
-        time.sleep(0.02)
+        time.sleep(0.05)
     assert trains.wait(timeout=10) == 0
     served = get(http, "/api/runs/live/records", cursor=cursor)
-    assert steps + [one["step"] for one in served["records"]] == list(range(1, 61))
+    assert steps + [one["step"] for one in served["records"]] == list(range(1, 31))
     assert "training" in states
     assert get(http, "/api/runs/live")["row"]["state"] == "finished"
     last = http.post("/api/next-token", json={"model": "live", "text": "all"}).json()["model"]
-    assert last == "live@step-60"
-    assert names <= {"live@step-20", "live@step-40", "live@step-60"}
+    assert last == "live@step-30"
+    assert names <= {"live@step-10", "live@step-20", "live@step-30"}

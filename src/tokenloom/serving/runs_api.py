@@ -154,7 +154,7 @@ async def _reply(services: Services, read: Callable[[], object]) -> Response:
         except OSError:
             raise RequestError("the run was removed. List the runs again.", status=404, code="run_not_found") from None
 
-    return await services.in_loading_thread(render)
+    return await services.in_reading_thread(render)
 
 
 def _find(store: ModelStore, id: str) -> RunFolder:

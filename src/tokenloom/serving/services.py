@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 LOADING_THREADS = 16  # they wait for one another while a model is loaded
 TEXT_THREADS = 2
+READING_THREADS = 2  # apart from loading, so that curves are drawn while a model is loaded
 EXPLAINING_THREADS = 1  # more would slow down one another, and the engine
 MAX_EXPLAINING = 16
 """Requests for explanations that wait or run; more are refused."""
@@ -39,7 +40,9 @@ class Services:
     text_threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(TEXT_THREADS, thread_name_prefix="tokenloom-text")
     )
-
+    reading_threads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(READING_THREADS, thread_name_prefix="tokenloom-read")
+    )
     explaining_threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(EXPLAINING_THREADS, thread_name_prefix="tokenloom-explain")
     )
@@ -61,12 +64,16 @@ class Services:
             raise
 
     async def in_loading_thread(self, work: Callable[[], T]) -> T:
-        """The result of work that reads files."""
+        """The result of work that waits for models or looks for them."""
         return await asyncio.get_running_loop().run_in_executor(self.loading_threads, work)
 
     async def in_text_thread(self, work: Callable[[], T]) -> T:
         """The result of work on text, such as encoding it."""
         return await asyncio.get_running_loop().run_in_executor(self.text_threads, work)
+
+    async def in_reading_thread(self, work: Callable[[], T]) -> T:
+        """The result of work that reads the files of runs."""
+        return await asyncio.get_running_loop().run_in_executor(self.reading_threads, work)
 
     async def in_explaining_thread(self, work: Callable[[], T]) -> T:
         """The result of work with a model that takes seconds; raises `RequestError` (503) if much of it waits."""
@@ -81,7 +88,7 @@ class Services:
     def close(self) -> None:
         """End the threads, as far as they end within a second."""
         self.engine.stop(_STOP_SECONDS)
-        for threads in (self.loading_threads, self.text_threads, self.explaining_threads):
+        for threads in (self.loading_threads, self.text_threads, self.reading_threads, self.explaining_threads):
             threads.shutdown(wait=False, cancel_futures=True)
 
 
