@@ -15,6 +15,7 @@ import sys
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 
@@ -191,12 +192,12 @@ class Engine:
     def run_rows(self, rows: Collection[int]) -> Iterator[Step]:
         """Step until these sequences have ended. Steps of the others are kept for calls with their rows.
 
-        Several callers can so use one engine in turn; none of them may call `step` or `run`.
+        In this way several callers can use one engine in turn, of which none may call `step` or `run`.
         """
         while True:
             kept = [step for row in list(self._kept) if row in rows for step in self._kept.pop(row)]
             if not kept:
-                if not any(sequence.row in rows for sequence in (*self._batch.sequences, *self._waiting)):
+                if not any(sequence.row in rows for sequence in chain(self._batch.sequences, self._waiting)):
                     return
                 for step in self.step():
                     self._kept[step.row].append(step)

@@ -162,7 +162,7 @@ def _end_of_top_p(logits: Tensor, probs: Tensor, needed: Tensor, count: int) -> 
     if count < V:
         rows = (cumulative[:, -1] < needed[:, 0]).nonzero()[:, 0]
         if len(rows):
-            smallest[rows], room[rows] = _end_of_top_p(logits[rows], probs[rows], needed[rows], 8 * count)
+            smallest[rows], room[rows] = _end_of_top_p(logits[rows], probs[rows], needed[rows], 32 * count)
     return smallest, room
 
 
@@ -184,7 +184,8 @@ def _of_rows(sampling: SamplingParams | Sequence[SamplingParams], logits: Tensor
 def _column(values: PerRow, logits: Tensor) -> Tensor:
     """A parameter as a column (B, 1) float32."""
     rows = values if isinstance(values, Sequence) else [values] * len(logits)
-    return torch.tensor([min(value, FLOAT32.max) for value in rows], device=logits.device)[:, None]
+    column = torch.tensor([min(value, FLOAT32.max) for value in rows], dtype=torch.float32, device=logits.device)
+    return column[:, None]
 
 
 def _refuse_without_probabilities(logits: Tensor) -> None:
