@@ -103,7 +103,8 @@ def llama_cpp(folder: str, batch: int, precision: str) -> Metrics:
     if batch != 1:
         raise SystemExit("llama-cpp-python decodes one sequence at a time")
     model_path = str(Path(folder, f"{precision}.gguf"))
-    model = import_module("llama_cpp").Llama(model_path, n_ctx=512, n_threads=torch.get_num_threads(), verbose=False)
+    threads = {"n_threads": torch.get_num_threads(), "n_threads_batch": torch.get_num_threads()}
+    model = import_module("llama_cpp").Llama(model_path, n_ctx=512, **threads, verbose=False)
     (prompt,) = _prompts(1)
 
     def run() -> int:
