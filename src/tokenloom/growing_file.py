@@ -73,14 +73,17 @@ def read_appended(path: Path, cursor: Cursor | None = None, max_bytes: int = CHU
 
 
 def last_lines(path: Path, count: int, max_bytes: int = 1 << 16) -> list[bytes]:
-    """The last complete lines of a file, at most `count`, within its last `max_bytes`; the latest is last."""
+    """The last complete lines of a file, at most `count`, within its last `max_bytes`; the latest is last.
+
+    There are none in a file that cannot be read.
+    """
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             start = max(0, size - max_bytes)
             file.seek(start)
             content = file.read(max_bytes)
-    except FileNotFoundError:
+    except OSError:
         return []
     lines = content.split(b"\n")[1 if start else 0 : -1]  # the first may be cut, the last is still written or empty
     return [line for line in lines if line.strip()][-count:]

@@ -1,6 +1,7 @@
 """tokenloom runs: the table, and the differences of two runs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from tokenloom import api
 from tokenloom.cli.main import main
 from tokenloom.run_folder import RunFolder
+from tokenloom.serving.follow import FollowedRuns
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,23 @@ def test_a_run_that_cannot_be_read_is_listed_with_a_notice(call, workspace):
     assert code == 0
     assert out.splitlines()[1].split()[:2] == ["one", "stopped"]
     assert "config.toml" in err
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b'{"run": ', b'{"a": "\xe9"}', b"[" * 100_000, None])
+@pytest.mark.parametrize("name", ["config_file", "plan_file", "summary_file", "metrics_file", "samples_file"])
+def test_a_broken_file_is_the_problem_of_one_run(call, workspace, tmp_path, name, content):
+    for one in ("short", "long"):
+        shutil.copytree(workspace / "runs" / one, tmp_path / one)
+    path = getattr(RunFolder(tmp_path / "short"), name)
+    path.unlink()
+    path.mkdir() if content is None else path.write_bytes(content)
+    code, out, err = call(str(tmp_path), "--json")
+    rows = {row["run"]: row for row in json.loads(out)["runs"]}
+    assert (code, err, rows["long"]["problem"]) == (0, "", None)
+    if "short" in rows and rows["short"]["problem"] is not None:  # an incomplete last record is none
+        assert path.name in rows["short"]["problem"]
+    served = FollowedRuns().row("short", RunFolder(tmp_path / "short"))
+    assert (served.problem is None) or path.name in served.problem
 
 
 def test_mistakes_are_named(call):

@@ -87,6 +87,7 @@ FLAGS = {
     "inspect": {**TEXT_FLAGS, "--stride": COUNTS},
     "compare": {**TEXT_FLAGS, "--words": COUNTS},
     "info": {},
+    "runs": {"--diff": WORDS},
     "export": {
         "--format": ["hf", "gguf", "pth", "book", "x", ""],
         "--quantization": ["f16", "q8_0", "x"],
@@ -189,6 +190,7 @@ class Workspace:
             "inspect": [model, text] if choices.random() < 0.7 else [model],
             "compare": [model, "run", text] if choices.random() < 0.7 else ["run", model],
             "info": [model],
+            "runs": [model] if choices.random() < 0.7 else [".", "--diff", "run", model],
             "export": [model, choices.choice(["out", "out.pth", "out.gguf", "text.txt"])],
             "prepare": [text, *out],
             "train": [text, *SMALL, *out] if choices.random() < 0.8 else ["--resume", subject],

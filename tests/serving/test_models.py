@@ -132,6 +132,33 @@ def test_a_checkpoint_that_replaces_one_of_the_same_name_is_loaded(save, store_o
     assert value_of(store, "book@step-10") == 2
 
 
+def test_a_run_that_replaces_its_checkpoints_all_the_time_is_always_served(save, store_of, tmp_path):
+    save(tmp_path / "book", 1)
+    store, stop = store_of(tmp_path / "book"), threading.Event()
+
+    def ask(_: int) -> list[float]:
+        steps: list[float] = []
+        while not stop.is_set():
+            with store.acquire(store.resolve("book")) as acquired:
+                assert acquired.loaded.model.ln_f.bias[0].item() == acquired.ref.step
+                steps.append(acquired.ref.step)
+            assert len(ids(store)) >= 1
+        return steps
+
+    with ThreadPoolExecutor(3) as pool:
+        clients = [pool.submit(ask, number) for number in range(3)]
+        for step in range(2, 25):
+            save(tmp_path / "book", step)
+            rotate_checkpoints(tmp_path / "book" / "checkpoints", 1)
+        stop.set()
+        for client in clients:
+            steps = client.result(timeout=60)
+            assert steps == sorted(steps)
+            assert steps[-1] > 1
+    assert value_of(store, "book") == 24
+    assert [use.path.name for use in store.in_memory()] == ["step-00000024"]
+
+
 def test_runs_of_one_name_have_different_ids(save, store_of, tmp_path):
     for number, folder in enumerate(("a", "b", "runs"), start=1):
         save(tmp_path / folder / "book", number)

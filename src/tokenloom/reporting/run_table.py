@@ -93,7 +93,7 @@ def read_row(id: str, run: RunFolder, now: float) -> RunRow:
     try:
         figures = headline_figures(read_history(run.path))
         return make_row(id, status, figures, run.config(), run.plan())
-    except TokenloomError as error:
+    except (TokenloomError, OSError) as error:
         return RunRow(run=id, status=status, figures=RunSummary(run=str(run.path)), problem=str(error))
 
 

@@ -130,15 +130,16 @@ class _FollowedRun:
 
     def row(self, id: str) -> RunRow:
         status = read_status(self._run, time.time())
-        with self._lock:
-            self._columns.update()
-            latest, best = self._columns.latest(), self._columns.lowest(METRICS["val_loss"].key)
+        figures = RunSummary(run=str(self._run.path))
         try:
-            files = self.files()
-        except TokenloomError as error:
+            with self._lock:
+                self._columns.update()
+                latest, best = self._columns.latest(), self._columns.lowest(METRICS["val_loss"].key)
             figures = figures_of(self._run, latest, best, None)
+            files = self.files()
+            return make_row(id, status, figures_of(self._run, latest, best, files.summary), files.config, files.plan)
+        except (TokenloomError, OSError) as error:
             return RunRow(run=id, status=status, figures=figures, problem=str(error))
-        return make_row(id, status, figures_of(self._run, latest, best, files.summary), files.config, files.plan)
 
     def files(self) -> RunFiles:
         run = self._run

@@ -151,8 +151,11 @@ async def _reply(services: Services, read: Callable[[], object]) -> Response:
             return JsonReply(with_number_texts(read()))
         except (CheckpointError, ConfigError) as error:  # a broken file is the run's fault, not the server's
             raise RequestError(str(error), status=409, code="corrupt_run") from error
-        except OSError:
+        except FileNotFoundError:
             raise RequestError("the run was removed. List the runs again.", status=404, code="run_not_found") from None
+        except OSError as error:
+            message = f"a file of the run cannot be read: {error.strerror}. Check its permissions."
+            raise RequestError(message, status=409, code="corrupt_run") from error
 
     return await services.in_reading_thread(render)
 
