@@ -8,6 +8,7 @@ from tokenloom.model import head
 from tokenloom.model.head import head_loss
 
 V = 60
+BYTES = 8  # of a value in double precision
 # In double precision; the loss of a row does not depend on its chunk.
 CLOSE = {"rtol": 1e-12, "atol": 1e-14}
 
@@ -69,7 +70,7 @@ def test_chunk_size_changes_neither_loss_nor_gradients(monkeypatch, reduction, r
         return loss, x.grad, weight.grad
 
     whole = loss_and_gradients()
-    monkeypatch.setattr(head, "CHUNK_LOGITS", rows * V)
+    monkeypatch.setattr(head, "CHUNK_BYTES", rows * V * BYTES)
     for chunked, expected in zip(loss_and_gradients(), whole, strict=True):
         torch.testing.assert_close(chunked, expected, **CLOSE)
 
@@ -78,7 +79,7 @@ def test_a_model_in_chunks_has_the_same_gradients(monkeypatch, model):
     model.double()
     ids, targets = batch_of()
     expected = summed_gradients(model, ids, targets, 3)
-    monkeypatch.setattr(head, "CHUNK_LOGITS", 2 * V)
+    monkeypatch.setattr(head, "CHUNK_BYTES", 2 * V * BYTES)
     for name, gradient in summed_gradients(model, ids, targets, 3).items():
         torch.testing.assert_close(gradient, expected[name], **CLOSE)
 
@@ -92,7 +93,7 @@ def test_logits_are_computed_one_chunk_at_a_time(monkeypatch, training):
         return logits
 
     monkeypatch.setattr(head, "_at_least_fp32", recording)
-    monkeypatch.setattr(head, "CHUNK_LOGITS", 8 * V + 5)
+    monkeypatch.setattr(head, "CHUNK_BYTES", (8 * V + 5) * BYTES)
     x, weight, targets = head_inputs()
     with torch.set_grad_enabled(training):
         loss = head_loss(x, weight, targets)
@@ -105,8 +106,22 @@ def test_logits_are_computed_one_chunk_at_a_time(monkeypatch, training):
 def test_a_vocabulary_larger_than_a_chunk_is_computed_one_position_at_a_time(monkeypatch):
     x, weight, targets = head_inputs()
     expected = head_loss(x, weight, targets)
-    monkeypatch.setattr(head, "CHUNK_LOGITS", V - 1)
+    monkeypatch.setattr(head, "CHUNK_BYTES", V - 1)
     torch.testing.assert_close(head_loss(x, weight, targets), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 21])
+def test_the_softmax_of_a_chunk_in_parts_changes_nothing(monkeypatch, rows):
+    def loss_and_gradients():
+        x, weight, targets = head_inputs()
+        loss = head_loss(x, weight, targets)
+        loss.backward()
+        return loss, x.grad, weight.grad
+
+    whole = loss_and_gradients()
+    monkeypatch.setattr(head, "PART_LOGITS", rows * V)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert all(torch.equal(part, expected) for part, expected in zip(loss_and_gradients(), whole, strict=True))
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 3, 4])
@@ -141,7 +156,7 @@ def test_the_gradient_is_that_of_the_plain_formula(monkeypatch, rows, reduction)
     logits = x @ weight.T
     plain = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction=reduction)
     expected = torch.autograd.grad(2.5 * plain, (x, weight))
-    monkeypatch.setattr(head, "CHUNK_LOGITS", rows * V)
+    monkeypatch.setattr(head, "CHUNK_BYTES", rows * V * BYTES)
     loss = head_loss(x, weight, targets, reduction=reduction)
     torch.testing.assert_close(loss, plain, **CLOSE)
     for got, gradient in zip(torch.autograd.grad(2.5 * loss, (x, weight)), expected, strict=True):

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Logits in one chunk: 64 MB in fp32, enough work for every core.
-CHUNK_LOGITS = 1 << 24
+CHUNK_BYTES = 1 << 26  # of the logits in one chunk: enough work for every core
+PART_LOGITS = 1 << 17  # of a chunk, for each thread: their softmax in fp32 fits into the cache of a core
 # Targets with this value are not counted; torch's default `ignore_index`.
 IGNORE_INDEX = -100
 
@@ -19,7 +19,7 @@ Reduction = Literal["mean", "sum", "none"]
 def head_loss(x: Tensor, weight: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     """Cross-entropy in nats of targets (B, T) under the logits x (B, T, C) @ weight (V, C)ᵀ.
 
-    Targets of `IGNORE_INDEX` are not counted. Logits are computed in chunks of at most `CHUNK_LOGITS`. If a gradient is
+    Targets of `IGNORE_INDEX` are not counted. Logits are computed in chunks of at most `CHUNK_BYTES`. If a gradient is
     needed, it is computed in the forward pass together with each chunk, so that logits are neither kept nor recomputed.
     `reduction` "mean" (over the counted targets) and "sum" give a scalar, "none" gives (B·T,).
     """
@@ -28,7 +28,7 @@ def head_loss(x: Tensor, weight: Tensor, targets: Tensor, *, reduction: Reductio
     if reduction != "none" and torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         total = _summed_loss(x, weight, targets, dtype)
     else:
-        rows = _chunk_rows(weight)
+        rows = _chunk_rows(weight, max(dtype.itemsize, torch.float32.itemsize))
         chunks = zip(torch.split(x.to(dtype), rows), torch.split(targets, rows), strict=True)
         losses = torch.cat([_losses(x, weight.to(dtype), t) for x, t in chunks])
         if reduction == "none":
@@ -44,46 +44,39 @@ def _losses(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 
 class _SummedLoss(torch.autograd.Function):
-    """The summed loss; its forward pass also computes the gradient, softmax minus one-hot target at the logits.
+    """The summed loss; its forward pass also computes the gradient.
 
     It keeps B·T·C + V·C values for the backward pass instead of B·T·V logits, as the chunked losses of Liger Kernel and
-    torch's `linear_cross_entropy` do.
+    torch's `linear_cross_entropy` do. The latter is several times slower in bf16 on a CPU, where it also rounds the
+    loss to bf16.
     """
 
     @staticmethod
     def forward(  # type: ignore[override]  # torch declares (ctx, *args, **kwargs)
         ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype
     ) -> Tensor:
-        rows = _chunk_rows(weight)
-        w, x_low = weight.to(dtype), x.to(dtype)
+        rows = _chunk_rows(weight, dtype.itemsize)
+        x_low = x.to(dtype)
+        # The gradients first: what is allocated after them is freed before them, and leaves no gaps.
+        dx, dw = torch.empty_like(x_low), torch.zeros_like(weight)
+        w = weight.to(dtype)
         total = torch.zeros((), device=x.device, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
-        dx = torch.empty_like(x_low)
-        dw: Tensor | None = None
         for start in range(0, len(x), rows):
             chunk = slice(start, start + rows)
-            target, counted = targets[chunk].clamp(min=0)[:, None], targets[chunk] != IGNORE_INDEX
-            logits = _at_least_fp32(F.linear(x_low[chunk], w))  # (rows, V)
-            log_z = logits.logsumexp(dim=-1, keepdim=True)
-            total += ((log_z - logits.gather(1, target))[:, 0] * counted).sum()
-            gradient = logits.sub_(log_z).exp_()
-            gradient.scatter_add_(1, target, -torch.ones_like(log_z))
-            if not bool(counted.all()):
-                gradient *= counted[:, None]
-            gradient = gradient.to(dtype)
-            torch.mm(gradient, w, out=dx[chunk])
-            chunk_dw = gradient.T @ x_low[chunk]
-            # Accumulated over chunks in the precision of the weight.
-            dw = chunk_dw if len(x) <= rows else chunk_dw.to(weight.dtype) if dw is None else dw.add_(chunk_dw)
+            logits = F.linear(x_low[chunk], w)  # (rows, V)
+            total += _replace_by_gradient(logits, targets[chunk])
+            torch.mm(logits, w, out=dx[chunk])
+            dw += logits.T @ x_low[chunk]
         ctx.save_for_backward(dx, dw)
-        ctx.dtypes = x.dtype, weight.dtype
+        ctx.dtype = x.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # (ctx, *grads)
         dx, dw = ctx.saved_tensors
         # In place: autograd raises an error for a second backward pass through modified tensors.
-        dx = dx.to(ctx.dtypes[0]).mul_(grad) if ctx.needs_input_grad[0] else None
-        dw = dw.to(ctx.dtypes[1]).mul_(grad) if ctx.needs_input_grad[1] else None
+        dx = dx.to(ctx.dtype).mul_(grad) if ctx.needs_input_grad[0] else None
+        dw = dw.mul_(grad) if ctx.needs_input_grad[1] else None
         return dx, dw, None, None
 
 
@@ -91,8 +84,24 @@ def _summed_loss(x: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype)
     return _SummedLoss.apply(x, weight, targets, dtype)  # pyright: ignore  # torch does not annotate `apply`
 
 
-def _chunk_rows(weight: Tensor) -> int:
-    return max(1, CHUNK_LOGITS // weight.shape[0])
+def _replace_by_gradient(logits: Tensor, targets: Tensor) -> Tensor:
+    """Replace logits (rows, V) by the gradient of their summed loss, softmax minus one-hot target; returns the loss."""
+    counted, columns = (targets != IGNORE_INDEX)[:, None], targets.clamp(min=0)[:, None]
+    all_counted = bool(counted.all())
+    # A GPU computes the whole chunk at once.
+    part_logits = PART_LOGITS * torch.get_num_threads() if logits.device.type == "cpu" else logits.numel()
+    rows = max(1, part_logits // logits.shape[1])
+    losses: list[Tensor] = []
+    for part, counts, column in zip(logits.split(rows), counted.split(rows), columns.split(rows), strict=True):
+        log_p = _at_least_fp32(part).log_softmax(dim=-1)
+        losses.append(-log_p.gather(1, column) * counts)
+        gradient = log_p.exp_().scatter_add_(1, column, torch.full_like(log_p[:, :1], -1))
+        part.copy_(gradient if all_counted else gradient.mul_(counts))
+    return torch.cat(losses).sum()
+
+
+def _chunk_rows(weight: Tensor, itemsize: int) -> int:
+    return max(1, CHUNK_BYTES // (weight.shape[0] * itemsize))
 
 
 def _at_least_fp32(logits: Tensor) -> Tensor:
