@@ -1,0 +1,50 @@
+"""Records of measurements: lines of benchmarks/data/results.jsonl, each with the machine, the commit and the date."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+DATA = ROOT / "benchmarks" / "data"
+RESULTS = DATA / "results.jsonl"
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def append(part: str, result: dict) -> None:
+    """Add the result of a part of RESULTS.md."""
+    record = {"part": part, "machine": machine(), "commit": commit(), "date": today(), "result": result}
+    with RESULTS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def machine() -> str:
+    return f"{os.cpu_count()} cores of {cpu_name()}, torch {version('torch')}"
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def commit() -> str:
+    """The short hash of the commit that is checked out, with a plus if the package differs from it."""
+    return git("rev-parse", "--short=7", "HEAD") + ("+" if git("status", "--porcelain", "--", "src") else "")
+
+
+def git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()

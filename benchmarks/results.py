@@ -1,0 +1,290 @@
+"""Measures what this machine can measure, and writes benchmarks/RESULTS.md from the files in benchmarks/data.
+
+    python benchmarks/results.py --list
+    python benchmarks/results.py --minutes 20              # parts that this machine has not measured yet, then writes
+    python benchmarks/results.py --refresh step train      # measure these again
+    python benchmarks/results.py --write-only
+
+A finished part is a record in data/results.jsonl, so a call continues where the one before stopped, and no part is
+started that would not end within --minutes. data/recipe.jsonl has the runs of recipe.py; data/earlier.jsonl has figures
+that were measured before these files existed. Nothing in RESULTS.md is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import records
+
+DOCUMENT = records.ROOT / "benchmarks" / "RESULTS.md"
+
+INTRODUCTION = (
+    "`python benchmarks/results.py` measures what this machine can measure, and writes this file from the records in",
+    "`data`. Every table names its command and machine; figures are medians. The machines are shared, so times vary:",
+    "ratios within a table, whose rows were measured in turn, are more reliable than times.",
+)
+RECIPE_TEXT = (
+    "`python benchmarks/recipe.py SERIES` (one core for each run, bits per byte over the whole validation text; "
+    "[decision 14](../docs/decisions/0014-rule-of-a-time-budget.md))",
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A command, and how its results become a table. With --json its output is the result; others add records."""
+
+    name: str
+    minutes: int
+    command: str
+    table: Callable[[Sequence[dict]], list[str]]
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    text: str
+    parts: tuple[Part, ...] = ()
+
+
+def markdown(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    columns = list(columns)
+    return [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)]
+
+
+def row_table(results: Sequence[dict], columns: dict[str, str]) -> list[str]:
+    """A row for each result; `columns` are titles, and formats of the values by name."""
+    return markdown(columns, [[cell.format(**result) for cell in columns.values()] for result in results])
+
+
+def bench_table(
+    results: Sequence[dict], metric: str, unit: str, digits: int = 0, lower_is_better: bool = False
+) -> list[str]:
+    """The newest output of `tokenloom bench`: medians, ranges, and ratios to the first implementation that ran."""
+    rows: list[list[str]] = []
+    reference = None
+    for name, implementation in results[-1]["implementations"].items():
+        repeats = implementation["repeats"]
+        if not repeats:
+            rows.append([name, implementation["problem"], "", "", ""])
+            continue
+        values = [repeat[metric] for repeat in repeats]
+        value, peak = statistics.median(values), statistics.median(repeat["peak_mb"] for repeat in repeats)
+        reference = reference or (value, peak)
+        ratio = reference[0] / value if lower_is_better else value / reference[0]
+        spread = f"{min(values):,.{digits}f} to {max(values):,.{digits}f}"
+        memory = f"{peak:,.0f} MB ({peak / reference[1]:.2f})"
+        rows.append([name, f"{value:,.{digits}f}", spread, f"{ratio:.2f}", memory])
+    return markdown(["", unit, "range", "times as fast", "peak memory (ratio)"], rows)
+
+
+tokens_per_sec = partial(bench_table, metric="tokens_per_sec", unit="tokens/s")
+STEP_COLUMNS = {
+    "this commit": "{case}",
+    "before, tokens/s": "{tokens_per_sec_before:,}",
+    "now, tokens/s": "{tokens_per_sec:,}",
+    "times as fast, median and range": "{ratio:.2f} ({lowest:.2f} to {highest:.2f})",
+}
+RUN_COLUMNS = {
+    "steps": "{steps:,}",
+    "tokens/s": "{tokens_per_sec:,.0f}",
+    "nats/token": "{val_loss:.3f}",
+    "bits per byte": "{val_bits_per_byte:.3f}",
+}
+DEFAULT_COLUMNS = {"": "{commit}", "budget": "{budget}", "wall-clock": "{wall_seconds:.0f} s", **RUN_COLUMNS}
+
+SECTIONS = {
+    "default": Section(
+        "The default run",
+        "`tokenloom train` of this commit, and of the last one before the modern family became Qwen3, one after the "
+        "other.",
+        (Part("default", 6, "benchmarks/compare_commits.py default", partial(row_table, columns=DEFAULT_COLUMNS)),),
+    ),
+    "shakespeare": Section(
+        "tinyshakespeare, 290 seconds",
+        "The first 90 % are for training; the validation loss is over the whole last 10 %.",
+        (
+            Part(
+                "shakespeare",
+                6,
+                "tokenloom train tinyshakespeare --budget 290s --json",
+                partial(row_table, columns=RUN_COLUMNS | {"peak memory": "{peak_memory_mb:,.0f} MB"}),
+            ),
+        ),
+    ),
+    "step": Section(
+        "Training steps of the modern family",
+        "The last commit before the modern family became Qwen3, with its default (4x256 and a bigram table, 16x256 "
+        "tokens), and this commit train in turn, each in its own process.",
+        (Part("step", 10, "benchmarks/compare_commits.py step", partial(row_table, columns=STEP_COLUMNS)),),
+    ),
+    "train": Section(
+        "Training steps of GPT-2 124M",
+        "Batches of 2x256 tokens. First the model of the book's chapter 5 (162M parameters) next to the book's own "
+        "code, `llms-from-scratch`; then tied embeddings without dropout.",
+        (
+            Part("train", 9, "tokenloom bench train --json", tokens_per_sec),
+            Part("train-gpt2", 12, "tokenloom bench train --shape gpt2 --json", tokens_per_sec),
+        ),
+    ),
+    "generate": Section(
+        "Decoding with GPT-2 124M",
+        "200 greedy tokens after a prompt of 32, one prompt or 16 together.",
+        (
+            Part("generate", 12, "tokenloom bench generate --json", tokens_per_sec),
+            Part("generate-16", 12, "tokenloom bench generate --batch 16 --json", tokens_per_sec),
+        ),
+    ),
+    "prepare": Section(
+        "Preparing text",
+        "With GPT-2's tokenizer and two workers, next to tiktoken's `encode_ordinary_batch` on two threads.",
+        (
+            Part(
+                "prepare",
+                4,
+                "tokenloom bench prepare --json",
+                partial(bench_table, metric="mb_per_sec", unit="MB/s", digits=1),
+            ),
+        ),
+    ),
+    "resume": Section("Exact resume", "A run that was killed and resumed, compared with one that was not."),
+    "loading": Section(
+        "Loading weights",
+        "Random weights in fp32 safetensors, loaded in a separate process.",
+        (
+            Part(
+                "loading",
+                4,
+                "tokenloom bench loading --json",
+                partial(bench_table, metric="memory_ratio", unit="peak / weights", digits=3, lower_is_better=True),
+            ),
+        ),
+    ),
+    "startup": Section(
+        "Startup",
+        "Commands that do little, next to importing torch.",
+        (
+            Part(
+                "startup",
+                2,
+                "tokenloom bench startup --json",
+                partial(bench_table, metric="wall_seconds", unit="seconds", digits=2, lower_is_better=True),
+            ),
+        ),
+    ),
+    "chapter5": Section(
+        "Chapter 5",
+        "The figures of the book's chapter 5, and the time of its training loop with evaluations and samples, next to "
+        "the book's own code, which prints the same lines.",
+        (
+            Part(
+                "chapter5",
+                6,
+                "tokenloom bench chapter5 --epochs 1 --json",
+                partial(bench_table, metric="train_seconds", unit="seconds", digits=1, lower_is_better=True),
+            ),
+        ),
+    ),
+    "parity": Section("Parity with transformers", "The same weights in both, in both directions."),
+    "gguf": Section("GGUF in llama.cpp", 'Greedy tokens after "Every effort moves you", compared with Tokenloom\'s.'),
+}
+PARTS = {part.name: part for section in SECTIONS.values() for part in section.parts}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", action="store_true", help="print the parts")
+    parser.add_argument("--minutes", type=float, default=20, help="start no part that would end later")
+    parser.add_argument("--refresh", nargs="+", choices=PARTS, help="measure these, also if they are finished")
+    parser.add_argument("--write-only", action="store_true", help="measure nothing")
+    options = parser.parse_args()
+    if options.list:
+        for part in PARTS.values():
+            print(f"{part.name:12} about {part.minutes:2} min  {part.command}")
+        return
+    if not options.write_only:
+        measure(options.refresh or unfinished_parts(), time.time() + 60 * options.minutes)
+    DOCUMENT.write_text(render(), encoding="utf-8")
+
+
+def unfinished_parts() -> list[str]:
+    """Those that have no record of this machine."""
+    machine = records.machine()
+    finished = {record["part"] for record in records.read(records.RESULTS) if record["machine"] == machine}
+    return [name for name in PARTS if name not in finished]
+
+
+def measure(names: Iterable[str], end: float) -> None:
+    """Run the commands of parts that end before `end` (`time.time`)."""
+    for part in (PARTS[name] for name in names):
+        if time.time() + 60 * part.minutes > end:
+            print(f"{part.name}: left out, because it takes about {part.minutes} minutes", file=sys.stderr)
+            continue
+        print(f"{part.name}: {part.command}", file=sys.stderr, flush=True)
+        arguments = shlex.split(part.command.replace("tokenloom", "-m tokenloom"))
+        output = subprocess.PIPE if "--json" in arguments else None
+        process = subprocess.run([sys.executable, *arguments], cwd=records.ROOT, text=True, stdout=output)
+        if process.returncode:
+            print(f"{part.name}: failed with {process.returncode}", file=sys.stderr)
+        elif output:
+            records.append(part.name, json.loads(process.stdout))
+
+
+def render() -> str:
+    """RESULTS.md, from the files in the data folder."""
+    measured, earlier = records.read(records.RESULTS), records.read(records.DATA / "earlier.jsonl")
+    lines = ["# Results", "", *INTRODUCTION]
+    for key, section in SECTIONS.items():
+        lines += ["", f"## {section.title}", "", section.text]
+        for part in section.parts:
+            for machine, newest in newest_by_machine(measured, part.name):
+                origin = f"{machine}; commit {newest[-1]['commit']}, {newest[-1]['date']}"
+                lines += ["", f"`{part.command}` ({origin})", "", *part.table([record["result"] for record in newest])]
+        for table in earlier:
+            if table["section"] == key:
+                command = f"`{table['command']}` " if table["command"] else ""
+                lines += ["", f"{command}({table['machine']})", "", *markdown(table["columns"], table["rows"])]
+                lines += ["", *table["notes"]] if table["notes"] else []
+    lines += ["", "## Runs behind the rule of a time budget", "", *RECIPE_TEXT, *recipe_tables()]
+    return "\n".join(lines) + "\n"
+
+
+def newest_by_machine(measured: Iterable[dict], part: str) -> list[tuple[str, list[dict]]]:
+    """The records of the last commit at which each machine measured a part."""
+    by_machine: dict[str, list[dict]] = defaultdict(list)
+    for record in measured:
+        if record["part"] == part:
+            by_machine[record["machine"]].append(record)
+    return [
+        (machine, [record for record in mine if record["commit"] == mine[-1]["commit"]])
+        for machine, mine in by_machine.items()
+    ]
+
+
+def recipe_tables() -> list[str]:
+    """A table of each series: medians over the seeds of a variant, best first."""
+    runs = [run for run in records.read(records.DATA / "recipe.jsonl") if run.get("val_bits_per_byte")]
+    lines: list[str] = []
+    for series in sorted({run["series"] for run in runs}):
+        rows = []
+        for variant in {run["variant"] for run in runs if run["series"] == series}:
+            mine = [run for run in runs if (run["series"], run["variant"]) == (series, variant)]
+            bits, steps = (statistics.median(run[key] for run in mine) for key in ("val_bits_per_byte", "steps"))
+            rows.append((f"{bits:.3f}", variant, f"{steps:,.0f}", str(len(mine))))
+        machines = ", ".join(sorted({run["cpu"] for run in runs if run["series"] == series}))
+        lines += ["", f"`{series}` ({machines})", ""]
+        lines += markdown(["bits per byte", "variant", "steps", "seeds"], sorted(rows))
+    return lines
+
+
+if __name__ == "__main__":
+    main()
