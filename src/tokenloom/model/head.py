@@ -92,7 +92,7 @@ def _replace_by_gradient(logits: Tensor, targets: Tensor) -> Tensor:
     part_logits = PART_LOGITS * torch.get_num_threads() if logits.device.type == "cpu" else logits.numel()
     rows = max(1, part_logits // logits.shape[1])
     losses: list[Tensor] = []
-    for part, counts, column in zip(logits.split(rows), counted.split(rows), columns.split(rows), strict=True):
+    for part, counts, column in zip(*(torch.split(tensor, rows) for tensor in (logits, counted, columns)), strict=True):
         log_p = _at_least_fp32(part).log_softmax(dim=-1)
         losses.append(-log_p.gather(1, column) * counts)
         gradient = log_p.exp_().scatter_add_(1, column, torch.full_like(log_p[:, :1], -1))
