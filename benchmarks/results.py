@@ -213,7 +213,7 @@ def main() -> None:
         return
     if not options.write_only:
         measure(options.refresh or unfinished_parts(), time.time() + 60 * options.minutes)
-    DOCUMENT.write_text(render(), encoding="utf-8")
+    write()
 
 
 def unfinished_parts() -> list[str]:
@@ -237,6 +237,10 @@ def measure(names: Iterable[str], end: float) -> None:
             print(f"{part.name}: failed with {process.returncode}", file=sys.stderr)
         elif output:
             records.append(part.name, json.loads(process.stdout))
+
+
+def write() -> None:
+    DOCUMENT.write_text(render(), encoding="utf-8")
 
 
 def render() -> str:
