@@ -77,10 +77,12 @@ class Batch:
 
     def refill(self) -> None:
         """Fill all rows again, without numbers that are not finite, before the next token."""
+        is_filling = bool(self._filling) and self._filling[0].filled > 0
+        for row in range(len(self.running) + is_filling):
+            self._rows.erase(row)
         self._filling.extendleft(reversed(self.running))
         self.running = []
-        for row, sequence in enumerate(self._filling):
-            self._rows.erase(row)
+        for sequence in self._filling:
             sequence.restart()
 
     def _append(self, row: int, sequence: TokenSequence, count: int) -> None:
