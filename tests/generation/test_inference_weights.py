@@ -105,6 +105,29 @@ def test_few_rows_in_bf16_are_more_exact_than_many(model_of):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("precision", "quantize"), [("fp32", None), ("bf16", None), ("bf16", "int8")])
+def test_layers_of_the_same_input_are_joined(model_of, precision, quantize):
+    """The outputs of each are the same: every output has a row of weights, and in int8 a scale, of its own."""
+    model = model_of("modern")
+    ready = inference_copy(model, precision, quantize)
+    x = torch.randn(1, 1, 16, generator=torch.Generator().manual_seed(0))
+    block, original = ready.h[1], model.h[1]
+    for joined, layers in (
+        (block.self_attn.joined, [getattr(original.self_attn, name) for name in original.self_attn.JOINABLE]),
+        (block.mlp.joined, [original.mlp.gate_proj, original.mlp.up_proj]),
+    ):
+        alone = [
+            copy_for_inference(nn.Sequential(layer), choose_runtime("cpu", precision), quantize) for layer in layers
+        ]
+        expected = torch.cat([layer(x) for layer in alone], dim=-1)
+        # bf16 rounds to 8 bits; products of another size may sum in another order.
+        torch.testing.assert_close(
+            joined(x).float(), expected.float(), rtol=1e-2 if precision == "bf16" else 1e-5, atol=1e-5
+        )
+    assert not hasattr(block.self_attn, "q_proj")
+
+
+@torch.no_grad()
 def test_without_many_steps_weights_are_packed_once(model):
     ready = copy_for_inference(model, choose_runtime("cpu", "bf16"), steps=FP16_STEPS - 1)
     assert all(module.fp16 is None for module in ready.modules() if isinstance(module, PrepackedLinear))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Literal, TypeVar
@@ -56,6 +57,8 @@ def copy_for_inference(model: M, runtime: Runtime, quantize: str | None = None, 
 
     linears: list[tuple[nn.Module, str, nn.Linear, nn.GELU | None]] = []
     for parent in result.modules():
+        if joinable := getattr(parent, "JOINABLE", ()):
+            _join(parent, joinable)
         for (name, child), (next_name, following) in pairwise([*parent.named_children(), ("", None)]):
             if isinstance(child, nn.Linear):
                 gelu = following if quantize is None and isinstance(following, nn.GELU) else None
@@ -71,6 +74,16 @@ def copy_for_inference(model: M, runtime: Runtime, quantize: str | None = None, 
         for (parent, name, _, _), layer in zip(linears, packed, strict=True):
             setattr(parent, name, layer)
     return result.eval()
+
+
+def _join(parent: nn.Module, names: Sequence[str]) -> None:
+    """Replace linear layers without bias that have the same input by one with the outputs of all, in this order."""
+    weight = torch.cat([parent.get_submodule(name).get_parameter("weight").detach() for name in names])
+    joined = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    joined.weight = nn.Parameter(weight, requires_grad=False)
+    parent.joined = joined
+    for name in names:
+        delattr(parent, name)
 
 
 class PrepackedLinear(nn.Module):

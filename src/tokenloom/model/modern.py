@@ -24,6 +24,10 @@ from tokenloom.model.layers import RMSNorm, embedding, linear
 # V vocabulary.
 
 
+# Copies for inference may replace the layers that a module names in `JOINABLE` by one, its `joined`: with a single row,
+# each product has a cost that does not depend on its size.
+
+
 class Rotary(nn.Module):
     """Angles of rotary positions: with them, the product of a query and a key depends on their distance alone."""
 
@@ -47,6 +51,8 @@ class Rotary(nn.Module):
 class Attention(nn.Module):
     """Causal self-attention; each head's queries and keys are normalized and rotated."""
 
+    JOINABLE = ("q_proj", "k_proj", "v_proj")
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         C, H, G, D = config.n_embd, config.n_head, config.kv_heads, config.head_size
@@ -54,6 +60,8 @@ class Attention(nn.Module):
         self.q_proj = linear(C, H * D, bias=False)
         self.k_proj = linear(C, G * D, bias=False)
         self.v_proj = linear(C, G * D, bias=False)
+        self.widths = (H * D, G * D, G * D)
+        self.joined: nn.Module | None = None
         self.o_proj = linear(H * D, C, bias=False)
         self.q_norm = RMSNorm(D, config.norm_eps)
         self.k_norm = RMSNorm(D, config.norm_eps)
@@ -65,9 +73,11 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor, angles: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, H, T, D), keys and values (B, G, T, D) of every head."""
-        q, k, v = (
-            project(x).unflatten(-1, (-1, self.head_size)) for project in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        if self.joined is None:
+            projected = (self.q_proj(x), self.k_proj(x), self.v_proj(x))
+        else:
+            projected = self.joined(x).split(self.widths, dim=-1)
+        q, k, v = (y.unflatten(-1, (-1, self.head_size)) for y in projected)  # each (B, T, H or G, D)
         q = _rotate(self.q_norm(q).transpose(1, 2), angles)
         k = _rotate(self.k_norm(k).transpose(1, 2), angles)
         return q, k, v.transpose(1, 2)
@@ -76,15 +86,22 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """SwiGLU: a linear layer, gated by the SiLU of another, and one back to the width of the residual stream."""
 
+    JOINABLE = ("gate_proj", "up_proj")
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         C, F_ = config.n_embd, config.mlp_width
         self.gate_proj = linear(C, F_, bias=False)
         self.up_proj = linear(C, F_, bias=False)
+        self.joined: nn.Module | None = None
         self.down_proj = linear(F_, C, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # (B, T, C)
+        if self.joined is None:
+            gate, up = self.gate_proj(x), self.up_proj(x)
+        else:
+            gate, up = self.joined(x).chunk(2, dim=-1)
+        return self.down_proj(F.silu(gate) * up)  # (B, T, C)
 
 
 class Block(nn.Module):
