@@ -89,8 +89,8 @@ class EngineThread:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self.failures: dict[int, str] = {}
-        """Models whose last step failed, by the identity of the model, with the reason."""
+        self.failure: str | None = None
+        """Why the last step failed; None if it did not."""
         self.is_draining = False
         self._tickets: set[Ticket] = set()
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -164,7 +164,7 @@ class EngineThread:
             for key, session in list(self._sessions.items()):
                 try:
                     results = session.step()
-                    self.failures.pop(key, None)
+                    self.failure = None
                 except Exception as error:  # whatever it is, other models and later requests continue
                     results = self._fail(key, session, error)
                 if not len(session):
@@ -198,7 +198,7 @@ class EngineThread:
         if not isinstance(error, TokenloomError):
             _logger.exception("the engine failed")
         message = " ".join(f"the model failed: {error}".split())
-        self.failures[key] = message
+        self.failure = message
         del self._sessions[key]
         return [(ticket, RequestError(message, status=500, code="engine_error")) for ticket in session.tickets]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
@@ -15,6 +14,7 @@ from tokenloom.serving.errors import RequestError
 from tokenloom.serving.follow import FollowedRuns
 from tokenloom.serving.models import AcquiredModel, ModelRef, ModelStore
 from tokenloom.serving.server_metrics import ServerMetrics
+from tokenloom.serving.threads import Threads
 
 T = TypeVar("T")
 
@@ -34,18 +34,10 @@ class Services:
     store: ModelStore
     engine: EngineThread
     metrics: ServerMetrics
-    loading_threads: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(LOADING_THREADS, thread_name_prefix="tokenloom-load")
-    )
-    text_threads: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(TEXT_THREADS, thread_name_prefix="tokenloom-text")
-    )
-    reading_threads: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(READING_THREADS, thread_name_prefix="tokenloom-read")
-    )
-    explaining_threads: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(EXPLAINING_THREADS, thread_name_prefix="tokenloom-explain")
-    )
+    loading: Threads = field(default_factory=lambda: Threads(LOADING_THREADS, "tokenloom-load"))
+    text: Threads = field(default_factory=lambda: Threads(TEXT_THREADS, "tokenloom-text"))
+    reading: Threads = field(default_factory=lambda: Threads(READING_THREADS, "tokenloom-read"))
+    explaining: Threads = field(default_factory=lambda: Threads(EXPLAINING_THREADS, "tokenloom-explain"))
     followed: FollowedRuns = field(default_factory=FollowedRuns)
     _explaining: int = 0
 
@@ -55,8 +47,7 @@ class Services:
 
     async def acquire(self, id: str | None) -> AcquiredModel:
         """The model with this id, which is loaded if necessary and has to be released."""
-        loop = asyncio.get_running_loop()
-        loading = loop.run_in_executor(self.loading_threads, lambda: self.store.acquire(self.store.resolve(id)))
+        loading = asyncio.ensure_future(self.loading.run(lambda: self.store.acquire(self.store.resolve(id))))
         try:
             return await asyncio.shield(loading)
         except asyncio.CancelledError:  # the client has disconnected, but the thread cannot be stopped
@@ -65,15 +56,15 @@ class Services:
 
     async def in_loading_thread(self, work: Callable[[], T]) -> T:
         """The result of work that waits for models or looks for them."""
-        return await asyncio.get_running_loop().run_in_executor(self.loading_threads, work)
+        return await self.loading.run(work)
 
     async def in_text_thread(self, work: Callable[[], T]) -> T:
         """The result of work on text, such as encoding it."""
-        return await asyncio.get_running_loop().run_in_executor(self.text_threads, work)
+        return await self.text.run(work)
 
     async def in_reading_thread(self, work: Callable[[], T]) -> T:
         """The result of work that reads the files of runs."""
-        return await asyncio.get_running_loop().run_in_executor(self.reading_threads, work)
+        return await self.reading.run(work)
 
     async def in_explaining_thread(self, work: Callable[[], T]) -> T:
         """The result of work with a model that takes seconds; raises `RequestError` (503) if much of it waits."""
@@ -81,15 +72,13 @@ class Services:
             raise RequestError("too many texts are being explained. Try again.", status=503, code="overloaded")
         self._explaining += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self.explaining_threads, work)
+            return await self.explaining.run(work)
         finally:
             self._explaining -= 1
 
     def close(self) -> None:
-        """End the threads, as far as they end within a second."""
+        """End the engine thread, if it ends within a second."""
         self.engine.stop(_STOP_SECONDS)
-        for threads in (self.loading_threads, self.text_threads, self.reading_threads, self.explaining_threads):
-            threads.shutdown(wait=False, cancel_futures=True)
 
 
 def services_of(request: Request) -> Services:

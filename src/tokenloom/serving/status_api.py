@@ -20,16 +20,16 @@ class Health(BaseModel):
 
     status: Literal["ok", "failed", "stopping"]
     reason: str | None
-    """Why a model failed, until it succeeds again."""
+    """Why the last step of a model failed."""
     running_sequences: int
     accepted_sequences: int
 
 
 @router.get("/health", response_model=Health, responses={503: {"model": Health}})
 async def health(request: Request) -> Response:
-    """Report whether the server works: 503 while it stops, and after a model failed."""
+    """Report whether the server works: 503 while it stops, and after a model failed until one succeeds."""
     engine = services_of(request).engine
-    reason = next(iter(engine.failures.values()), None)
+    reason = engine.failure
     status = "stopping" if engine.is_draining else "failed" if reason is not None else "ok"
     reply = Health(status=status, reason=reason, running_sequences=engine.running, accepted_sequences=engine.accepted)
     return JsonReply(reply.model_dump(), status_code=200 if status == "ok" else 503)
