@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import psutil
+import results as document
 from recipe_series import GROUPS, RULE, SERIES, Series
 from texts import TEXTS, text_file
 
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         variants = options.variants or list(SERIES[name].variants)
         failures += run_missing(name, variants, options.seeds, end, options.results)
         print(f"\n{name}:\n\n{table(name, variants, read_runs(options.results))}")
+    document.write()  # its tables have these runs
     return min(1, failures)
 
 
