@@ -23,10 +23,10 @@ from tokenloom.errors import UsageError, WeightsError
 from tokenloom.evaluation.loss import evaluating
 from tokenloom.generation.batch import Batch
 from tokenloom.generation.logprobs import MAX_TOP_LOGPROBS, TokenLogprobs
-from tokenloom.generation.next_tokens import Sampler, next_tokens
 from tokenloom.generation.penalties import TokenPenalties, validate_bias
 from tokenloom.generation.sampling import sample_tokens
 from tokenloom.generation.sequence import FinishReason, Step, TokenSequence, make_generator
+from tokenloom.generation.token_choice import Sampler, choose_tokens
 from tokenloom.model.language_model import LanguageModel
 from tokenloom.sampling_params import SamplingParams
 
@@ -223,7 +223,7 @@ class Engine:
         """A token for each running sequence."""
         batch, running = self._batch, list(self._batch.running)
         logits = batch.next_logits()
-        tokens, logprobs = next_tokens(logits, running, self._vocab_size, self._sampler)
+        tokens, logprobs = choose_tokens(logits, running, self._vocab_size, self._sampler)
         steps = [self._append(*new) for new in zip(running, tokens, logprobs, strict=True)]
         for index in reversed(range(len(steps))):  # the row that moves to the place of another was looked at
             if steps[index].finish_reason is not None:

@@ -1,4 +1,4 @@
-"""The next token of every running sequence: chosen from its logits, with its log-probability."""
+"""The choice of a token for every running sequence from its logits, with the log-probability of the token."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Sampler(Protocol):
     ) -> Tensor: ...
 
 
-def next_tokens(
+def choose_tokens(
     logits: Tensor, sequences: Sequence[TokenSequence], vocab_size: int, sampler: Sampler
 ) -> tuple[list[int], list[TokenLogprobs | None]]:
     """A token for each row of logits (B, V), and its log-probabilities if the sequence requested them.
