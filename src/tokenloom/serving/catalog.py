@@ -6,6 +6,7 @@ Nothing in a run is changed or locked.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ class Catalog:
         self._ids: dict[Path, str] = {}
         self._valid: dict[Version, bool] = {}
         self._named = [self._entry_of(model) for model in models]
+        self._last_found: list[_Entry] = []
 
     def list(self) -> list[ModelRef]:
         """Every model and checkpoint that is on disk: those that were named first, then the runs, newest first."""
@@ -74,18 +76,20 @@ class Catalog:
 
     def resolve(self, id: str | None) -> ModelRef:
         """The model with this id, or the first of the list for None; raises `ModelNotFound`."""
-        entries = self._entries()
         if id is None:
-            first = next((ref for entry in entries for ref in self._refs(entry)), None)
+            refs = itertools.chain.from_iterable(map(self._refs, itertools.chain(self._named, self._found())))
+            first = next(refs, None)
             if first is None:
                 raise ModelNotFound("there is no model yet. Train one, or wait for the first checkpoint of a run.")
             return first
-        # The id of a run may contain "@step-3" itself, so all runs that it begins with are looked at.
-        candidates = [entry for entry in entries if id == entry.id or id.startswith(f"{entry.id}@")]
-        found = [ref for entry in candidates for ref in self._refs(entry)]
-        for ref in found:
-            if ref.id == id:
-                return ref
+        # Looking at the runs that were found before is enough for most requests, and much faster if there are many.
+        for entries in (self._known, self._entries):
+            # The id of a run may contain "@step-3" itself, so all runs that it begins with are looked at.
+            candidates = [entry for entry in entries() if id == entry.id or id.startswith(f"{entry.id}@")]
+            found = [ref for entry in candidates for ref in self._refs(entry)]
+            for ref in found:
+                if ref.id == id:
+                    return ref
         remaining = [ref.id for ref in found] or [ref.id for ref in self.list()]
         raise ModelNotFound(f'there is no model "{id}". {_available(remaining)}')
 
@@ -110,19 +114,24 @@ class Catalog:
 
     def _entries(self) -> list[_Entry]:
         """What is served now: the runs in the folder may have changed."""
+        return [*self._named, *self._found()]
+
+    def _known(self) -> list[_Entry]:
+        """What was served when the folder was last looked at."""
+        return [*self._named, *self._last_found]
+
+    def _found(self) -> Iterator[_Entry]:
+        """The runs in the folder now, without those that were named; read when the first one is asked for."""
         try:
             paths = sorted(self._runs_folder.iterdir()) if self._runs_folder is not None else []
         except OSError:  # it does not exist yet
             paths = []
-        found = [RunFolder(path.resolve()) for path in paths]
-        runs = [run for run in found if run.has_files()]
+        runs = [run for path in paths if (run := RunFolder(path.resolve())).has_files()]
         runs.sort(key=lambda run: _seconds(run.config_file), reverse=True)
         named = {entry.path for entry in self._named if not entry.selector}
         with self._lock:
-            return [
-                *self._named,
-                *(_Entry(self._id(run.path), run.path, run, "") for run in runs if run.path not in named),
-            ]
+            self._last_found = [_Entry(self._id(run.path), run.path, run, "") for run in runs if run.path not in named]
+        yield from self._last_found
 
     def _id(self, path: Path, name: str | None = None) -> str:
         """A new id, or the one that the path got before."""
