@@ -137,13 +137,14 @@ def test_fewer_steps_mean_fewer_epochs_and_their_weight_decay():
 
 
 def test_a_very_short_text_gets_a_small_model_a_limit_of_epochs_and_says_so():
-    config, reasons = chosen(120, size=18_000)
+    config, reasons = chosen(1200, size=18_000)
     assert config.model.n_layer == 2
+    assert (config.train.batch_size, config.model.block_size) == (8, 128)
     assert epochs_of(reasons) == pytest.approx(MAX_EPOCHS, rel=0.02)
     assert "more would not help: it ends early" in reasons[1]
-    assert config.train.max_steps == steps_of(reasons) < steps_of(chosen(120, size=180_000)[1])
+    assert config.train.max_steps == steps_of(reasons) < steps_of(chosen(1200, size=180_000)[1])
     assert config.train.weight_decay > 4
-    all_the_time, reasons = chosen(120, size=18_000, train={"max_steps": 10**6})
+    all_the_time, reasons = chosen(1200, size=18_000, train={"max_steps": 10**6})
     assert all_the_time.train.max_steps == 10**6
     assert epochs_of(reasons) > MAX_EPOCHS
 

@@ -159,10 +159,11 @@ def _vocabulary(model: ModelConfig, reading: _Reading) -> int:
 
 def _context(model: ModelConfig, reading: _Reading, val_fraction: float) -> int:
     """The context in tokens; shorter if the training or validation text is short."""
-    context = LONG_CONTEXT if reading.tokens(model) >= LONG_CONTEXT_TOKENS else SHORT_CONTEXT
-    tokens = reading.text_tokens(model)
-    validation = tokens * val_fraction / (1 - val_fraction)
-    most = min(tokens / TRAINING_WINDOWS, validation / VALIDATION_WINDOWS if val_fraction else math.inf)
+    text_tokens = reading.text_tokens(model)
+    tokens = min(reading.tokens(model), MAX_EPOCHS * text_tokens)
+    context = LONG_CONTEXT if tokens >= LONG_CONTEXT_TOKENS else SHORT_CONTEXT
+    validation = text_tokens * val_fraction / (1 - val_fraction)
+    most = min(text_tokens / TRAINING_WINDOWS, validation / VALIDATION_WINDOWS if val_fraction else math.inf)
     return 2 ** int(math.log2(min(context, max(1, most))))
 
 
