@@ -55,6 +55,9 @@ def train(
         Time limit for the whole command, such as 290s, 5m or 1h; determines the number of steps. Defaults to two
         minutes if --train.max-steps is not set.
     """
+    from tokenloom.compute.waiting import sleep_if_busy
+
+    sleep_if_busy()
     from tokenloom import api
     from tokenloom.training.budget import process_start
 

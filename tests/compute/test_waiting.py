@@ -1,0 +1,18 @@
+"""Threads sleep while they wait if other processes use the cores."""
+
+import pytest
+
+from tokenloom.compute import waiting
+
+
+@pytest.mark.parametrize(
+    ("percent", "before", "after"),
+    [(100.0, None, "passive"), (5.0, None, None), (100.0, "active", "active"), (5.0, "passive", "passive")],
+)
+def test_threads_sleep_on_a_busy_machine_unless_the_user_decides(monkeypatch, percent, before, after):
+    monkeypatch.setattr(waiting.psutil, "cpu_percent", lambda interval: percent)
+    monkeypatch.setattr(waiting.psutil, "cpu_count", lambda: 2)
+    environment = {} if before is None else {waiting.WAIT_POLICY: before}
+    monkeypatch.setattr(waiting.os, "environ", environment)
+    waiting.sleep_if_busy()
+    assert environment.get(waiting.WAIT_POLICY) == after
