@@ -124,6 +124,17 @@ def test_the_softmax_of_a_chunk_in_parts_changes_nothing(monkeypatch, rows):
     assert all(torch.equal(part, expected) for part, expected in zip(loss_and_gradients(), whole, strict=True))
 
 
+@pytest.mark.parametrize("rows", [1, 7, 60])
+def test_the_gradient_of_the_weight_does_not_depend_on_the_rows_that_are_computed_at_once(monkeypatch, rows):
+    gradients = []
+    for rows_at_once in (rows, V):
+        monkeypatch.setattr(head, "WEIGHT_ROWS", rows_at_once)
+        x, weight, targets = head_inputs()
+        head_loss(x, weight, targets).backward()
+        gradients.append(weight.grad)
+    torch.testing.assert_close(*gradients, **CLOSE)
+
+
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 3, 4])
 def test_gradients_do_not_depend_on_the_micro_batch_size(model, micro_batch_size):
     """They are those of the mean over all tokens, also if the last micro-batch is smaller."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 CHUNK_BYTES = 1 << 26  # of the logits in one chunk: enough work for every core
 PART_LOGITS = 1 << 17  # of a chunk, for each thread: their softmax in fp32 fits into the cache of a core
+WEIGHT_ROWS = 1 << 13  # of the weight, whose gradient is computed at once
 # Targets with this value are not counted; torch's default `ignore_index`.
 IGNORE_INDEX = -100
 
@@ -66,7 +67,10 @@ class _SummedLoss(torch.autograd.Function):
             logits = F.linear(x_low[chunk], w)  # (rows, V)
             total += _replace_by_gradient(logits, targets[chunk])
             torch.mm(logits, w, out=dx[chunk])
-            dw += logits.T @ x_low[chunk]
+            # In parts, because a product cannot be added to a tensor of another precision without a copy of its own.
+            parts = zip(torch.split(dw, WEIGHT_ROWS), torch.split(logits, WEIGHT_ROWS, dim=1), strict=True)
+            for dw_part, logits_part in parts:
+                dw_part += logits_part.T @ x_low[chunk]
         ctx.save_for_backward(dx, dw)
         ctx.dtype = x.dtype
         return total

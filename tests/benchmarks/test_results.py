@@ -1,44 +1,30 @@
 """benchmarks/RESULTS.md is what the files in benchmarks/data give, and only missing parts are measured."""
 
-import json
-import sys
 from pathlib import Path
 
 import pytest
+import records
+import results
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def scripts(monkeypatch):
-    """The modules results and records, which import each other by name, as scripts do."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import records
-    import results
-
-    yield results, records
-    del sys.modules["results"], sys.modules["records"]
+from tokenloom.cli.bench import bench
 
 
 @pytest.fixture
-def recorded(scripts, monkeypatch, tmp_path):
-    """The same with an empty folder of data, on the machine M."""
-    results, records = scripts
+def recorded(monkeypatch, tmp_path):
+    """An empty folder of data, on a machine named M."""
     monkeypatch.setattr(records, "DATA", tmp_path)
     monkeypatch.setattr(records, "RESULTS", tmp_path / "results.jsonl")
     monkeypatch.setattr(records, "machine", lambda: "M")
     monkeypatch.setattr(records, "commit", lambda: "c0ffee1")
-    return results, records
 
 
-def test_the_document_is_what_the_files_give(scripts):
-    results, _ = scripts
+def test_the_document_is_what_the_files_give():
     written = results.DOCUMENT.read_text(encoding="utf-8")
     assert written == results.render(), "run: python benchmarks/results.py --write-only"
 
 
-def test_a_record_becomes_a_row_with_its_machine_and_commit(recorded):
-    results, records = recorded
+@pytest.mark.usefixtures("recorded")
+def test_a_record_becomes_a_row_with_its_machine_and_commit():
     result = {"case": "3x192", "tokens_per_sec_before": 8000, "tokens_per_sec": 12000}
     records.append("step", result | {"ratio": 1.5, "lowest": 1.4, "highest": 1.6})
     lines = results.render().splitlines()
@@ -46,8 +32,7 @@ def test_a_record_becomes_a_row_with_its_machine_and_commit(recorded):
     assert any(line.startswith("`benchmarks/compare_commits.py step` (M; commit c0ffee1, ") for line in lines)
 
 
-def test_ratios_are_to_the_first_implementation_that_ran(scripts):
-    results, _ = scripts
+def test_ratios_are_to_the_first_implementation_that_ran():
     repeats = {"slow": (2.0, 2.0, 8.0), "fast": (1.0,), "absent": ()}
     implementations = {
         name: {"repeats": [{"seconds": s, "peak_mb": 50 * s} for s in times], "problem": "not installed: x"}
@@ -63,8 +48,8 @@ def test_ratios_are_to_the_first_implementation_that_ran(scripts):
     ]
 
 
-def test_a_part_is_measured_once_on_each_machine_and_only_if_there_is_time(recorded, monkeypatch, capfd):
-    results, records = recorded
+@pytest.mark.usefixtures("recorded")
+def test_a_part_is_measured_once_on_each_machine_and_only_if_there_is_time(monkeypatch, capfd):
     output = "import json; print(json.dumps({'argv': 1}))"
     quick = results.Part("quick", 1, f'-c "{output}" --json', lambda found: [str(found)])
     long = results.Part("long", 60, "-c pass --json", lambda found: [])
@@ -78,14 +63,11 @@ def test_a_part_is_measured_once_on_each_machine_and_only_if_there_is_time(recor
     assert results.unfinished_parts() == ["quick", "long"]
 
 
-def test_the_commands_exist(scripts):
+def test_the_commands_exist():
     """Each is a command of tokenloom with valid options, or a script of this folder."""
-    results, _ = scripts
-    from tokenloom.cli.bench import bench
-
     for part in results.PARTS.values():
         words = part.command.split()
         if words[:2] == ["tokenloom", "bench"]:
             bench.parse_args(words[2:], exit_on_error=False)
         elif words[0] != "tokenloom":
-            assert (BENCHMARKS.parent / words[0]).exists(), json.dumps(words)
+            assert Path(records.ROOT, words[0]).exists(), words
