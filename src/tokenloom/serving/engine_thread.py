@@ -82,6 +82,8 @@ class Ticket:
             if isinstance(result, RequestError):
                 raise result
             yield result
+            # A queue that is not empty does not suspend its reader, which would keep all others waiting.
+            await asyncio.sleep(0)
 
 
 class EngineThread:
