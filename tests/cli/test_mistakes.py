@@ -72,7 +72,7 @@ MISTAKES = [
     (["train", "good.txt", "--train.max-steps", "0"], 2, "train.max_steps"),
     (["train", "good.txt", "--model.dropout", "1.5"], 2, "model.dropout"),
     (["train", "good.txt", "--model.n-embd", "10", "--model.n-head", "3"], 2, "Try --model.n-embd"),
-    (["train", "good.txt", "--model.n-kv-head", "2"], 2, "n_kv_head"),
+    (["train", "good.txt", "--model.n-head", "3", "--model.n-kv-head", "2"], 2, "n_kv_head"),
     (["train", "good.txt", "--train.precision", "fp64"], 2, "train.precision"),
     (["train", "good.txt", "--train.batch-size", "4", "--train.micro-batch-size", "3"], 2, "divide"),
     (["train", "good.txt", "--preset"], 2, "--preset"),

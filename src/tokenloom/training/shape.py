@@ -11,6 +11,7 @@ PARTS = frozenset(("n_layer", "n_head", "n_embd", "head_dim"))
 HEAD_SIZE = 64  # of an attention head, and the units of width for each layer
 MIN_DEPTH, MAX_DEPTH = 2, 16
 MIN_WIDTH_PER_LAYER = 32  # a model whose width is fixed is not deeper than this allows
+MAX_HEADS = 1024
 WEIGHTS_OF_BLOCK = 12  # · width²
 
 
@@ -65,4 +66,5 @@ def _depth_and_width(model: ModelConfig, fixed: Collection[str], weights: float)
 
 
 def _nearest_divisor(number: int, wanted: int) -> int:
-    return min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: abs(d - wanted))
+    """The divisor of `number`, up to `MAX_HEADS`, that is nearest to `wanted`."""
+    return min((d for d in range(1, min(number, MAX_HEADS) + 1) if number % d == 0), key=lambda d: abs(d - wanted))
