@@ -200,7 +200,7 @@ def test_without_a_budget_the_default_is_completed(overrides):
         assert {name: getattr(getattr(config, section), name) for name in values} == values
 
 
-@pytest.mark.parametrize("overrides", [{}, {"train": {"max_steps": 5}}, {"model": {"n_layer": "many"}}])
+@pytest.mark.parametrize("overrides", [{}, {"train": {"max_steps": 5}}, {"model": {"n_layer": "many"}}, {"train": 3}])
 def test_otherwise_the_default_is_the_preset(overrides):
     assert default_settings([overrides]) == BASE
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 
 import torch
-from pydantic import ValidationError
 
 from tokenloom.compute.parallel import init_process_group
 from tokenloom.compute.runtime import Runtime, choose_runtime, tune_malloc
@@ -40,12 +39,12 @@ def default_settings(overrides: Sequence[Settings]) -> Settings:
     """The default preset; a shape or a batch that `overrides` set in part is completed to about the preset's size."""
     preset = read_preset(DEFAULT_PRESET)
     given: dict[str, dict[str, object]] = {"model": {}, "train": {}}
-    for layer in overrides:
-        for section in given:
-            given[section].update(layer.get(section, {}))
     try:
+        for layer in overrides:
+            for section in given:
+                given[section].update(layer.get(section, {}))
         model, train = ModelConfig.model_validate(given["model"]), TrainConfig.model_validate(given["train"])
-    except ValidationError:
+    except (TypeError, ValueError):  # a section that is no table, or a value out of range
         return preset  # reported when the whole configuration is validated
     completed = {section: dict(values) for section, values in preset.items()}
     if not model.model_fields_set.isdisjoint((*PARTS, "n_kv_head")):
