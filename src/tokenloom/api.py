@@ -24,7 +24,7 @@ from tokenloom.evaluation.evaluation_text import read_text, text_of_split
 from tokenloom.evaluation.inspection import Inspection, inspect_tokens
 from tokenloom.evaluation.loss import default_context, measure
 from tokenloom.evaluation.measurement import Evaluation
-from tokenloom.generation.inference_weights import FEW_ROWS, copy_for_inference
+from tokenloom.generation.inference_weights import copy_for_inference
 from tokenloom.generation.text import TextCompletion, generate_text
 from tokenloom.reporting.console import TrainingDisplay
 from tokenloom.reporting.progress import byte_progress, window_progress
@@ -214,9 +214,8 @@ def generate(
     """
     loaded = _load(model)
     prompts = [prompt] if isinstance(prompt, str) else prompt
-    steps = max_new_tokens if len(prompts) * num_samples <= FEW_ROWS else 0
     return generate_text(
-        copy_for_inference(loaded.model, choose_runtime(device, precision), quantize, steps=steps),
+        copy_for_inference(loaded.model, choose_runtime(device, precision), quantize),
         loaded.tokenizer,
         prompts,
         max_new_tokens=max_new_tokens,

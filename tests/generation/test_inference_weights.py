@@ -10,7 +10,6 @@ from tokenloom.generation import inference_weights
 from tokenloom.generation.engine import collect, generate
 from tokenloom.generation.inference_weights import (
     FEW_ROWS,
-    FP16_STEPS,
     DynamicInt8Linear,
     Int8Linear,
     PrepackedLinear,
@@ -77,11 +76,12 @@ def test_products_are_close_for_any_number_of_rows(monkeypatch, kind, inputs, ro
     x = torch.randn(1, rows, inputs, generator=random) * torch.logspace(-2, 2, rows)[:, None]
     if kind.endswith("FBGEMM"):
         monkeypatch.setattr(DynamicInt8Linear, "is_available", lambda linear: False)
+    if kind.endswith("fp16"):
+        monkeypatch.setattr(inference_weights, "_has_fbgemm", lambda: False)
     parent = copy_for_inference(
         nn.Sequential(linear),
         choose_runtime("cpu", "bf16"),
         "int8" if kind.startswith("int8") else None,
-        steps=FP16_STEPS - 1 if "fp16" in kind else None,
     )
     expected = linear(x) - linear.bias
     error = (parent(x).float() - linear.bias - expected).std(dim=-1) / expected.std(dim=-1)
@@ -125,12 +125,6 @@ def test_layers_of_the_same_input_are_joined(model_of, precision, quantize):
             joined(x).float(), expected.float(), rtol=1e-2 if precision == "bf16" else 1e-5, atol=1e-5
         )
     assert not hasattr(block.self_attn, "q_proj")
-
-
-@torch.no_grad()
-def test_without_many_steps_weights_are_packed_once(model):
-    ready = copy_for_inference(model, choose_runtime("cpu", "bf16"), steps=FP16_STEPS - 1)
-    assert all(module.fp16 is None for module in ready.modules() if isinstance(module, PrepackedLinear))
 
 
 def test_weights_beyond_the_range_of_fp16_stay_in_bf16():

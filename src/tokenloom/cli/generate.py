@@ -83,7 +83,7 @@ def generate(
         Quantize the weights to int8: half the memory of bf16, and the fastest choice on a CPU.
     """
     from tokenloom.compute.runtime import choose_runtime
-    from tokenloom.generation.inference_weights import FEW_ROWS, copy_for_inference
+    from tokenloom.generation.inference_weights import copy_for_inference
     from tokenloom.generation.text import stream_text
 
     if not 1 <= num_samples <= MAX_SAMPLES:
@@ -94,7 +94,7 @@ def generate(
     seed = time.time_ns() % 2**31 if seed is None else seed
     _announce_truncation(len(loaded.tokenizer.encode(text)), loaded.model.config.block_size)
     pieces = stream_text(
-        copy_for_inference(loaded.model, runtime, quantize, steps=max_new_tokens if num_samples <= FEW_ROWS else 0),
+        copy_for_inference(loaded.model, runtime, quantize),
         loaded.tokenizer,
         [text],
         max_new_tokens=max_new_tokens,

@@ -25,7 +25,6 @@ M = TypeVar("M", bound=nn.Module)
 
 Quantization = Literal["int8"]
 FEW_ROWS = 4  # up to which FBGEMM's fp16 product is faster than oneDNN's in bf16
-FP16_STEPS = 500  # from which on packing fp16 weights, 8 ns for each, takes less time than it saves
 _FP16_MAX = 65504
 _INT8_MAX = 127
 # torch's int8 kernel reads inputs in vectors of 16, and beyond the end of a row that is not a multiple of it.
@@ -35,24 +34,22 @@ _INT8_VECTOR = 16
 _BF16_ROWS = 8
 
 
-def copy_for_inference(model: M, runtime: Runtime, quantize: str | None = None, *, steps: int | None = None) -> M:
+def copy_for_inference(model: M, runtime: Runtime, quantize: str | None = None) -> M:
     """A copy of the model on the runtime's device with prepacked matrices; residual stream and norms stay in fp32.
 
     `quantize` "int8" rounds each row of a matrix to 255 levels; where FBGEMM is used, the inputs of a product too.
-    `steps` is the number of tokens that at most `FEW_ROWS` sequences will generate with the copy, if it is known: with
-    fewer than `FP16_STEPS`, bf16 weights are not packed for few rows as well. `model` is not changed; norms, and all
-    weights that need no conversion, are shared with it. Raises `UsageError` for any other `quantize`.
+    `model` is not changed; norms, and all weights that need no conversion, are shared with it. Raises `UsageError` for
+    any other `quantize`.
     """
     if quantize not in (None, "int8"):
         raise UsageError(f'weights cannot be quantized to "{quantize}". Choose int8, or omit it.')
     shared = [*model.parameters(), *model.buffers()]
     result = copy.deepcopy(model, {id(tensor): tensor for tensor in shared}).to(runtime.device)
     dtype = runtime.dtype if quantize is None else torch.bfloat16
-    few_rows = steps is None or steps >= FP16_STEPS
 
     def convert(linear: nn.Linear, gelu: nn.GELU | None) -> nn.Module:
         if quantize is None:
-            return PrepackedLinear(linear, dtype, gelu, few_rows=few_rows)
+            return PrepackedLinear(linear, dtype, gelu)
         return DynamicInt8Linear(linear) if DynamicInt8Linear.is_available(linear) else Int8Linear(linear)
 
     linears: list[tuple[nn.Module, str, nn.Linear, nn.GELU | None]] = []
@@ -89,14 +86,12 @@ def _join(parent: nn.Module, names: Sequence[str]) -> None:
 class PrepackedLinear(nn.Module):
     """x (…, inputs) -> (…, outputs) in `dtype`, with a weight in oneDNN's layout where oneDNN is available.
 
-    With `few_rows` and a `dtype` of 16 bits on a CPU with FBGEMM, products of up to `FEW_ROWS` rows use a second copy
+    With a `dtype` of 16 bits on a CPU with FBGEMM, products of up to `FEW_ROWS` rows use a second copy
     of the weight, in fp16, and give fp32. They take two thirds of the time, and are more exact: fp16 has three more
     bits of precision than bf16. With `gelu`, the result is that of the GELU after the layer.
     """
 
-    def __init__(
-        self, linear: nn.Linear, dtype: torch.dtype, gelu: nn.GELU | None = None, *, few_rows: bool = True
-    ) -> None:
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype, gelu: nn.GELU | None = None) -> None:
         super().__init__()
         self.dtype = dtype
         self.gelu = gelu
@@ -107,7 +102,7 @@ class PrepackedLinear(nn.Module):
         if self.prepacked:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, 1)
         self.fp16 = None
-        if few_rows and on_cpu and dtype.itemsize == 2 and _has_fbgemm() and weight.abs().amax() <= _FP16_MAX:
+        if on_cpu and dtype.itemsize == 2 and _has_fbgemm() and weight.abs().amax() <= _FP16_MAX:
             self.fp16 = torch.ops.quantized.linear_prepack_fp16(weight.float(), _bias(linear, torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
