@@ -2,6 +2,7 @@
 # make test   install the test dependencies and run the tests
 # make check  what CI runs: format, lint, types, import layers, tests
 # make slow   tests that take minutes
+# make vendor fetch the libraries of the page again (needs npm)
 # make clean  remove what make created
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check slow clean
+.PHONY: demo test check slow vendor clean
 
 demo: $(VENV)/installed
 	$(BIN)/tokenloom train
@@ -26,6 +27,9 @@ check: $(VENV)/installed-dev
 
 slow: $(VENV)/installed-dev
 	$(BIN)/pytest -m slow
+
+vendor: $(VENV)/installed
+	$(BIN)/python scripts/vendor.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+import webbrowser
 from pathlib import Path
 
 import pytest
 from small_runs import random_model, save_run
 
+from tokenloom.cli.main import main
 from tokenloom.cli.serve import _curl, _described
+from tokenloom.serving.server import Server
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +56,25 @@ def test_many_models_are_counted_and_the_first_named():
     assert _described([]) == "no model yet"
     assert _described(["a"]) == "1 model (a)"
     assert _described([str(number) for number in range(8)]) == "8 models (0, 1, 2, 3, 4 and 3 more)"
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_open_opens_the_page_with_the_key_or_names_its_address(folder, monkeypatch, capsys, found):
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", lambda url: opened.append(url) or found)
+    monkeypatch.setattr(Server, "wait", lambda server: None)
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", str(folder / "runs" / "story"), "--port", "0", "--api-key", "a+b", "--open"])
+    printed = capsys.readouterr()
+    assert ended.value.code in (0, None)
+    assert len(opened) == 1
+    assert opened[0].endswith("/#key=a%2Bb")
+    assert f"at {opened[0]}\n" in printed.out
+    assert (f"no browser was found. Open {opened[0]} in one." in printed.err) == (not found)
+
+
+def test_no_browser_is_opened_unasked(folder, monkeypatch):
+    monkeypatch.setattr(webbrowser, "open", lambda url: pytest.fail("opened"))
+    monkeypatch.setattr(Server, "wait", lambda server: None)
+    with pytest.raises(SystemExit):
+        main(["serve", str(folder / "runs" / "story"), "--port", "0"])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shlex
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
 
 from cyclopts import Group, Parameter
 
 from tokenloom.cli.models import fetch_if_named
-from tokenloom.cli.output import flush_results, print_json, print_progress, print_result
+from tokenloom.cli.output import flush_results, print_json, print_notice, print_progress, print_result
 from tokenloom.cli.parameters import ARGUMENTS, MODEL_HELP, Json
 from tokenloom.reporting.formatting import counted
 from tokenloom.serving.launch import DEFAULT_HOST, DEFAULT_PORT
@@ -30,9 +32,10 @@ def serve(
     host: Annotated[str, Parameter(group=SERVER)] = DEFAULT_HOST,
     port: Annotated[int, Parameter(group=SERVER)] = DEFAULT_PORT,
     api_key: Annotated[str | None, Parameter(group=SERVER)] = None,
+    open: Annotated[bool, Parameter(group=SERVER, negative="", show_default=False)] = False,
     json: Json = False,
 ) -> None:
-    """Serve models through OpenAI's API, also those of a run that is training.
+    """Serve models through OpenAI's API and on a page for the browser, also those of a run that is training.
 
     Parameters
     ----------
@@ -44,16 +47,20 @@ def serve(
         Port to listen on; 0 chooses a free one.
     api_key
         Key that clients must send: Authorization: Bearer KEY.
+    open
+        Open the page in the browser.
     """
     for model in models:
         fetch_if_named(model)
     with start_server(*models, runs=runs, host=host, port=port, api_key=api_key) as server:
-        ids = [ref.id for ref in server.store.list()]
+        page, ids = _page_url(server.url, api_key), [ref.id for ref in server.store.list()]
         if json:
             print_json({"url": server.url, "models": ids})
         else:
-            print_result(f"Serving {_described(ids)} at {server.url}\n\n{_curl(server.url, api_key)}\n")
+            print_result(f"Serving {_described(ids)} at {page}\n\n{_curl(server.url, api_key)}\n")
         flush_results()
+        if open and not webbrowser.open(page):
+            print_notice(f"no browser was found. Open {page} in one.")
         print_progress("Ctrl-C stops the server.")
         server.wait()
 
@@ -63,6 +70,11 @@ def _described(ids: Sequence[str]) -> str:
         return "no model yet"
     more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
     return f"{counted(len(ids), 'model')} ({', '.join(ids[:_NAMED])}{more})"
+
+
+def _page_url(url: str, api_key: str | None) -> str:
+    """The address of the page. A browser does not send what follows the #, where the page finds the key."""
+    return f"{url}/#key={quote(api_key, safe='')}" if api_key else url
 
 
 def _curl(url: str, api_key: str | None) -> str:

@@ -41,7 +41,7 @@ def _render(page: ReportPage) -> str:
     script = _asset("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return templates.get_template("page.html.j2").render(
-        page=page, style=_asset("report.css"), script=script, script_digest=digest
+        page=page, style=_asset("theme.css") + _asset("report.css"), script=script, script_digest=digest
     )
 
 

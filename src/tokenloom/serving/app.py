@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, Response
-from starlette.staticfiles import StaticFiles
+from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from tokenloom import __version__
@@ -20,11 +18,10 @@ from tokenloom.errors import DataError, TokenizerError, TokenloomError, UsageErr
 from tokenloom.serving import explanation_api, openai_api, runs_api, status_api, tokenizer_api
 from tokenloom.serving.errors import RequestError
 from tokenloom.serving.middleware import BufferedBody, ReplyHeaders, RequestChecks, StalledReaders
+from tokenloom.serving.page_files import PageFiles
 from tokenloom.serving.replies import error_reply, internal_error
 from tokenloom.serving.request_validation import invalid_request
 from tokenloom.serving.services import Services
-
-PAGE = Path(__file__).parent / "page"
 
 
 @dataclass(frozen=True)
@@ -74,8 +71,9 @@ def create_app(
     api.state.services = services
     for router in (openai_api.router, tokenizer_api.router, status_api.router, runs_api.router, explanation_api.router):
         api.include_router(router)
-    api.add_route("/", _index, include_in_schema=False)
-    api.mount("/page", StaticFiles(directory=PAGE))
+    page = PageFiles()
+    api.add_route("/", page.index, include_in_schema=False)
+    api.add_route("/page/{path:path}", page.file, include_in_schema=False)
     for kind in (TokenloomError, RequestValidationError, HTTPException, Exception):
         api.add_exception_handler(kind, _reply_to_error)
     app: ASGIApp = BufferedBody(api, seconds=timeouts.body)
@@ -89,10 +87,6 @@ async def _lifespan(api: FastAPI) -> AsyncGenerator[None]:
     services.engine.start()
     yield
     services.close()
-
-
-async def _index(request: Request) -> Response:
-    return FileResponse(PAGE / "index.html")
 
 
 async def _reply_to_error(request: Request, error: Exception) -> Response:

@@ -1,0 +1,78 @@
+// What is known of one run: its metrics, samples and files, kept up to date by asking what was appended.
+
+import { runPath } from "./api.js";
+import { appendRecords, columnsOf } from "./series.js";
+
+const MOST_REQUESTS = 50; // for what was appended, at a time
+
+export class RunFeed {
+  #api;
+  #recordsCursor = null;
+  #samplesCursor = null;
+  #version = null;
+  #refreshing = null;
+
+  constructor(api, id) {
+    this.#api = api;
+    this.id = id;
+    this.columns = null; // null while nothing was received
+    this.zoomed = null;
+    this.samples = [];
+    this.files = null;
+  }
+
+  /** Read what has changed since the last time, if the row of the run says that something has. */
+  refresh(row) {
+    const version = `${row.state} ${row.changed}`;
+    if (version === this.#version) return Promise.resolve();
+    this.#refreshing ??= this.#read(version).finally(() => (this.#refreshing = null));
+    return this.#refreshing;
+  }
+
+  async #read(version) {
+    const isFirst = this.columns === null;
+    await Promise.all([isFirst ? this.#load() : this.#follow(), this.#readSamples(), this.#readFiles()]);
+    this.#version = version;
+  }
+
+  /** Read the points from one step to another, if the columns are in buckets; null for all steps. */
+  async zoom(range) {
+    const isBucketed = this.columns && [...this.columns.values()].some((column) => column.bucketed);
+    if (!range || !isBucketed) {
+      this.zoomed = null;
+      return;
+    }
+    const [start, stop] = [Math.max(0, Math.floor(range[0])), Math.max(0, Math.ceil(range[1]))];
+    this.zoomed = columnsOf(await this.#api.get(runPath(this.id, "/series"), { start, stop }));
+  }
+
+  async #load() {
+    const reply = await this.#api.get(runPath(this.id, "/series"));
+    this.columns = columnsOf(reply);
+    this.#recordsCursor = reply.cursor;
+  }
+
+  async #follow() {
+    for (let count = 0; count < MOST_REQUESTS; count += 1) {
+      const reply = await this.#api.get(runPath(this.id, "/records"), { cursor: this.#recordsCursor });
+      if (reply.reset) return this.#load(); // the run was resumed
+      appendRecords(this.columns, reply.records);
+      if (this.zoomed) appendRecords(this.zoomed, reply.records);
+      this.#recordsCursor = reply.cursor;
+      if (!reply.more) return;
+    }
+  }
+
+  async #readSamples() {
+    for (let count = 0; count < MOST_REQUESTS; count += 1) {
+      const reply = await this.#api.get(runPath(this.id, "/samples"), { cursor: this.#samplesCursor });
+      this.samples = reply.reset ? reply.samples : [...this.samples, ...reply.samples];
+      this.#samplesCursor = reply.cursor;
+      if (!reply.more) return;
+    }
+  }
+
+  async #readFiles() {
+    this.files = await this.#api.get(runPath(this.id));
+  }
+}

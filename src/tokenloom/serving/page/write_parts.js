@@ -1,0 +1,53 @@
+// The parts of the Write view: samples of tokens, and the alternatives of one.
+
+import { percent, visibleToken } from "./format.js";
+import { isPickable } from "./sampling.js";
+import { heatLevel } from "./scales.js";
+import { displayed } from "./token_text.js";
+import { html, nothing } from "./vendor/lit-html-3.3.3/lit-html.js";
+import { curlLine, pythonLines, tokenTexts } from "./written.js";
+
+const ENDS = { stop: "ended by itself", length: "ended at the length that was asked for" };
+
+/** A continuation, token by token; `opened` is the number of the token whose alternatives are shown, or null. */
+export function sampleCard(sample, { number, opened, isWriting, open, keep, branch }) {
+  const texts = tokenTexts(sample);
+  return html`<section class="card written" aria-label="Continuation ${number}">
+    <div class="tokens">
+      ${sample.tokens.map(
+        (token, index) => html`<span
+          class="token heat-${heatLevel(-token.logprob)}" role="button" tabindex="0"
+          aria-expanded=${index === opened} aria-label="${texts[index] || "end of text"}: ${percent(Math.exp(token.logprob))}"
+          @click=${() => open(index)} @keydown=${(event) => event.key === "Enter" && open(index)}
+        >${displayed(texts[index]) || "∎"}</span>`,
+      )}
+    </div>
+    ${opened !== null && sample.tokens[opened] ? alternatives(sample.tokens[opened], isWriting, (other) => branch(opened, other)) : nothing}
+    <div class="controls">
+      <button ?disabled=${isWriting || !sample.text} @click=${keep}>Keep</button>
+      <span class="soft">${isWriting ? "writing…" : (ENDS[sample.finish] ?? "stopped")}. Choose a token for its alternatives.</span>
+    </div>
+  </section>`;
+}
+
+function alternatives(token, isWriting, branch) {
+  return html`<ol class="bars" aria-label="Alternatives">
+    ${token.top.map(
+      (other) => html`<li class=${other.id === token.id ? "chosen" : ""}>
+        <button class="token" ?disabled=${isWriting || !isPickable(other)} @click=${() => branch(other)}
+          title="Continue with this token instead">${visibleToken(other.text)}</button>
+        <span class="track"><span class="fill" .style=${`width:${100 * other.probability}%`}></span></span>
+        <span class="value">${percent(other.probability)}</span>
+      </li>`,
+    )}
+  </ol>`;
+}
+
+/** The request as commands. */
+export function commands(origin, body, hasKey) {
+  return html`<details class="card">
+    <summary>The same from a program</summary>
+    <pre>${curlLine(origin, body, hasKey)}</pre>
+    <pre>${pythonLines(origin, body, hasKey)}</pre>
+  </details>`;
+}

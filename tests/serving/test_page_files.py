@@ -1,0 +1,97 @@
+"""The files of the page: types, caching, what is served, and the libraries among them."""
+
+import hashlib
+import re
+import tomllib
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tokenloom.serving.page_files import FOLDER, read_page_files
+
+ROOT = Path(__file__).parent.parent.parent
+VENDOR = FOLDER / "vendor"
+PACKAGES = tomllib.loads((VENDOR / "VENDORED.toml").read_text())["packages"]
+OWN = [path for path in sorted(FOLDER.rglob("*")) if path.is_file() and VENDOR not in path.parents]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/", "text/html; charset=utf-8"),
+        ("/page/index.html", "text/html; charset=utf-8"),
+        ("/page/main.js", "text/javascript; charset=utf-8"),
+        ("/page/style.css", "text/css; charset=utf-8"),
+        ("/page/icon.svg", "image/svg+xml"),
+        ("/page/vendor/uplot-1.6.32/LICENSE", "text/plain; charset=utf-8"),
+    ],
+)
+def test_files_have_their_types_on_every_machine(http, path, kind):
+    reply = http.get(path)
+    assert (reply.status_code, reply.headers["content-type"]) == (200, kind)
+    assert http.head(path).headers["content-length"] == str(len(reply.content))
+
+
+def test_a_file_that_the_browser_has_is_not_sent_again(http):
+    reply = http.get("/page/main.js")
+    assert reply.headers["cache-control"] == "no-cache"
+    for tags in (reply.headers["etag"], f'"other", W/{reply.headers["etag"]}', "*"):
+        again = http.get("/page/main.js", headers={"if-none-match": tags})
+        assert (again.status_code, again.content) == (304, b"")
+    assert http.get("/page/main.js", headers={"if-none-match": '"other"'}).status_code == 200
+    assert "immutable" in http.get("/page/vendor/uplot-1.6.32/uPlot.esm.js").headers["cache-control"]
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "vendor", "vendor/VENDORED.toml", "../app.py", "..%2Fapp.py", ""])
+def test_only_files_of_the_page_are_served(http, name):
+    assert http.get(f"/page/{name}").status_code == 404
+
+
+def test_the_page_needs_no_key_but_its_data_does(runs, server_of):
+    with server_of(runs, api_key="secret") as server, httpx2.Client(base_url=server.url, timeout=30) as http:
+        assert all(http.get(f"/page/{name}").status_code == 200 for name in read_page_files())
+        assert http.get("/api/runs").status_code == 401
+
+
+def test_the_colors_are_those_of_the_report():
+    files = read_page_files()
+    used = set(
+        re.findall(r"var\(--([\w-]+)", files["style.css"].content.decode() + files["views.css"].content.decode())
+    )
+    assert {"page", "card", "ink", "soft", "line", "train", "val"} <= used
+    assert b"--train: #1f5aa6" in files["theme.css"].content
+
+
+@pytest.mark.parametrize("path", [path for path in OWN if path.suffix == ".js"], ids=lambda path: path.name)
+def test_modules_import_what_is_there_and_stay_short(path):
+    text = path.read_text(encoding="utf-8")
+    for name in re.findall(r'^import .* from "(.+)";$|^} from "(.+)";$', text, flags=re.MULTILINE):
+        assert (path.parent / "".join(name)).is_file()
+    assert len(text.splitlines()) < 350
+    assert text.startswith("// "), "the first line says what the module is"
+
+
+@pytest.mark.parametrize("path", OWN, ids=lambda path: path.name)
+def test_own_files_name_no_other_site_and_evaluate_no_text(path):
+    text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+    assert not re.search(r"https?://|\beval\(|new Function|innerHTML|unsafeHTML| style=\"| on\w+=\"", text)
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package["name"])
+def test_libraries_are_the_files_of_their_packages(package):
+    folder = VENDOR / f"{package['name']}-{package['version']}"
+    hashes = {Path(file["source"]).name: file["sha256"] for file in package["files"]}
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    assert found == hashes
+    assert "LICENSE" in found
+
+
+def test_licenses_of_libraries_are_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {path for pattern in project["license-files"] for path in ROOT.glob(pattern)}
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    for package in PACKAGES:
+        assert VENDOR / f"{package['name']}-{package['version']}" / "LICENSE" in declared
+        assert package["license"] in project["license"].split(" AND ")
+        assert f"{package['name']} {package['version']}" in notice
