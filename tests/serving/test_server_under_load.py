@@ -1,6 +1,7 @@
 """Many clients at once, some of which disconnect or do not read: every reply is right, and nobody waits for another.
 
-The long form, a minute with 200 connections, prints what it measured: `pytest -m slow tests/serving/test_server_under_load.py -s`.
+The long form, a minute with 200 connections, prints what it measured:
+`pytest -m slow tests/serving/test_server_under_load.py -s`.
 """
 
 import asyncio
