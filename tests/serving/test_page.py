@@ -163,6 +163,15 @@ def test_runs_are_drawn_over_one_another_with_their_differences(open_page):
     assert page.get_by_role("button", name="Loss").get_attribute("aria-pressed") == "true"
 
 
+def test_a_run_without_records_says_so_and_is_drawn_when_another_one_is_added(open_page):
+    page = open_page("#/runs?run=story")
+    page.get_by_text("Nothing was measured yet").wait_for()
+    assert page.locator(".plot").bounding_box()["height"] == 0
+    page.get_by_label("Show short").check()
+    readout(page)
+    page.wait_for_function("() => document.querySelector('.plot canvas').clientHeight > 200")
+
+
 def test_records_that_are_appended_appear(open_page, runs):
     run = RunFolder(save_run(runs / "growing", random_model()))
     metrics = JsonlWriter(run.metrics_file)
@@ -300,14 +309,14 @@ def test_another_token_is_chosen_and_the_text_goes_on_from_it(open_page):
 STOP = """async () => {
   const button = (name) => [...document.querySelectorAll("button")].find((one) => one.textContent === name);
   button("Write").click();
-  while (!button("Stop")) await new Promise(requestAnimationFrame);
+  for (let frame = 0; frame < 600 && !button("Stop"); frame += 1) await new Promise(requestAnimationFrame);
   button("Stop").click();
 }"""
 
 
 def test_writing_is_stopped(open_page):
     page = open_page("#/write?m=story&len=64&n=4")
-    page.get_by_role("button", name="Write", exact=True).wait_for()
+    page.wait_for_selector("button.primary:not([disabled])")
     page.evaluate(STOP)
     page.get_by_role("button", name="Write", exact=True).wait_for()
     assert page.locator(".written").count() == 4

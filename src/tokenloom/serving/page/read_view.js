@@ -146,7 +146,7 @@ export class ReadView {
           @click=${(event) => this.#lock(indexOf(event.target))} @keydown=${(event) => this.#move(event)}
         >${this.#tokens(reply)}</div>
       </section>
-      <section class="card details" aria-label="Token">
+      <section class="card details" aria-label="Token" tabindex="0">
         ${details(reply, shown, { measure: this.#measure, isLocked: shown !== null && shown === this.#locked })}
       </section>
     </div>`;

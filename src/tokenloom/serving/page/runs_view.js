@@ -162,6 +162,7 @@ export class RunsView {
     const colors = new Map(runs.length > 1 ? runs.map((run) => [run.id, run.color]) : []);
     const step = this.#step(runs);
     const isLoading = runs.some((run) => run.columns === null) && !selected.every((row) => row.problem);
+    const isEmpty = !isLoading && drawing.lines.length === 0;
     return html`
       <h1 class="hidden">Runs</h1>
       ${runTable(this.#app.rows, {
@@ -178,9 +179,11 @@ export class RunsView {
       <div class="pair">
         <section class="card chart" aria-label="Curves">
           ${this.#controls(choices)}
-          ${lineLegend(drawing.lines, CHARTS[choices.chart].unit)}
+          ${isEmpty
+            ? html`<p class="soft">Nothing was measured yet. The first record comes after a few steps.</p>`
+            : lineLegend(drawing.lines, CHARTS[choices.chart].unit)}
           <div
-            class="plot ${isLoading ? "skeleton" : ""}"
+            class="plot ${isLoading ? "skeleton" : isEmpty ? "nothing" : ""}"
             tabindex="0" role="slider" aria-label="Step of the cursor" aria-orientation="horizontal"
             aria-valuemin="0" aria-valuemax=${runs[0]?.reference?.step.at(-1) ?? 0} aria-valuenow=${step}
             aria-valuetext=${this.#valueText(runs, step)}

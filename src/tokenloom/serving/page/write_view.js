@@ -85,7 +85,7 @@ export class WriteView {
               <div class="controls">
                 ${isWriting
                   ? html`<button @click=${() => this.#writing.abort()}>Stop</button>`
-                  : html`<button ?disabled=${!this.#app.model} @click=${() => this.#start()}>Write</button>`}
+                  : html`<button class="primary" ?disabled=${!this.#app.model} @click=${() => this.#start()}>Write</button>`}
                 <label>continuations
                   <select @change=${(event) => this.#set("n", Number(event.target.value), 1)}>
                     ${COUNTS.map((count) => html`<option .selected=${count === this.#count}>${count}</option>`)}
