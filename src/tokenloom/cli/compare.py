@@ -54,6 +54,9 @@ def compare(
     words
         Words to list with the largest improvements of B, and with the largest losses.
     """
+    from tokenloom.compute.waiting import sleep_if_busy
+
+    sleep_if_busy()
     from tokenloom import api
 
     if words < 0:

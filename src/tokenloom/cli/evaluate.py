@@ -45,6 +45,9 @@ def evaluate(
     batch_size
         Windows per forward pass.
     """
+    from tokenloom.compute.waiting import sleep_if_busy
+
+    sleep_if_busy()
     from tokenloom import api
     from tokenloom.data.sources import source_notices
 

@@ -82,6 +82,9 @@ def generate(
     quantize
         Quantize the weights to int8: half the memory of bf16, and the fastest choice on a CPU.
     """
+    from tokenloom.compute.waiting import sleep_if_busy
+
+    sleep_if_busy()
     from tokenloom.compute.runtime import choose_runtime
     from tokenloom.generation.inference_weights import copy_for_inference
     from tokenloom.generation.text import stream_text

@@ -51,6 +51,9 @@ def inspect(
     top
         Most likely tokens to list for each position, with --json. The table lists three.
     """
+    from tokenloom.compute.waiting import sleep_if_busy
+
+    sleep_if_busy()
     from tokenloom import api
 
     inspection = api.inspect(

@@ -50,6 +50,9 @@ def serve(
     open
         Open the page in the browser.
     """
+    from tokenloom.compute.waiting import sleep_if_busy
+
+    sleep_if_busy()
     for model in models:
         fetch_if_named(model)
     with start_server(*models, runs=runs, host=host, port=port, api_key=api_key) as server:

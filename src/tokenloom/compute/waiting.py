@@ -8,7 +8,7 @@ import psutil
 
 WAIT_POLICY = "OMP_WAIT_POLICY"
 # Cores that other processes use. A thread that spins while the one it waits for is not scheduled takes away its time:
-# beside other work, steps of two threads took ten times as long. On an idle machine, spinning is faster.
+# beside other work, steps of two threads took ten times as long and more. On an idle machine, spinning is faster.
 BUSY_CORES = 0.5
 INTERVAL = 0.1  # seconds
 
