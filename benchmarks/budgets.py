@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
-from recipe import cpu_name, read_runs
+import records
 
 DATA = Path(__file__).parent / "data" / "budgets.jsonl"
 BUDGETS = (31, 60, 120, 300)  # seconds
@@ -57,14 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     continue
                 append(options.results, case | run)
                 print(f"{case}: {run['seconds']} s", file=sys.stderr, flush=True)
-    print(table(read_runs(options.results)))
+    print(table(records.read(options.results)))
     return min(1, failures)
 
 
 def is_finished(source: str, budget: int, load: str, results: Path) -> bool:
     """Whether both runs of a pair are recorded."""
     keys = ("source", "budget", "load", "cache")
-    recorded = {tuple(run[key] for key in keys) for run in read_runs(results)}
+    recorded = {tuple(run[key] for key in keys) for run in records.read(results)}
     return {(source, budget, load, cache) for cache in CACHES} <= recorded
 
 
@@ -95,7 +95,7 @@ def timed_run(source: str, budget: int, cache: str) -> dict:
         "seconds": round(seconds, 1),
         "steps": summary["steps"],
         "val_bits_per_byte": summary["val_bits_per_byte"],
-        "cpu": cpu_name(),
+        "cpu": records.cpu_name(),
     }
 
 

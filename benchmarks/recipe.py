@@ -18,7 +18,6 @@ import hashlib
 import itertools
 import json
 import os
-import platform
 import queue
 import statistics
 import subprocess
@@ -30,6 +29,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import psutil
+import records
 import results as document
 from recipe_series import GROUPS, RULE, SERIES, Series
 from texts import TEXTS, text_file
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in names:
         variants = options.variants or list(SERIES[name].variants)
         failures += run_missing(name, variants, options.seeds, end, options.results)
-        print(f"\n{name}:\n\n{table(name, variants, read_runs(options.results))}")
+        print(f"\n{name}:\n\n{table(name, variants, records.read(options.results))}")
     document.write()  # its tables have these runs
     return min(1, failures)
 
@@ -91,7 +91,7 @@ def run_missing(
     `train` is called with the series, the variant, the seed and the core, and returns the figures of a run.
     """
     series, train = SERIES[name], train or train_on_core
-    finished = {(run["series"], run["variant"], run["seed"]) for run in read_runs(results)}
+    finished = {(run["series"], run["variant"], run["seed"]) for run in records.read(results)}
     jobs: queue.Queue[tuple[str, int]] = queue.Queue()
     for seed, variant in itertools.product(range(1, seeds + 1), variants):
         if (name, recorded(variant), seed) not in finished:
@@ -151,20 +151,7 @@ def train_on_core(series: Series, variant: str, seed: int, core: int) -> dict:
     if process.returncode:
         raise RuntimeError(errors.strip().splitlines()[-1] if errors.strip() else f"exit code {process.returncode}")
     summary = json.loads(output)
-    return {name: summary.get(name) for name in KEPT} | {"seconds": round(seconds, 1), "cpu": cpu_name()}
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        return next(
-            (line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line), ""
-        )
-    return platform.processor()
-
-
-def read_runs(results: Path) -> list[dict]:
-    return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
+    return {name: summary.get(name) for name in KEPT} | {"seconds": round(seconds, 1), "cpu": records.cpu_name()}
 
 
 def table(name: str, variants: Iterable[str], runs: list[dict]) -> str:

@@ -25,8 +25,9 @@ _TEXT_COLUMNS = 3  # aligned to the left
 
 def runs(
     folder: Annotated[Path, Parameter(group=ARGUMENTS)] = Path("runs"),
+    /,
     *,
-    diff: Annotated[tuple[str, str] | None, Parameter(group=OUTPUT)] = None,
+    diff: Annotated[tuple[str, str] | None, Parameter(group=OUTPUT, negative="")] = None,
     json: Json = False,
 ) -> None:
     """List runs with their data, size, figures and state, the one that was started or resumed last first.
