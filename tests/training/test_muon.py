@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tokenloom.training import muon
 from tokenloom.training.muon import Muon, orthogonalize
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -15,7 +16,9 @@ def new_matrices():
     return [nn.Parameter(torch.randn(shape, generator=random)) for shape in SHAPES]
 
 
-def test_updates_are_those_of_torch():
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_updates_are_those_of_torch(monkeypatch, is_fast):
+    monkeypatch.setattr(muon, "has_fast_bf16", lambda device: is_fast)
     options = {"lr": 0.02, "weight_decay": 0.1, "adjust_lr_fn": "original"}
     ours, theirs = new_matrices(), new_matrices()
     optimizer, reference = Muon(ours, **options), torch.optim.Muon(theirs, **options)
@@ -40,6 +43,19 @@ def test_a_matrix_without_a_gradient_is_not_changed():
     before = [weight.detach().clone() for weight in matrices]
     optimizer.step()
     assert [torch.equal(weight, old) for weight, old in zip(matrices, before, strict=True)] == [True, *[False] * 4]
+
+
+def test_products_are_in_fp32_where_bf16_is_slow(monkeypatch):
+    monkeypatch.setattr(muon, "has_fast_bf16", lambda device: False)
+    matrices = new_matrices()
+    expected = []
+    for weight in matrices:
+        weight.grad = weight.detach().clone()
+        update = orthogonalize(weight.detach()[None], COEFFICIENTS, 5, 1e-7, torch.float32)[0]
+        expected.append(weight.detach() - 0.02 * max(1, weight.shape[0] / weight.shape[1]) ** 0.5 * update)
+    Muon(matrices, lr=0.02, momentum=0.0, nesterov=False, weight_decay=0.0, adjust_lr_fn="original").step()
+    for weight, value in zip(matrices, expected, strict=True):
+        assert torch.allclose(weight, value, atol=1e-6)  # bf16 would differ by 1e-4
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (2, 8, 32), (2, 32, 8)])

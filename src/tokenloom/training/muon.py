@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokenloom.compute.runtime import has_fast_bf16
+
 
 class Muon(torch.optim.Muon):
     """torch's Muon, with the updates of all matrices of a shape computed at once.
 
-    The result is the same, except for the rounding of products in bf16. Source: Jordan et al. 2024, "Muon: An optimizer
-    for hidden layers in neural networks".
+    The result is the same, except for rounding: torch computes the products in bf16 on every device, this class in fp32
+    where bf16 is slow. Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
     """
 
     @torch.no_grad()
@@ -28,7 +30,8 @@ class Muon(torch.optim.Muon):
                     by_shape[weight.shape].append(weight)
             for (rows, columns), weights in by_shape.items():
                 updates = torch.stack([self._momentum_update(weight, group) for weight in weights])
-                updates = orthogonalize(updates, group["ns_coefficients"], group["ns_steps"], group["eps"])
+                dtype = torch.bfloat16 if has_fast_bf16(updates.device) else torch.float32
+                updates = orthogonalize(updates, group["ns_coefficients"], group["ns_steps"], group["eps"], dtype)
                 rate = group["lr"] * math.sqrt(max(1, rows / columns))
                 for weight, update in zip(weights, updates, strict=True):
                     weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
@@ -43,17 +46,23 @@ class Muon(torch.optim.Muon):
         return weight.grad.lerp(mean, momentum) if group["nesterov"] else mean
 
 
-def orthogonalize(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
-    """Matrices (N, rows, columns) with the same singular vectors and singular values near 1, in bf16.
+def orthogonalize(
+    matrices: Tensor,
+    coefficients: tuple[float, float, float],
+    steps: int,
+    eps: float,
+    dtype: torch.dtype = torch.bfloat16,
+) -> Tensor:
+    """Matrices (N, rows, columns) with the same singular vectors and singular values near 1, in `dtype`.
 
     A Newton–Schulz iteration of fifth order, on matrices scaled to a Frobenius norm of at most 1.
     """
     a, b, c = coefficients
     is_tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.bfloat16()
+    x = matrices.to(dtype)
     x = x.transpose(1, 2) if is_tall else x  # the product of the smaller side with itself is cheaper
     squares = x.float().square().sum(dim=(1, 2), keepdim=True)
-    x = (x / squares.sqrt().clamp(min=eps)).bfloat16()
+    x = (x / squares.sqrt().clamp(min=eps)).to(dtype)
     for _ in range(steps):
         gram = x @ x.transpose(1, 2)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)

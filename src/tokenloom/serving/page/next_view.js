@@ -17,7 +17,7 @@ export class NextView {
   #picked = []; // texts of the tokens that were added since the text was edited
   #pointed = 0;
   #asked = null; // the text that the answer continues
-  #write = settled((value) => this.#link(value, { replace: true }), 300);
+  #write = settled(() => this.#link(this.#app.text.value, { replace: true }), 300);
   #onKey = (event) => this.#press(event);
 
   constructor(app, host) {
@@ -102,7 +102,7 @@ export class NextView {
   #edit(value) {
     this.#app.text.value = value;
     this.#picked = [];
-    this.#write(value);
+    this.#write();
   }
 
   async #link(value, options) {

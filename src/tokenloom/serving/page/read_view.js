@@ -19,8 +19,8 @@ export class ReadView {
   #pointed = null;
   #locked = null;
   #spans = { reply: null, measure: null, blocks: [] };
-  #write = settled(async (value) => {
-    const z = await this.#app.text.write(value);
+  #write = settled(async () => {
+    const z = await this.#app.text.write(this.#app.text.value);
     this.#app.go({ z }, { replace: true });
   }, 400);
 
@@ -94,7 +94,7 @@ export class ReadView {
 
   #edit(value) {
     this.#app.text.value = value;
-    this.#write(value);
+    this.#write();
     this.#app.go({ t: null }, { replace: true }); // the number of a token of the text before
   }
 

@@ -24,8 +24,8 @@ export class WriteView {
   #request = null; // the last one, for the commands
   #draw = oncePerFrame(() => this.#drawNow());
   #isDestroyed = false;
-  #link = settled(async (value) => {
-    const z = await this.#app.text.write(value);
+  #link = settled(async () => {
+    const z = await this.#app.text.write(this.#app.text.value);
     this.#app.go({ z }, { replace: true });
   }, 300);
 
@@ -132,7 +132,7 @@ export class WriteView {
   #edit(value) {
     this.#app.text.value = value;
     this.#samples = []; // they continue another text
-    this.#link(value);
+    this.#link();
     this.#draw();
   }
 
