@@ -66,18 +66,23 @@ def test_int8_weights_are_within_rounding_of_the_original(model_of):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("rows", [1, FEW_ROWS, FEW_ROWS + 1, 2 * inference_weights._BF16_ROWS])
+@pytest.mark.parametrize("rows", [1, FEW_ROWS, FEW_ROWS + 1, 2 * max(inference_weights._CONVERTED_ROWS.values())])
 @pytest.mark.parametrize("inputs", [24, 48])
-@pytest.mark.parametrize("kind", ["bf16", "bf16 without fp16", "int8", "int8 without FBGEMM"])
+@pytest.mark.parametrize(
+    "kind", ["bf16", "bf16 without fp16", "bf16 without oneDNN", "int8", "int8 without FBGEMM", "int8 without bf16"]
+)
 def test_products_are_close_for_any_number_of_rows(monkeypatch, kind, inputs, rows):
     random = torch.Generator().manual_seed(rows)
     linear = nn.Linear(inputs, 40)
     # Rows of different size, as the first token of a text has.
     x = torch.randn(1, rows, inputs, generator=random) * torch.logspace(-2, 2, rows)[:, None]
-    if kind.endswith("FBGEMM"):
+    if kind.endswith(("FBGEMM", "without bf16")):
         monkeypatch.setattr(DynamicInt8Linear, "is_available", lambda linear: False)
+        monkeypatch.setattr(inference_weights, "has_fast_bf16", lambda device: kind.endswith("FBGEMM"))
     if kind.endswith("fp16"):
         monkeypatch.setattr(inference_weights, "_has_fbgemm", lambda: False)
+    if kind.endswith("oneDNN"):
+        monkeypatch.setattr(inference_weights, "_has_onednn", lambda dtype: False)
     parent = copy_for_inference(
         nn.Sequential(linear),
         choose_runtime("cpu", "bf16"),

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenloom.compute.runtime import Runtime
+from tokenloom.compute.runtime import Runtime, has_fast_bf16
 from tokenloom.errors import UsageError
 
 M = TypeVar("M", bound=nn.Module)
@@ -29,9 +29,9 @@ _FP16_MAX = 65504
 _INT8_MAX = 127
 # torch's int8 kernel reads inputs in vectors of 16, and beyond the end of a row that is not a multiple of it.
 _INT8_VECTOR = 16
-# With as many rows, it is faster to convert the int8 weight to bf16 for a bf16 product: torch's int8 kernel computes
-# each row by itself.
-_BF16_ROWS = 8
+# With as many rows, it is faster to convert the int8 weight for a product in this precision: torch's int8 kernel
+# computes each row by itself.
+_CONVERTED_ROWS = {torch.bfloat16: 8, torch.float32: 16}
 
 
 def copy_for_inference(model: M, runtime: Runtime, quantize: str | None = None) -> M:
@@ -84,7 +84,7 @@ def _join(parent: nn.Module, names: Sequence[str]) -> None:
 
 
 class PrepackedLinear(nn.Module):
-    """x (…, inputs) -> (…, outputs) in `dtype`, with a weight in oneDNN's layout where oneDNN is available.
+    """x (…, inputs) -> (…, outputs) in `dtype`, with a weight in oneDNN's layout where the CPU supports it.
 
     With a `dtype` of 16 bits on a CPU with FBGEMM, products of up to `FEW_ROWS` rows use a second copy
     of the weight, in fp16, and give fp32. They take two thirds of the time, and are more exact: fp16 has three more
@@ -98,7 +98,7 @@ class PrepackedLinear(nn.Module):
         weight = linear.weight.detach()
         self.weight, self.bias = weight.to(dtype), _bias(linear, dtype)
         on_cpu = weight.device.type == "cpu"
-        self.prepacked = on_cpu and torch.backends.mkldnn.is_available()
+        self.prepacked = on_cpu and _has_onednn(dtype)
         if self.prepacked:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, 1)
         self.fp16 = None
@@ -165,14 +165,16 @@ class Int8Linear(nn.Module):
         self.padding = -linear.in_features % _INT8_VECTOR
         self.weight = F.pad(rounded, (0, self.padding))
         self.bias = _bias(linear, torch.bfloat16)
+        self.converted = torch.bfloat16 if has_fast_bf16(self.weight.device) else torch.float32
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x.to(torch.bfloat16), (0, self.padding)) if self.padding else x.to(torch.bfloat16)
-        if x.device.type == "cpu" and x.shape[:-1].numel() < _BF16_ROWS:
-            y = torch.ops.aten._weight_int8pack_mm(x.flatten(0, -2), self.weight, self.scale)
+        x = F.pad(x, (0, self.padding)) if self.padding else x
+        if x.device.type == "cpu" and x.shape[:-1].numel() < _CONVERTED_ROWS[self.converted]:
+            y = torch.ops.aten._weight_int8pack_mm(x.to(torch.bfloat16).flatten(0, -2), self.weight, self.scale)
             y = y.view(*x.shape[:-1], -1)
         else:
-            y = F.linear(x, self.weight.to(x.dtype)) * self.scale
+            y = F.linear(x.to(self.converted), self.weight.to(self.converted)) * self.scale
+            y = y.to(torch.bfloat16)
         return y if self.bias is None else y + self.bias
 
 
@@ -183,6 +185,13 @@ def round_to_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
     scale = (weight.abs().amax(dim=1) / _INT8_MAX).clamp(min=1e-30).bfloat16()
     rounded = (weight / scale.float()[:, None]).round_().clamp_(-_INT8_MAX, _INT8_MAX)
     return rounded.to(torch.int8), scale
+
+
+def _has_onednn(dtype: torch.dtype) -> bool:
+    """Whether oneDNN packs weights of `dtype` on this CPU: in bf16 it needs AVX-512 or newer instructions."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _has_fbgemm() -> bool:
