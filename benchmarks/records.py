@@ -13,6 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "benchmarks" / "data"
 RESULTS = DATA / "results.jsonl"
+# Flags of /proc/cpuinfo and their names, the most capable first.
+VECTOR_INSTRUCTIONS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 and bf16", "avx512f": "AVX-512", "avx2": "AVX2"}
 
 
 def read(path: Path) -> list[dict]:
@@ -31,10 +33,13 @@ def machine() -> str:
 
 
 def cpu_name() -> str:
+    """The model, and its widest vector instructions: machines of one name differ in them."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = values.get("flags", "").split()
+    widest = next((f" with {name}" for flag, name in VECTOR_INSTRUCTIONS.items() if flag in flags), "")
+    return values.get("model name", platform.processor()) + widest
 
 
 def commit() -> str:

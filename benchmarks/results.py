@@ -100,6 +100,7 @@ RUN_COLUMNS = {
     "nats/token": "{val_loss:.3f}",
     "bits per byte": "{val_bits_per_byte:.3f}",
 }
+SHAKESPEARE_COLUMNS = RUN_COLUMNS | {"training loss": "{train_loss:.3f}", "peak memory": "{peak_memory_mb:,.0f} MB"}
 DEFAULT_COLUMNS = {"": "{commit}", "budget": "{budget}", "wall-clock": "{wall_seconds:.0f} s", **RUN_COLUMNS}
 
 SECTIONS = {
@@ -110,14 +111,20 @@ SECTIONS = {
         (Part("default", 6, "benchmarks/compare_commits.py default", partial(row_table, columns=DEFAULT_COLUMNS)),),
     ),
     "shakespeare": Section(
-        "tinyshakespeare, 290 seconds",
+        "tinyshakespeare, 290 seconds and 20 minutes",
         "The first 90 % are for training; the validation loss is over the whole last 10 %.",
         (
             Part(
                 "shakespeare",
                 6,
                 "tokenloom train tinyshakespeare --budget 290s --json",
-                partial(row_table, columns=RUN_COLUMNS | {"peak memory": "{peak_memory_mb:,.0f} MB"}),
+                partial(row_table, columns=SHAKESPEARE_COLUMNS),
+            ),
+            Part(
+                "shakespeare-20m",
+                21,
+                "tokenloom train tinyshakespeare --budget 20m --json",
+                partial(row_table, columns=SHAKESPEARE_COLUMNS),
             ),
         ),
     ),
