@@ -27,7 +27,9 @@ from tokenloom.evaluation.measurement import Evaluation
 from tokenloom.generation.inference_weights import copy_for_inference
 from tokenloom.generation.text import TextCompletion, generate_text
 from tokenloom.reporting.console import TrainingDisplay
+from tokenloom.reporting.notebook_display import NotebookDisplay
 from tokenloom.reporting.progress import byte_progress, window_progress
+from tokenloom.reporting.terminal import in_notebook
 from tokenloom.run_folder import RunFolder
 from tokenloom.run_records import RunSummary
 from tokenloom.sampling_params import SamplingParams
@@ -337,7 +339,9 @@ def _newest_run() -> RunFolder:
 
 
 def _display(quiet: bool) -> contextlib.AbstractContextManager[Display]:
-    return QuietDisplay() if quiet else TrainingDisplay()
+    if quiet:
+        return QuietDisplay()
+    return NotebookDisplay() if in_notebook() else TrainingDisplay()
 
 
 def _data_progress(quiet: bool) -> contextlib.AbstractContextManager[Callable[[str, int, int | None], None] | None]:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from tokenloom.evaluation.inspection import Inspection, Token, figures_json
 from tokenloom.evaluation.measurement import Measurement
+from tokenloom.evaluation.token_html import difference_html
 from tokenloom.evaluation.words import word_starts
 
 
@@ -106,6 +107,10 @@ class Comparison:
             "parts": [part.to_json() for part in self.parts],
             "words": [word.to_json() for word in self.words],
         }
+
+    def _repr_html_(self) -> str:
+        """The text, colored by the difference, which notebooks display."""
+        return difference_html(self)
 
 
 def compare_inspections(text: str, models: tuple[str, str], a: Inspection, b: Inspection) -> Comparison:

@@ -17,6 +17,7 @@ from tokenloom.errors import UsageError
 from tokenloom.evaluation.log_probabilities import ROWS_AT_ONCE, log_probabilities, most_likely
 from tokenloom.evaluation.loss import default_context, evaluating, windows
 from tokenloom.evaluation.measurement import Measurement
+from tokenloom.evaluation.token_html import heatmap_html
 from tokenloom.model.head import IGNORE_INDEX
 from tokenloom.model.language_model import LanguageModel
 
@@ -95,6 +96,10 @@ class Inspection:
     def head_json(self) -> dict[str, object]:
         """All of `to_json` but the tokens, which take much more memory as JSON than here."""
         return figures_json(self.measurement) | {"first": self.first.to_json()}
+
+    def _repr_html_(self) -> str:
+        """The text as a heatmap, which notebooks display."""
+        return heatmap_html(self)
 
 
 class ScoredTokens(Sequence[ScoredToken]):

@@ -24,7 +24,7 @@ THROUGHPUT = METRICS["tokens_per_sec"]
 
 
 class TrainingDisplay:
-    """Training as a live panel on a terminal or in a notebook, and as plain lines, one per record, elsewhere.
+    """Training as a live panel on a terminal, and as plain lines, one per record, elsewhere.
 
     `started` prints the plan, `recorded` and `sampled` the results on the way, `finished` the summary. `stepped` only
     stores its arguments, so it may be called at every step.
@@ -53,7 +53,7 @@ class TrainingDisplay:
     def started(self, plan: RunPlan) -> None:
         self._plan = plan
         self._step = plan.first_step
-        for name, text in _plan_lines(plan):
+        for name, text in plan_lines(plan):
             self._print_line(f"{name:<9} {text}", style="bold" if name == "run" else "")
         if self._is_live:
             from rich.live import Live
@@ -128,7 +128,7 @@ class TrainingDisplay:
         """The figures of a record, the most important first, as many as fit a line."""
         total = f"{self._plan.max_steps:,}" if self._plan else ""
         step = f"{record.step:>{len(total)},}"
-        parts = [f"step {step}/{total}" if total else f"step {step}", *_figures(record)]
+        parts = [f"step {step}/{total}" if total else f"step {step}", *record_figures(record)]
         parts += [*(["best"] if is_best else []), *pace]
         line = ""
         for part in parts:
@@ -157,7 +157,7 @@ class TrainingDisplay:
         bar.add_column(ratio=1)
         bar.add_column(no_wrap=True, overflow="ellipsis")
         bar.add_row(ProgressBar(total=total, completed=self._step), Text("  " + "  ".join(progress)))
-        figures = Text("  " + "  ".join(_figures(self._latest, train_loss=self._losses.latest)))
+        figures = Text("  " + "  ".join(record_figures(self._latest, train_loss=self._losses.latest)))
         losses = Table.grid(expand=True)
         losses.add_column(ratio=1, no_wrap=True, overflow="crop")
         losses.add_column(no_wrap=True, overflow="ellipsis")
@@ -193,7 +193,7 @@ class _LossHistory:
         return list(self._means)
 
 
-def _plan_lines(plan: RunPlan) -> list[tuple[str, str]]:
+def plan_lines(plan: RunPlan) -> list[tuple[str, str]]:
     """The plan as (name, text), without empty lines."""
     levels = bits_per_byte_levels(plan.baselines)
     baselines = ", ".join(f"{name} {value:.2f}" for name, value in levels.items())
@@ -232,7 +232,7 @@ def _needs_line(plan: RunPlan) -> str:
     return memory if plan.budget_seconds else f"{memory}, about {duration(plan.estimated_seconds)}"
 
 
-def _figures(record: MetricsRecord | None, *, train_loss: float | None = None) -> list[str]:
+def record_figures(record: MetricsRecord | None, *, train_loss: float | None = None) -> list[str]:
     """The metrics of a progress line, except throughput; `train_loss` overrides that of the record."""
     values = {
         metric: metric.value(record) for metric in METRICS.values() if metric.progress and metric is not THROUGHPUT

@@ -33,6 +33,14 @@ def can_draw(console: Console) -> bool:
     return console.is_terminal and not console.is_dumb_terminal
 
 
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, which displays HTML."""
+    # IPython is looked up, not imported: without it in the process there is no notebook.
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and hasattr(shell, "kernel")
+
+
 def encodable(text: str, encoding: str) -> str:
     """Text that the encoding can represent: our own symbols in ASCII, other characters it lacks as \\u escapes."""
     return text.encode(encoding, UNENCODABLE).decode(encoding)
