@@ -12,6 +12,7 @@ from tokenloom.cli.flags import DataFlags, ModelFlags, SampleFlags, TrainFlags, 
 from tokenloom.cli.models import fetch_if_named
 from tokenloom.cli.output import print_json
 from tokenloom.cli.parameters import RUN, TRAINING_SOURCES_HELP, Json, Refresh
+from tokenloom.cli.train_page import announce, folder_of_runs, keep, page_beside
 from tokenloom.config import Settings
 from tokenloom.errors import UsageError
 
@@ -28,6 +29,7 @@ def train(
     out: Annotated[Path | None, Parameter(group=RUN)] = None,
     resume: Annotated[bool, Parameter(group=RUN, negative="", show_default=False)] = False,
     budget: Annotated[str | None, Parameter(group=RUN)] = None,
+    serve: Annotated[bool, Parameter(group=RUN, negative="", show_default=False)] = False,
     refresh: Refresh = False,
     json: Json = False,
     data_: Annotated[DataFlags | None, Parameter(name="data")] = None,
@@ -54,36 +56,45 @@ def train(
     budget
         Time limit for the whole command, such as 290s, 5m or 1h; determines the number of steps. Defaults to two
         minutes if --train.max-steps is not set.
+    serve
+        Show the run on a page in the browser while it trains, on port 8000 or a free one. At a terminal, the page stays
+        until Ctrl-C when the training has finished; elsewhere it ends with the command.
     """
     from tokenloom.compute.waiting import sleep_if_busy
 
     sleep_if_busy()
-    from tokenloom import api
-    from tokenloom.training.budget import process_start
-
     settings = {"model": given(model), "data": given(data_), "train": given(train), "sample": given(sample)}
     if resume:
         flags = {"preset": preset, "config": config, "out": out, "budget": budget, "refresh": refresh or None}
         _refuse_with_resume(settings, flags)
         if len(data) > 1:
             raise UsageError(f"--resume takes one run, got {len(data)}. Name one, or none for the newest.")
-        summary = api.resume(*data, settings=settings)
-    else:
-        start = process_start()
-        if init_from := settings["train"].get("init_from"):
-            fetch_if_named(str(init_from))
-        summary = api.train(
-            *data,
-            preset=preset,
-            config=config,
-            out=out,
-            budget=budget,
-            started=start,
-            settings=settings,
-            refresh=refresh,
-        )
-    if json and summary is not None:  # Under torchrun, only rank 0 has a summary.
-        print_json(summary.to_json())
+    from tokenloom.compute.parallel import launched_rank
+
+    runs = folder_of_runs(out, data if resume else ()) if serve and launched_rank() == 0 else None
+    with page_beside(runs) as page:
+        from tokenloom import api
+        from tokenloom.training.budget import process_start
+
+        announce(page)
+        if resume:
+            summary = api.resume(*data, settings=settings)
+        else:
+            if init_from := settings["train"].get("init_from"):
+                fetch_if_named(str(init_from))
+            summary = api.train(
+                *data,
+                preset=preset,
+                config=config,
+                out=out,
+                budget=budget,
+                started=process_start(),
+                settings=settings,
+                refresh=refresh,
+            )
+        if json and summary is not None:  # Under torchrun, only rank 0 has a summary.
+            print_json(summary.to_json())
+        keep(page)
 
 
 def _refuse_with_resume(settings: Settings, flags: Mapping[str, object]) -> None:

@@ -61,6 +61,11 @@ def launched_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def launched_rank() -> int:
+    """The rank that torchrun gave this process; 0 without it."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def init_process_group() -> World:
     """Join the process group that torchrun set up; without torchrun, a world of one process."""
     if launched_processes() == 1:

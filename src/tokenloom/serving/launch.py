@@ -29,8 +29,8 @@ def serve(
     machines can reach requires an `api_key`. Raises `TokenloomError`.
     """
     try:
+        from tokenloom.serving.server import Server  # isort: skip # first, to miss a package before torch is imported
         from tokenloom.serving.models import ModelStore
-        from tokenloom.serving.server import Server
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "serve", "serve") from None
     if not 0 <= port < 2**16:
