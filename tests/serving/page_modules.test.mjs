@@ -94,6 +94,15 @@ test("positions are found in ascending numbers", () => {
   assert.equal(series.nearestIndex([], 1), -1);
 });
 
+test("series of the same records share axes in the reply, and have their own as columns", () => {
+  const axes = [{ step: [1, 2], tokens: [8, 16], epoch: [0, 0], seconds: [1, 2] }];
+  const one = { count: 2, bucketed: false, value: [5, 4], low: null, high: null, non_finite: [], axes: 0 };
+  const columns = series.columnsOf({ axes, series: { lr: one, "train/loss": { ...one, value: [3, 2] } } });
+  series.appendRecords(columns, [{ step: 3, tokens: 24, epoch: 0, seconds: 3, lr: 1 }]);
+  assert.deepEqual(columns.get("lr").step, [1, 2, 3]);
+  assert.deepEqual(columns.get("train/loss").step, [1, 2]);
+});
+
 test("records are appended to their columns, also to new ones and to buckets", () => {
   const columns = new Map([["train/loss", column([[1, 5]], { low: [4], high: [6] })]]);
   const record = { step: 2, tokens: 20, epoch: 200, seconds: 2000, "train/loss": 3, "val/loss": "NaN", lr: 0.1 };

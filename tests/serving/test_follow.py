@@ -14,7 +14,8 @@ from tokenloom.reporting.run_table import read_row
 from tokenloom.run_folder import JsonlWriter, RunFolder, truncate_jsonl
 from tokenloom.run_records import RunSummary
 from tokenloom.serving.follow import FollowedRuns
-from tokenloom.serving.metric_columns import MAX_POINTS, MetricColumns, parse_records
+from tokenloom.serving.metric_columns import MAX_POINTS, MetricColumns
+from tokenloom.serving.metric_lines import parse_records, parse_table
 
 
 @pytest.fixture
@@ -109,6 +110,40 @@ def test_an_integer_of_any_size_is_a_number():
     assert parse_records([line])[0]["lr"] == math.inf
 
 
+def test_a_table_has_the_numbers_of_the_records():
+    lines = [
+        b'{"step": 1, "tokens": 8, "epoch": 0.5, "seconds": 1, "train/loss": 3, "other": 1, "lr": null}',
+        b'{"step": 2, "tokens": 16, "epoch": 1, "seconds": 2, "val/loss": 1e4, "val/perplexity": null}',
+        b'{"step": 3, "tokens": 24, "epoch": 1, "seconds": 3, "train/loss": "2", "lr": true}',
+        b'{"step": null, "tokens": 32, "epoch": 1, "seconds": 4, "train/loss": 9}',
+        b"[1]",
+        b'{"seconds": 5, "epoch": 2, "tokens": 40, "step": 5, "train/loss": 1.5, "lr": 1' + b"0" * 400 + b"}",
+        b'{"step": 6, "tokens": 48, "epoch": 2, "seconds": 6, "val/loss": null, "val/perplexity": null}',
+    ]
+    for given in (lines, [*lines, b'{"step": 7, "tok']):  # the latter is read line by line
+        records, table = parse_records(given), parse_table(given)
+        assert [record["step"] for record in records] == table.axes["step"].tolist() == [1, 2, 3, 5, 6]
+        found = {
+            key: dict(zip(rows.tolist(), values.tolist(), strict=True)) for key, (rows, values) in table.metrics.items()
+        }
+        expected = {
+            key: {row: record[key] for row, record in enumerate(records) if key in record}
+            for key in ("train/loss", "lr", "val/loss", "val/perplexity")
+        }
+        assert repr(found) == repr({key: expected[key] for key in found})
+        assert found["train/loss"] == {0: 3.0, 3: 1.5}
+        assert (found["lr"][3], found["val/perplexity"][1]) == (math.inf, math.inf)
+    assert len(parse_table([b"x"]).axes["step"]) == 0
+
+
+def test_metrics_of_the_same_records_share_their_axes(run):
+    write(run, *(record(step, train_loss=1.0, lr=0.1, val_loss=2.0 if step % 2 else None) for step in range(1, 5)))
+    reply = FollowedRuns().series(run, None, 0, math.inf, 10).to_json()
+    places = {key: series["axes"] for key, series in reply["series"].items()}
+    assert places["train/loss"] == places["lr"] != places["val/loss"]
+    assert [reply["axes"][places[key]]["step"] for key in ("lr", "val/loss")] == [[1, 2, 3, 4], [1, 3]]
+
+
 def test_few_points_are_sent_as_they_are(run):
     write(run, *(record(step, train_loss=10 / step) for step in range(1, 101)))
     series = FollowedRuns().series(run, ["train/loss"], 10, 20, 5).series["train/loss"]
@@ -196,6 +231,6 @@ def test_a_hundred_thousand_records_open_fast(run):
     row = followed.row("story", run)
     assert row.figures.steps == 100_001
     again = time.process_time() - started
-    assert len(reply) < 3e6
-    assert opened < 6  # the goal is 2 s on an idle machine
+    assert len(reply) < 1e6
+    assert opened < 3  # about 0.5 s on an idle machine
     assert again < opened / 5

@@ -19,7 +19,8 @@ from tokenloom.reporting.run_state import RunStatus, read_status
 from tokenloom.reporting.run_table import RunRow, make_row
 from tokenloom.run_folder import RunFolder
 from tokenloom.run_records import Baselines, RunPlan, RunSummary
-from tokenloom.serving.metric_columns import MetricColumns, Series, parse_records, with_number_texts
+from tokenloom.serving.metric_columns import MetricColumns, Series, with_number_texts
+from tokenloom.serving.metric_lines import parse_records
 from tokenloom.strict_json import load_json
 
 PAGE_BYTES = 1 << 20
@@ -51,8 +52,11 @@ class SeriesReply:
     cursor: Cursor
 
     def to_json(self) -> dict[str, object]:
-        series = {key: one.to_json() for key, one in self.series.items()}
-        return {"series": series, "records": self.records, "cursor": str(self.cursor)}
+        """Each series names the place of its axes in a list: metrics of the same records have the same ones."""
+        axes = {id(one.axes): one.axes for one in self.series.values()}
+        places = {number: place for place, number in enumerate(axes)}
+        series = {key: {**one.to_json(), "axes": places[id(one.axes)]} for key, one in self.series.items()}
+        return {"axes": [*axes.values()], "series": series, "records": self.records, "cursor": str(self.cursor)}
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ class _FollowedRun:
         with self._lock:
             columns = self._columns
             columns.update()
-            series = {key: columns.series(key, start, stop, buckets) for key in keys or columns.keys()}
+            series = columns.series(keys or columns.keys(), start, stop, buckets)
             return SeriesReply(series, len(columns), columns.cursor)
 
 

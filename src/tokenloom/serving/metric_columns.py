@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -15,13 +13,11 @@ import numpy as np
 from tokenloom.growing_file import Cursor, read_appended
 from tokenloom.metrics import METRICS, MetricsRecord
 from tokenloom.reporting.series import Point
-from tokenloom.strict_json import load_json
+from tokenloom.serving.metric_lines import AXES, MetricTable, parse_table
 
-AXES = ("step", "tokens", "epoch", "seconds")
 MAX_POINTS = 20_000
 """Points of a series that are sent as they are; more are put into buckets."""
 _FIELDS = {metric.key: name for name, metric in METRICS.items()}
-_LOSS, _PERPLEXITY = METRICS["val_loss"].key, METRICS["val_perplexity"].key
 
 
 @dataclass(frozen=True)
@@ -42,24 +38,16 @@ class Series:
     non_finite_count: int
 
     def to_json(self) -> dict[str, object]:
+        """The series without its axes, which several series may share."""
         return {
             "count": self.count,
             "bucketed": self.low is not None,
-            **self.axes,
             "value": self.values,
             "low": self.low,
             "high": self.high,
             "non_finite": [{"step": step, "value": value} for step, value in self.non_finite],
             "non_finite_count": self.non_finite_count,
         }
-
-
-@dataclass
-class _Column:
-    """The values of a metric, and the numbers of the records that have them."""
-
-    rows: array[int] = field(default_factory=lambda: array("q"))
-    values: array[float] = field(default_factory=lambda: array("d"))
 
 
 class MetricColumns:
@@ -73,7 +61,7 @@ class MetricColumns:
 
     def __len__(self) -> int:
         """Number of records."""
-        return len(self._axes["step"])
+        return len(self._axes["step"].values)
 
     def update(self) -> None:
         """Read what was appended, or everything if the file was replaced."""
@@ -82,8 +70,8 @@ class MetricColumns:
             appended = read_appended(self._path, self.cursor)
             if appended.reset:
                 self._clear()
-            for record in parse_records(appended.lines):
-                self._append(record)
+            if appended.lines:
+                self._append(parse_table(appended.lines))
             self.cursor, more = appended.cursor, appended.more
 
     def keys(self) -> list[str]:
@@ -94,8 +82,8 @@ class MetricColumns:
         """The latest value of each metric; None without records."""
         if not len(self):
             return None
-        values = {_FIELDS[key]: column.values[-1] for key, column in self._columns.items()}
-        axes = {name: self._axes[name][-1] for name in AXES}
+        values = {_FIELDS[key]: float(column.values.values[-1]) for key, column in self._columns.items()}
+        axes = {name: float(self._axes[name].values[-1]) for name in AXES}
         return MetricsRecord(
             step=int(axes["step"]), tokens=int(axes["tokens"]), epoch=axes["epoch"], seconds=axes["seconds"], **values
         )
@@ -104,34 +92,44 @@ class MetricColumns:
         """The lowest finite value of a metric, the earliest of several."""
         if key not in self._columns:
             return None
-        rows, values = self._arrays(key)
+        rows, values = self._columns[key].rows.values, self._columns[key].values.values
         rows, values = rows[np.isfinite(values)], values[np.isfinite(values)]
         if not len(values):
             return None
         row = int(rows[values.argmin()])
-        step, tokens, epoch = (self._axes[name][row] for name in ("step", "tokens", "epoch"))
+        step, tokens, epoch = (float(self._axes[name].values[row]) for name in ("step", "tokens", "epoch"))
         return Point(int(step), epoch, int(tokens), float(values.min()))
 
-    def series(self, key: str, start: float = 0, stop: float = math.inf, buckets: int = 2000) -> Series:
-        """A metric from step `start` to `stop`: every point if there are at most `MAX_POINTS`, else so many buckets."""
-        rows, values = self._arrays(key) if key in self._columns else (np.empty(0, np.int64), np.empty(0))
-        steps = np.array(self._axes["step"])[rows]
+    def series(
+        self, keys: Iterable[str], start: float = 0, stop: float = math.inf, buckets: int = 2000
+    ) -> dict[str, Series]:
+        """Metrics from step `start` to `stop`: every point if there are at most `MAX_POINTS`, else so many buckets.
+
+        Metrics that the same records have share their axes.
+        """
+        known: list[_Axes] = []
+        return {key: self._series(self._columns.get(key, _Column()), start, stop, buckets, known) for key in keys}
+
+    def _series(self, column: _Column, start: float, stop: float, buckets: int, known: list[_Axes]) -> Series:
+        rows, values = column.rows.values, column.values.values
+        steps = self._axes["step"].values[rows]
         in_range = (steps >= start) & (steps <= stop)
         finite = in_range & np.isfinite(values)
         other = in_range & ~np.isfinite(values)
         order = np.argsort(steps[finite], kind="stable")
         rows, points = rows[finite][order], values[finite][order]
-        axes = {name: np.array(self._axes[name])[rows] for name in AXES}
+        axes = next((one for one in known if np.array_equal(one.rows, rows)), None)
+        if axes is None:
+            axes = self._axes_of(rows, buckets)
+            known.append(axes)
         low = high = None
-        if len(points) > MAX_POINTS:
-            edges = np.arange(buckets) * len(points) // buckets
-            sizes = np.diff(np.append(edges, len(points)))
-            axes = {name: np.add.reduceat(axis, edges) / sizes for name, axis in axes.items()}
-            low, high = np.minimum.reduceat(points, edges).tolist(), np.maximum.reduceat(points, edges).tolist()
-            points = np.add.reduceat(points, edges) / sizes
+        if axes.edges is not None:
+            low = np.minimum.reduceat(points, axes.edges).tolist()
+            high = np.maximum.reduceat(points, axes.edges).tolist()
+            points = _bucket_means(points, axes.edges)
         return Series(
             count=int(finite.sum()),
-            axes={name: axis.tolist() for name, axis in axes.items()},
+            axes=axes.values,
             values=points.tolist(),
             low=low,
             high=high,
@@ -142,36 +140,68 @@ class MetricColumns:
             non_finite_count=int(other.sum()),
         )
 
-    def _arrays(self, key: str) -> tuple[np.ndarray, np.ndarray]:
-        column = self._columns[key]
-        return np.array(column.rows), np.array(column.values)
+    def _axes_of(self, rows: np.ndarray, buckets: int) -> _Axes:
+        """The axes of the records with these numbers, in buckets if there are many."""
+        axes = {name: axis.values[rows] for name, axis in self._axes.items()}
+        edges = np.arange(buckets) * len(rows) // buckets if len(rows) > MAX_POINTS else None
+        if edges is not None:
+            axes = {name: _bucket_means(axis, edges) for name, axis in axes.items()}
+        return _Axes(rows, edges, {name: axis.tolist() for name, axis in axes.items()})
 
-    def _append(self, record: Mapping[str, float]) -> None:
-        row = len(self)
-        for name in AXES:
-            self._axes[name].append(record[name])
-        for key, value in record.items():
-            if key in _FIELDS and key not in AXES:
-                column = self._columns.setdefault(key, _Column())
-                column.rows.append(row)
-                column.values.append(value)
+    def _append(self, table: MetricTable) -> None:
+        first = len(self)
+        for name, positions in table.axes.items():
+            self._axes[name].extend(positions)
+        for key, (rows, values) in table.metrics.items():
+            column = self._columns.setdefault(key, _Column())
+            column.rows.extend(rows + first)
+            column.values.extend(values)
 
     def _clear(self) -> None:
-        self._axes: dict[str, array[float]] = {name: array("d") for name in AXES}
+        self._axes = {name: _Numbers(np.float64) for name in AXES}
         self._columns: dict[str, _Column] = {}
 
 
-def parse_records(lines: Sequence[bytes]) -> list[dict[str, float]]:
-    """The numbers in lines of metrics.jsonl; lines that are no record are left out, and null is NaN or an infinity.
+class _Numbers:
+    """An array that grows at its end."""
 
-    A perplexity that is null with a finite loss exceeded every float.
-    """
-    try:
-        values: list[object] = json.loads(b"[" + b",".join(lines) + b"]")
-    except (ValueError, RecursionError):
-        values = [_value(line) for line in lines]
-    records = (_numbers(cast("Mapping[str, object]", value)) for value in values if isinstance(value, dict))
-    return [record for record in records if all(math.isfinite(record.get(name, math.nan)) for name in AXES)]
+    def __init__(self, kind: type[np.generic]) -> None:
+        self._room = np.empty(64, kind)
+        self._count = 0
+
+    @property
+    def values(self) -> np.ndarray:
+        return self._room[: self._count]
+
+    def extend(self, values: np.ndarray) -> None:
+        count = self._count + len(values)
+        if count > len(self._room):
+            room = np.empty(2 * count, self._room.dtype)
+            room[: self._count] = self.values
+            self._room = room
+        self._room[self._count : count] = values
+        self._count = count
+
+
+@dataclass
+class _Column:
+    """The values of a metric, and the numbers of the records that have them."""
+
+    rows: _Numbers = field(default_factory=lambda: _Numbers(np.int64))
+    values: _Numbers = field(default_factory=lambda: _Numbers(np.float64))
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """The positions of some records, or the means of their buckets, which begin at `edges`."""
+
+    rows: np.ndarray
+    edges: np.ndarray | None
+    values: Mapping[str, Sequence[float]]
+
+
+def _bucket_means(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    return np.add.reduceat(values, edges) / np.diff(np.append(edges, len(values)))
 
 
 def with_number_texts(value: object) -> object:
@@ -188,24 +218,3 @@ def with_number_texts(value: object) -> object:
 def number_text(value: float) -> str:
     """The name of a number that is not finite, as JavaScript writes it."""
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
-def _value(line: bytes) -> object:
-    try:
-        return load_json(line)
-    except ValueError:
-        return None
-
-
-def _numbers(values: Mapping[str, object]) -> dict[str, float]:
-    numbers: dict[str, float] = {}
-    for key, value in values.items():
-        if isinstance(value, float):
-            numbers[key] = value
-        elif isinstance(value, int) and not isinstance(value, bool):
-            numbers[key] = float(value) if abs(value) < 1 << 1000 else math.inf
-        elif value is None:
-            numbers[key] = math.nan
-    if math.isnan(numbers.get(_PERPLEXITY, 0.0)) and math.isfinite(numbers.get(_LOSS, math.nan)):
-        numbers[_PERPLEXITY] = math.inf
-    return numbers

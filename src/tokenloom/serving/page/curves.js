@@ -37,6 +37,7 @@ export class Curves {
   }
 
   draw(drawing) {
+    if (drawing === this.#drawing) return;
     this.#drawing = drawing;
     const data = aligned(drawing.lines, drawing.isLog);
     const signature = JSON.stringify([

@@ -37,6 +37,11 @@ export const READOUT = [
   ["tokens_per_sec", "tokens/s", 0],
 ];
 
+/** The metrics that are drawn or listed. */
+export const SHOWN = [
+  ...new Set([...Object.values(CHARTS).flatMap(({ lines }) => Object.keys(lines)), ...READOUT.map(([key]) => key)]),
+];
+
 /**
  * The drawing of `Curves` for runs: [{id, columns, baselines}], with columns by key, or null while they are loaded.
  * `palette`: {train, val, runs: [color of each run], ink, soft, line}.

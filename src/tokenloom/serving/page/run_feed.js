@@ -1,6 +1,7 @@
 // What is known of one run: its metrics, samples and files, kept up to date by asking what was appended.
 
 import { runPath } from "./api.js";
+import { SHOWN } from "./run_drawing.js";
 import { appendRecords, columnsOf } from "./series.js";
 
 const MOST_REQUESTS = 50; // for what was appended, at a time
@@ -19,6 +20,7 @@ export class RunFeed {
     this.zoomed = null;
     this.samples = [];
     this.files = null;
+    this.changes = 0; // of what is drawn
   }
 
   /** Read what has changed since the last time, if the row of the run says that something has. */
@@ -38,18 +40,20 @@ export class RunFeed {
   /** Read the points from one step to another, if the columns are in buckets; null for all steps. */
   async zoom(range) {
     const isBucketed = this.columns && [...this.columns.values()].some((column) => column.bucketed);
-    if (!range || !isBucketed) {
-      this.zoomed = null;
-      return;
-    }
-    const [start, stop] = [Math.max(0, Math.floor(range[0])), Math.max(0, Math.ceil(range[1]))];
-    this.zoomed = columnsOf(await this.#api.get(runPath(this.id, "/series"), { start, stop }));
+    const steps = range && isBucketed && [Math.max(0, Math.floor(range[0])), Math.max(0, Math.ceil(range[1]))];
+    this.zoomed = steps ? columnsOf(await this.#series({ start: steps[0], stop: steps[1] })) : null;
+    this.changes += 1;
+  }
+
+  #series(steps = {}) {
+    return this.#api.get(runPath(this.id, "/series"), { metric: SHOWN, ...steps });
   }
 
   async #load() {
-    const reply = await this.#api.get(runPath(this.id, "/series"));
+    const reply = await this.#series();
     this.columns = columnsOf(reply);
     this.#recordsCursor = reply.cursor;
+    this.changes += 1;
   }
 
   async #follow() {
@@ -59,6 +63,7 @@ export class RunFeed {
       appendRecords(this.columns, reply.records);
       if (this.zoomed) appendRecords(this.zoomed, reply.records);
       this.#recordsCursor = reply.cursor;
+      this.changes += 1;
       if (!reply.more) return;
     }
   }
@@ -74,5 +79,6 @@ export class RunFeed {
 
   async #readFiles() {
     this.files = await this.#api.get(runPath(this.id));
+    this.changes += 1;
   }
 }

@@ -29,6 +29,7 @@ export class RunsView {
   #zoomed = null; // for which runs and which range points were read
   #error = null;
   #palette = readPalette();
+  #drawn = { key: null, drawing: null };
   #draw = oncePerFrame(() => this.#drawNow());
   #link = settled((step) => this.#isDestroyed || this.#app.go({ at: step }, { replace: true }), 250);
   #endTheme;
@@ -40,6 +41,7 @@ export class RunsView {
     host.className = "view runs-view";
     this.#endTheme = onThemeChange(() => {
       this.#palette = readPalette();
+      this.#drawn.key = null;
       this.#draw();
     });
   }
@@ -130,6 +132,7 @@ export class RunsView {
         reference: longestColumn(feed.columns),
         samples: feed.samples,
         baselines: feed.files?.baselines ?? null,
+        changes: feed.changes,
         color: rows.length > 1 ? this.#palette.runs[index] : this.#palette.train,
       };
     });
@@ -146,7 +149,7 @@ export class RunsView {
     }
     const runs = this.#runs;
     const choices = this.#choices;
-    const drawing = drawingOf(runs, { ...choices, palette: this.#palette });
+    const drawing = this.#drawing(runs, choices);
     render(this.#layout(runs, choices, drawing), this.#host);
     this.#curves ??= new Curves(this.#host.querySelector(".plot"), {
       onCursor: (x) => this.#scrub(this.#stepAt(x)),
@@ -154,6 +157,13 @@ export class RunsView {
     });
     this.#curves.draw(drawing);
     this.#placeCursor();
+  }
+
+  /** What the chart shows: the same object as before while nothing of it has changed, as when the cursor moves. */
+  #drawing(runs, choices) {
+    const key = JSON.stringify([runs.map((run) => [run.id, run.changes]), choices]);
+    if (key !== this.#drawn.key) this.#drawn = { key, drawing: drawingOf(runs, { ...choices, palette: this.#palette }) };
+    return this.#drawn.drawing;
   }
 
   #layout(runs, choices, drawing) {

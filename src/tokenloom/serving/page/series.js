@@ -7,10 +7,14 @@ export const AXES = {
   seconds: { label: "time" },
 };
 
-/** Columns by their keys, from the server's reply. */
+/** Columns by their keys, from the server's reply, in which several series may have the same axes. */
 export function columnsOf(reply) {
+  const axes = (series) => Object.entries(reply.axes[series.axes]).map(([axis, positions]) => [axis, positions.slice()]);
   return new Map(
-    Object.entries(reply.series).map(([key, series]) => [key, { ...series, nonFinite: series.non_finite.slice() }]),
+    Object.entries(reply.series).map(([key, series]) => [
+      key,
+      { ...series, ...Object.fromEntries(axes(series)), nonFinite: series.non_finite.slice() },
+    ]),
   );
 }
 
