@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tokenloom.compute.matrix_owners import map_whole_matrices
 from tokenloom.compute.runtime import has_fast_bf16
+from tokenloom.compute.sharded_tensors import is_sharded, local
 
 
 class Muon(torch.optim.Muon):
     """torch's Muon, with the updates of all matrices of a shape computed at once.
 
     The result is the same, except for rounding: torch computes the products in bf16 on every device, this class in fp32
-    where bf16 is slow. Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
+    where bf16 is slow. If the weights are sharded, each matrix is orthogonalized by one process. Source: Jordan et al.
+    2024, "Muon: An optimizer for hidden layers in neural networks".
     """
 
     @torch.no_grad()
@@ -28,12 +31,12 @@ class Muon(torch.optim.Muon):
             for weight in group["params"]:
                 if weight.grad is not None:
                     by_shape[weight.shape].append(weight)
+            done = 0
             for (rows, columns), weights in by_shape.items():
-                updates = torch.stack([self._momentum_update(weight, group) for weight in weights])
-                dtype = torch.bfloat16 if has_fast_bf16(updates.device) else torch.float32
-                updates = orthogonalize(updates, group["ns_coefficients"], group["ns_steps"], group["eps"], dtype)
+                updates = _orthogonalized([self._momentum_update(weight, group) for weight in weights], group, done)
+                done += len(weights)
                 rate = group["lr"] * math.sqrt(max(1, rows / columns))
-                for weight, update in zip(weights, updates, strict=True):
+                for weight, update in zip(map(local, weights), updates, strict=True):
                     weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
 
     def _momentum_update(self, weight: Tensor, group: Mapping[str, Any]) -> Tensor:
@@ -67,3 +70,16 @@ def orthogonalize(
         gram = x @ x.transpose(1, 2)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.transpose(1, 2) if is_tall else x
+
+
+def _orthogonalized(updates: Sequence[Tensor], group: Mapping[str, Any], before: int) -> Iterable[Tensor]:
+    """This process's rows of each orthogonalized update, after `before` matrices of other shapes."""
+    dtype = torch.bfloat16 if has_fast_bf16(updates[0].device) else torch.float32
+
+    def of_stack(matrices: Tensor) -> Tensor:
+        return orthogonalize(matrices, group["ns_coefficients"], group["ns_steps"], group["eps"], dtype)
+
+    if not is_sharded(updates[0]):
+        return of_stack(torch.stack(list(updates)))
+    # The iteration begins with this conversion; before the exchange it halves what is sent.
+    return map_whole_matrices(of_stack, [update.to(dtype) for update in updates], first_owner=before)

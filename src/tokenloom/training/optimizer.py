@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from tokenloom.compute.sharded_tensors import shard_like
 from tokenloom.config import TrainConfig
 from tokenloom.errors import CheckpointError
 from tokenloom.training.muon import Muon
@@ -73,7 +74,10 @@ class Optimizer:
         }
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore the state that `state_tensors` returned; raises `CheckpointError` if it does not match."""
+        """Restore the state that `state_tensors` returned, whole; raises `CheckpointError` if it does not match.
+
+        If the model is sharded, this is collective, and the values are those of the main process.
+        """
         parameters = {
             (kind, self.names[parameter]): parameter
             for kind, part in self.parts.items()
@@ -91,8 +95,8 @@ class Optimizer:
                     f"{'+'.join(self.parts)}. Resume with the saved configuration."
                 )
             missing.discard((kind, name))
-            # The moments are on the device of the parameter; AdamW accepts its step count there as well.
-            self.parts[kind].state[parameter][key] = tensor.to(parameter.device)
+            # The moments are where the parameter is; AdamW accepts its step count there as well.
+            self.parts[kind].state[parameter][key] = shard_like(tensor, parameter)
         if missing:
             kind, name = min(missing)
             raise CheckpointError(

@@ -1,6 +1,7 @@
 """Checkpoints: written atomically, verified against their manifest when opened, never pickled.
 
-A checkpoint is a folder `step-00001000` of safetensors and JSON files. MANIFEST.json, written last, lists the size and
+A checkpoint is a folder `step-00001000` of safetensors and JSON files. Several processes write several safetensors
+files, each with whole tensors, and an index; all else is the same. MANIFEST.json, written last, lists the size and
 sha256 of every other file. Readers take the newest checkpoint that matches its manifest, so a crash costs at most the
 work since the last checkpoint.
 """
@@ -23,12 +24,14 @@ from tokenloom.storage import recover_folders, sha256_of
 from tokenloom.strict_json import dump_json, load_json
 from tokenloom.weights.folder import read_folder, write_folder
 from tokenloom.weights.output import output_folder
-from tokenloom.weights.safetensors_files import load_tensors, save_tensors
+from tokenloom.weights.safetensors_files import has_safetensors, load_tensors, save_tensors, shard_files
 
 FORMAT_VERSION = 1
 MANIFEST = "MANIFEST.json"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
+ADVICE = "Free some space or choose another --out; earlier checkpoints are untouched."
+ManifestEntry = Mapping[str, int | str]
 _NAME = re.compile(r"(step|best)-(\d{8,})")
 
 
@@ -57,8 +60,10 @@ class Checkpoint:
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """The optimizer state, as `Optimizer.state_tensors` names it; empty if the checkpoint has only weights."""
-        path = self.path / OPTIMIZER
-        return load_tensors(path) if path.exists() else {}
+        if not has_safetensors(self.path, OPTIMIZER):
+            return {}
+        files = shard_files(self.path, OPTIMIZER)
+        return {name: tensor for file in files for name, tensor in load_tensors(file).items()}
 
     def state(self) -> dict[str, Any]:
         """The training state: step, tokens, best validation loss."""
@@ -80,25 +85,51 @@ def save_checkpoint(
 
     Raises `CheckpointError` if it cannot be written.
     """
-    path = folder / f"{kind}-{step:08d}"
-    advice = "Free some space or choose another --out; earlier checkpoints are untouched."
-    with output_folder(path, advice) as target:
+    path = checkpoint_path(folder, step, kind)
+    with output_folder(path, ADVICE) as target:
         write_folder(target, model, tokenizer.eot_id)
-        tokenizer.save(target)
         if optimizer is not None:
             save_tensors(target / OPTIMIZER, optimizer)
-        _write_json(target / STATE, {"format": FORMAT_VERSION, "step": step, **state})
-        write_manifest(target)
+        complete_checkpoint(target, step, tokenizer, state)
     return Checkpoint(path)
 
 
-def write_manifest(folder: Path) -> None:
-    """List every file of a folder, with its size and sha256, in MANIFEST.json; `find_corruption` verifies it."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    entries = {
-        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files
-    }
-    _write_json(folder / MANIFEST, {"format": FORMAT_VERSION, "files": entries})
+def checkpoint_path(folder: Path, step: int, kind: str) -> Path:
+    return folder / f"{kind}-{step:08d}"
+
+
+def complete_checkpoint(
+    folder: Path,
+    step: int,
+    tokenizer: SavableTokenizer,
+    state: Mapping[str, object],
+    hashed: Mapping[str, ManifestEntry] | None = None,
+) -> None:
+    """Add the tokenizer, the training state and, last, the manifest to a folder of weights.
+
+    `hashed` are the entries of files whose hashes are known.
+    """
+    tokenizer.save(folder)
+    _write_json(folder / STATE, {"format": FORMAT_VERSION, "step": step, **state})
+    write_manifest(folder, hashed)
+
+
+def write_manifest(folder: Path, hashed: Mapping[str, ManifestEntry] | None = None) -> None:
+    """List every file of a folder, with its size and sha256, in MANIFEST.json; `find_corruption` verifies it.
+
+    Files in `hashed` are not read.
+    """
+    entries = dict(hashed or {})
+    for file in folder.rglob("*"):
+        name = file.relative_to(folder).as_posix()
+        if file.is_file() and name not in entries:
+            entries[name] = manifest_entry(file)
+    _write_json(folder / MANIFEST, {"format": FORMAT_VERSION, "files": dict(sorted(entries.items()))})
+
+
+def manifest_entry(file: Path) -> ManifestEntry:
+    """What the manifest says of a file."""
+    return {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
 
 
 def find_corruption(path: Path, *, contents: bool = True) -> str | None:

@@ -82,13 +82,11 @@ class LazyModel:
 
         Raises `CheckpointError` naming the first tensor that is missing, unexpected, unreadable or of another shape.
         """
-        with torch.device("meta"):
-            model = build(self.config)
-        expected = model.state_dict()
+        model = uninitialized(self.config, dtype)
+        state = model.state_dict()
         if self.config.tie_embeddings:
-            expected.pop("lm_head.weight")
-        self._check_shapes({name: tuple(tensor.shape) for name, tensor in expected.items()})
-        state = {name: torch.empty(tensor.shape, dtype=dtype) for name, tensor in expected.items()}
+            state.pop("lm_head.weight")
+        self._check_shapes({name: tuple(tensor.shape) for name, tensor in state.items()})
         for name, target in state.items():
             try:
                 _copy(target, self.tensors[name])
@@ -96,12 +94,7 @@ class LazyModel:
                 raise CheckpointError(
                     f"{self.source}: tensor {name} cannot be read: {error}. Use another copy."
                 ) from None
-        if self.config.tie_embeddings:
-            state["lm_head.weight"] = state["wte.weight"]
-        model.load_state_dict(state, assign=True)
-        if self.config.tie_embeddings:  # assigning creates two parameters that share one tensor
-            model.lm_head.weight = model.wte.weight
-        return model.requires_grad_(True).eval()
+        return model.eval()
 
     def _check_shapes(self, expected: Mapping[str, tuple[int, ...]]) -> None:
         for name in sorted(expected.keys() ^ self.tensors.keys()):
@@ -117,6 +110,19 @@ class LazyModel:
                     f"{self.source}: tensor {name} has shape {stored}, but its configuration gives {shape}. "
                     "Use the configuration that came with the weights."
                 )
+
+
+def uninitialized(config: ModelConfig, dtype: torch.dtype = torch.float32) -> GPT:
+    """A model on the CPU whose weights have no values yet; memory that is not written takes no space."""
+    with torch.device("meta"):
+        model = build(config)
+    state = {name: torch.empty(tensor.shape, dtype=dtype) for name, tensor in model.state_dict().items()}
+    if config.tie_embeddings:
+        state["lm_head.weight"] = state["wte.weight"]
+    model.load_state_dict(state, assign=True)
+    if config.tie_embeddings:  # assigning creates two parameters that share one tensor
+        model.lm_head.weight = model.wte.weight
+    return model.requires_grad_(True)
 
 
 def _copy(target: Tensor, stored: StoredTensor) -> None:

@@ -14,13 +14,12 @@ from tokenloom.data.tokenizers.huggingface_files import has_tokenizer_files
 from tokenloom.errors import CheckpointError
 from tokenloom.model import GPT
 from tokenloom.weights.book_names import state_from_book
-from tokenloom.weights.checkpoint import OPTIMIZER
+from tokenloom.weights.checkpoint import Checkpoint
 from tokenloom.weights.folder import read_folder
 from tokenloom.weights.gguf import read_gguf
 from tokenloom.weights.lazy_tensors import LazyModel, Transposed
 from tokenloom.weights.openai import is_openai_folder, openai_tokenizer, read_openai
 from tokenloom.weights.reference import SUPPORTED, file_format, find_weights
-from tokenloom.weights.safetensors_files import load_tensors
 from tokenloom.weights.torch_files import read_torch_model, read_torch_optimizer
 
 GPT2_VOCABULARY = 50257
@@ -86,8 +85,8 @@ def load_optimizer(reference: str | Path) -> dict[str, Tensor]:
     optimizer_state_dict (section 5.4). Raises `CheckpointError` if there is none.
     """
     path, _ = find_weights(reference)
-    if (path / OPTIMIZER).is_file():
-        return load_tensors(path / OPTIMIZER)
+    if tensors := Checkpoint(path).optimizer_tensors():
+        return tensors
     if file_format(path) == "torch" and (saved := read_torch_optimizer(path)) is not None:
         return _adamw_state_from_book(*saved)
     raise CheckpointError(f"{path} has no optimizer state. Leave --init-optimizer out, or name a step of a run.")

@@ -17,9 +17,15 @@ ADVICE = "Free some space or choose another path."
 @contextmanager
 def output_folder(path: Path, advice: str = ADVICE) -> Generator[Path]:
     """A temporary folder to fill; on success it replaces `path`."""
+    with output_errors(path, advice), atomic_folder(path) as folder:
+        yield folder
+
+
+@contextmanager
+def output_errors(path: Path, advice: str = ADVICE) -> Generator[None]:
+    """Raise `CheckpointError`, with advice, for a failed write that belongs to `path`."""
     try:
-        with atomic_folder(path) as folder:
-            yield folder
+        yield
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own
         raise _failed(path, error, advice) from error
 

@@ -15,11 +15,10 @@ from torch import Tensor
 
 from tokenloom.errors import WeightsError
 from tokenloom.storage import utf8_name
-from tokenloom.strict_json import load_json
+from tokenloom.strict_json import dump_json, load_json
 from tokenloom.weights.lazy_tensors import LazyTensor
 
 WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -28,20 +27,48 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
     safetensors.torch.save_file(contiguous, path, metadata)  # pyright: ignore[reportUnknownMemberType] - bare PathLike
 
 
+def write_index(folder: Path, name: str, shards: Mapping[str, Mapping[str, int]]) -> None:
+    """Write the index of the file `name`, split into `shards`: by the name of each, its tensors and their bytes."""
+    tensors = {tensor: file for file, sizes in shards.items() for tensor in sizes}
+    total = sum(size for sizes in shards.values() for size in sizes.values())
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(tensors.items()))}
+    (folder / index_of(name)).write_text(dump_json(index, indent=2) + "\n", encoding="utf-8")
+
+
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of one file, on the CPU."""
     with utf8_name(path) as name:
         return safetensors.torch.load_file(name)  # pyright: ignore[reportUnknownMemberType] - a bare PathLike
 
 
-def lazy_safetensors(folder: Path) -> dict[str, LazyTensor]:
-    """The tensors of model.safetensors, or of the shards that model.safetensors.index.json lists.
+def lazy_safetensors(folder: Path, name: str = WEIGHTS) -> dict[str, LazyTensor]:
+    """The tensors of the file `name`, or of the shards that its index lists, such as model.safetensors.index.json.
 
     Raises `WeightsError` for a file that is missing or corrupt.
     """
+    return merge_shards((file, dict(_tensors_of(file))) for file in shard_files(folder, name))
+
+
+def has_safetensors(folder: Path, name: str = WEIGHTS) -> bool:
+    """Whether a folder has the file `name`, or an index of its shards."""
+    return any((folder / file).is_file() for file in (name, index_of(name)))
+
+
+def shard_files(folder: Path, name: str = WEIGHTS) -> list[Path]:
+    """The file `name`, or the shards that its index lists; raises `WeightsError` for an invalid index."""
     # Like transformers: one file has precedence over shards.
-    files = [folder / WEIGHTS] if (folder / WEIGHTS).is_file() else files_of_index(folder / INDEX)
-    return merge_shards((file, dict(_tensors_of(file))) for file in files)
+    return [folder / name] if (folder / name).is_file() else files_of_index(folder / index_of(name))
+
+
+def index_of(name: str) -> str:
+    """The name of the index of a file that is split into shards."""
+    return f"{name}.index.json"
+
+
+def shard_of(name: str, number: int, count: int) -> str:
+    """The name of a shard as Hugging Face writes it: model-00001-of-00002.safetensors."""
+    path = Path(name)
+    return f"{path.stem}-{number:05d}-of-{count:05d}{path.suffix}"
 
 
 def merge_shards(shards: Iterable[tuple[Path, Mapping[str, LazyTensor]]]) -> dict[str, LazyTensor]:

@@ -1,0 +1,15 @@
+"""One group of two processes for all tests here, because starting processes takes seconds."""
+
+import pytest
+from sharded_processes import run_processes
+
+
+@pytest.fixture(scope="session")
+def two_processes(tmp_path_factory):
+    """The folder of what two processes have written."""
+    from test_sharded_checkpoint import saves_and_trains_on
+    from test_sharding import trains
+
+    folder = tmp_path_factory.mktemp("two")
+    run_processes(2, folder, trains, saves_and_trains_on)
+    return folder
