@@ -2,6 +2,7 @@
 # make test   install the test dependencies and run the tests
 # make check  what CI runs: format, lint, types, import layers, tests
 # make slow   tests that take minutes
+# make docs   build the documentation into docs/_build/html
 # make vendor fetch the libraries of the page again (needs npm)
 # make clean  remove what make created
 
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check slow vendor clean
+.PHONY: demo test check slow docs vendor clean
 
 demo: $(VENV)/installed
 	$(BIN)/tokenloom train
@@ -28,11 +29,14 @@ check: $(VENV)/installed-dev
 slow: $(VENV)/installed-dev
 	$(BIN)/pytest -m slow
 
+docs: $(VENV)/installed-docs
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html
+
 vendor: $(VENV)/installed
 	$(BIN)/python scripts/vendor.py
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist docs/_build docs/project docs/reference
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -41,4 +45,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(INSTALL) --editable ".[dev]"
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(INSTALL) --editable ".[docs]"
 	touch $@

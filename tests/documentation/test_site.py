@@ -1,0 +1,86 @@
+"""The site is built without a warning, its links lead somewhere, and it loads nothing from the network."""
+
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from documentation_pages import COPIES, DOCS, REFERENCE, ROOT
+
+
+class Links(HTMLParser):
+    """The addresses and anchors of a page, and what it loads."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.loaded: list[str] = []
+        self.ids: set[str] = set()
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.ids.add(values.get("id", ""))
+        if tag == "a" and "href" in values:
+            self.links.append(values["href"])
+        elif tag in ("img", "script", "source", "iframe") and "src" in values:
+            self.loaded.append(values["src"])
+        elif tag == "link" and values.get("rel") != "canonical":
+            self.loaded.append(values.get("href", ""))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> dict[Path, Links]:
+    pytest.importorskip("sphinx")
+    copy = tmp_path_factory.mktemp("repository").resolve()  # the build writes pages into its folder
+    generated = {name.split("/")[0] for name in (*REFERENCE, *COPIES.values())}
+    shutil.copytree(DOCS, copy / "docs", ignore=shutil.ignore_patterns("_build", "__pycache__", *generated))
+    for name in COPIES:
+        (copy / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, copy / name)
+    command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "docs", "site"]
+    result = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return {page: Links(page) for page in (copy / "site").rglob("*.html")}
+
+
+def test_links_lead_to_pages_and_anchors_that_exist(site):
+    assert len(site) > 40
+    problems: list[str] = []
+    for page, links in site.items():
+        for link in links.links:
+            path, _, anchor = link.partition("#")
+            if re.match(r"\w+:", path):
+                continue
+            target = (page.parent / unquote(path)).resolve() if path else page
+            anchors = site[target].ids if target in site else set()
+            if not target.exists() or (anchor and unquote(anchor) not in anchors):
+                problems.append(f"{page.name}: {link}")
+    assert problems == []
+
+
+def test_it_loads_nothing_from_the_network(site):
+    assert [address for links in site.values() for address in links.loaded if re.match(r"(\w+:)?//", address)] == []
+    styles = {style for page in site for style in (page.parent / "_static").rglob("*.css")}
+    assert styles
+    network = re.compile(r"url\([\"']?https?:|@import")
+    assert [style for style in styles if network.search(style.read_text(encoding="utf-8"))] == []
+
+
+def test_the_search_index_has_english_stems(site):
+    (root,) = {page.parent for page in site if page.name == "search.html"}
+    assert re.search(r"\bperplex\b", (root / "searchindex.js").read_text(encoding="utf-8"))
+
+
+def test_words_of_japanese_text_are_in_the_search_index():
+    pytest.importorskip("sphinx")
+    conf = runpy.run_path(str(DOCS / "conf.py"))
+    words = conf["SearchEnglishAndJapanese"]({}).split("損失関数は小さい loss")
+    assert {"損失", "loss"} <= set(words)
+    assert conf["language_of"]("chapter/ja/training") == "ja"
+    assert conf["language_of"]("chapter/en/training") == "en"
