@@ -8,8 +8,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
+import tokenloom.reporting
 from tokenloom.serving.page_files import FOLDER, read_page_files
 
+REPORT = Path(tokenloom.reporting.__file__).parent / "page"
 ROOT = Path(__file__).parent.parent.parent
 VENDOR = FOLDER / "vendor"
 PACKAGES = tomllib.loads((VENDOR / "VENDORED.toml").read_text())["packages"]
@@ -54,13 +56,18 @@ def test_the_page_needs_no_key_but_its_data_does(runs, server_of):
         assert http.get("/api/runs").status_code == 401
 
 
-def test_the_colors_are_those_of_the_report():
-    files = read_page_files()
-    used = set(
-        re.findall(r"var\(--([\w-]+)", files["style.css"].content.decode() + files["views.css"].content.decode())
-    )
-    assert {"page", "card", "ink", "soft", "line", "train", "val"} <= used
-    assert b"--train: #1f5aa6" in files["theme.css"].content
+def test_the_colors_of_the_page_and_of_the_report_are_in_one_file():
+    files = {name: file.content.decode() for name, file in read_page_files().items() if "vendor" not in name}
+    theme = files.pop("theme.css")
+    report = {path.name: path.read_text(encoding="utf-8") for path in REPORT.iterdir()}
+    assert report.pop("theme.css") == theme
+    light, dark = theme.split("@media")
+    assert set(re.findall(r"(--[\w-]+): #", light)) == set(re.findall(r"(--[\w-]+): #", dark))
+    for name, text in (files | report).items():
+        if name.endswith(".css"):
+            assert not re.search(r"#[0-9a-f]{3,8}\b|\brgba?\(|\bhsla?\(", text), name
+            used = set(re.findall(r"var\((--[\w-]+)", text))
+            assert used <= set(re.findall(r"(--[\w-]+):", theme + text)), name
 
 
 @pytest.mark.parametrize("path", [path for path in OWN if path.suffix == ".js"], ids=lambda path: path.name)

@@ -85,9 +85,9 @@ def _print_change_map(comparison: Comparison) -> None:
     from tokenloom.reporting.terminal_heatmap import change_legend, change_map
 
     console = result_console()
-    console.print(change_map(comparison))
+    console.print(change_map(comparison, console))
     console.print()
-    console.print(change_legend())
+    console.print(change_legend(console))
 
 
 def _table(unit: str, parts: Sequence[TokenPart | WordPart]) -> list[str]:

@@ -67,7 +67,7 @@ def inspect(
     )
     if json:
         print_json_list(inspection.head_json(), "tokens", (token.to_json() for token in inspection.tokens))
-    elif sys.stdout.isatty():
+    elif _is_colored():
         _print_heatmap(inspection)
     else:
         for line in _table(inspection):
@@ -79,16 +79,25 @@ def _shown(top: int, *, json: bool) -> int:
     if json:
         return top
     # The table leaves out the token itself, which may be one of them.
-    return min(top, 0 if sys.stdout.isatty() else _TABLE_ALTERNATIVES + 1)
+    return min(top, 0 if _is_colored() else _TABLE_ALTERNATIVES + 1)
+
+
+def _is_colored() -> bool:
+    """Whether stdout is a terminal with colors: without them, a heatmap shows nothing."""
+    if not sys.stdout.isatty():
+        return False
+    from tokenloom.reporting.terminal_heatmap import can_color
+
+    return can_color(result_console())
 
 
 def _print_heatmap(inspection: Inspection) -> None:
     from tokenloom.reporting.terminal_heatmap import heatmap, legend
 
     console = result_console()
-    console.print(heatmap(inspection))
+    console.print(heatmap(inspection, console))
     console.print()
-    console.print(legend())
+    console.print(legend(console))
     console.print(_total(inspection), markup=False)
 
 

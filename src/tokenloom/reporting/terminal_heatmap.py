@@ -1,86 +1,107 @@
-"""Text colored by how well a model predicts it, for the terminal."""
+"""Text colored by how well a model predicts it, for the terminal.
+
+Probabilities are one hue from light to dark. Differences are blue and orange, which people who do not distinguish red
+from green distinguish, with a line above what is better and below what is worse, which remain without colors.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tokenloom.reporting.formatting import visible
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
     from tokenloom.evaluation.comparison import Comparison
     from tokenloom.evaluation.inspection import Inspection
 
-# Lowest probability of a level, and the background of its black letters. Colors are named, not RGB: 16-color terminals
-# have them, and terminal themes keep them readable.
+
+@dataclass(frozen=True)
+class Level:
+    """Values of at least `lowest`, and how text at this level looks."""
+
+    lowest: float
+    label: str
+    style: str = ""
+    """With 256 colors: by number, which no theme of the terminal changes, so that the contrast is known."""
+    basic: str = ""
+    """With the 16 colors that every terminal has, by name."""
+
+
+# Of probabilities. Letters are black (16) or white (231).
 LEVELS = (
-    (0.5, "bright_green"),
-    (0.1, "bright_cyan"),
-    (0.01, "bright_yellow"),
-    (0.001, "bright_magenta"),
-    (0.0, "bright_red"),
+    Level(0.5, "≥ 0.5", "color(16) on color(231)", "black on bright_white"),
+    Level(0.1, "≥ 0.1", "color(16) on color(223)", "black on bright_yellow"),
+    Level(0.01, "≥ 0.01", "color(16) on color(215)", "black on yellow"),
+    Level(0.001, "≥ 0.001", "color(16) on color(208)", "bold black on yellow"),
+    Level(0.0, "< 0.001", "color(231) on color(130)", "bold underline black on yellow"),
 )
-# Lowest difference of a level in nats, B minus A, with its background and label.
+# Of differences in nats, B minus A.
 CHANGES = (
-    (1.0, "bright_red", "≥ 1 nat worse"),
-    (0.1, "bright_yellow", "≥ 0.1 worse"),
-    (-0.1, None, "similar"),
-    (-1.0, "bright_cyan", "≥ 0.1 better"),
-    (-float("inf"), "bright_green", "≥ 1 nat better"),
+    Level(1.0, "≥ 1 nat worse", "bold underline color(16) on color(208)", "bold underline black on yellow"),
+    Level(0.1, "≥ 0.1 worse", "underline color(16) on color(223)", "underline black on bright_yellow"),
+    Level(-0.1, "similar"),
+    Level(-1.0, "≥ 0.1 better", "overline color(16) on color(153)", "overline black on bright_cyan"),
+    Level(-float("inf"), "≥ 1 nat better", "bold overline color(16) on color(75)", "bold overline black on cyan"),
 )
+_MANY_COLORS = ("256", "truecolor")
 _VISIBLE_WHITESPACE = str.maketrans({"\n": "↵\n", "\t": "→\t", "\r": "␍"})
 
 
-def heatmap(inspection: Inspection) -> Text:
+def can_color(console: Console) -> bool:
+    """Whether the console shows colors; `NO_COLOR` in the environment turns them off."""
+    return console.color_system is not None and not console.no_color
+
+
+def heatmap(inspection: Inspection, console: Console) -> Text:
     """The inspected text, colored by the probability of each token; the first token is not scored and has no color."""
-    scored = ((token.text, probability_color(token.probability)) for token in inspection.tokens)
-    return _colored_text([(inspection.first.text, None), *scored])
+    scored = ((token.text, level_of(token.probability, LEVELS)) for token in inspection.tokens)
+    return _colored_text([(inspection.first.text, None), *scored], console)
 
 
-def legend() -> Text:
+def legend(console: Console) -> Text:
     """The legend of `heatmap`."""
-    from rich.text import Text
-
-    text = Text("probability ")
-    for lowest, background in LEVELS:
-        label = f"≥ {lowest:g}" if lowest else f"< {LEVELS[-2][0]:g}"
-        text.append(f" {label} ", style=f"black on {background}")
-    return text
+    return _legend("probability ", LEVELS, console)
 
 
-def change_map(comparison: Comparison) -> Text:
+def change_map(comparison: Comparison, console: Console) -> Text:
     """The compared text, colored where the predictions of B differ from those of A."""
-    compared = ((part.text, change_color(part.nats.difference)) for part in comparison.parts)
-    return _colored_text([(comparison.before, None), *compared])
+    compared = ((part.text, level_of(part.nats.difference, CHANGES)) for part in comparison.parts)
+    return _colored_text([(comparison.before, None), *compared], console)
 
 
-def change_legend() -> Text:
+def change_legend(console: Console) -> Text:
     """The legend of `change_map`."""
+    return _legend("B is ", reversed(CHANGES), console)
+
+
+def level_of(value: float, levels: Iterable[Level]) -> Level | None:
+    """The first of the levels, which descend, that a value reaches; None if it is not a number."""
+    return next((level for level in levels if value >= level.lowest), None)
+
+
+def _legend(title: str, levels: Iterable[Level], console: Console) -> Text:
     from rich.text import Text
 
-    text = Text("B is ")
-    for _, background, label in reversed(CHANGES):
-        text.append(f" {label} ", style=f"black on {background}" if background else "")
+    text = Text(title)
+    for level in levels:
+        text.append(f" {level.label} ", style=_style(level, console))
     return text
 
 
-def probability_color(probability: float) -> str:
-    """The background for a token of this probability."""
-    return next(background for lowest, background in LEVELS if probability >= lowest)
-
-
-def change_color(difference: float) -> str | None:
-    """The background for a difference in nats; None for a small one."""
-    return next(background for lowest, background, _ in CHANGES if difference >= lowest)
-
-
-def _colored_text(parts: Iterable[tuple[str, str | None]]) -> Text:
-    """Strings with their backgrounds; line ends, tabs and other control characters are made visible."""
+def _colored_text(parts: Iterable[tuple[str, Level | None]], console: Console) -> Text:
+    """Strings with their levels; line ends, tabs and other control characters are made visible."""
     from rich.text import Text
 
     text = Text()
-    for part, background in parts:
-        text.append(visible(part.translate(_VISIBLE_WHITESPACE)), style=f"black on {background}" if background else "")
+    for part, level in parts:
+        text.append(visible(part.translate(_VISIBLE_WHITESPACE)), style=_style(level, console) if level else "")
     return text
+
+
+def _style(level: Level, console: Console) -> str:
+    return level.style if console.color_system in _MANY_COLORS else level.basic
