@@ -1,6 +1,6 @@
-"""A server with a small run, on a real socket, for each module of tests."""
+"""A server with small runs, on a real socket, for each module of tests, and its page in a browser."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx2
@@ -8,9 +8,16 @@ import openai
 import pytest
 from small_runs import random_model, save_run
 
+from tokenloom import api
 from tokenloom.compute.runtime import choose_runtime
 from tokenloom.serving.models import ModelStore
 from tokenloom.serving.server import Server
+
+TINY = {
+    "model": {"family": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 16},
+    "train": {"max_steps": 12, "batch_size": 2, "log_interval": 1, "eval_interval": 4, "save_interval": 4},
+    "sample": {"prompts": ["all ", "no "], "max_new_tokens": 8},
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +57,57 @@ def client(server) -> Iterator[openai.OpenAI]:
     """OpenAI's client, which would repeat failed requests by itself."""
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0, timeout=30) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def page_runs(tmp_path_factory) -> Path:
+    """A folder with the finished run "short", and with "story", which was stopped and has two checkpoints."""
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "text.txt").write_text("all work and no play makes Jack a dull boy\n" * 100)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOKENLOOM_CACHE", str(folder / "cache"))
+        api.train(folder / "text.txt", out=folder / "runs" / "short", tokenizer="byte", settings=TINY, quiet=True)
+    save_run(folder / "runs" / "story", random_model(3), random_model())
+    return folder / "runs"
+
+
+@pytest.fixture(scope="module")
+def page_server(page_runs, server_of) -> Iterator[Server]:
+    with server_of(page_runs) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    """A browser for a module: its loop of events would be in the way of tests that have one."""
+    from browser import launch
+
+    with launch() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(browser, page_server) -> Iterator[Callable]:
+    """Opens the page at a hash. At the end of the test, nothing may have gone wrong or to another site."""
+    contexts, faults = [], []
+
+    def open_at(
+        hash: str = "", *, url: str = page_server.url, width: int = 1440, dark: bool = False, strict: bool = True
+    ):
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", reduced_motion="reduce"
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda request: None if request.url.startswith(url) else faults.append(request.url))
+        if strict:
+            page.on("console", lambda said: faults.append(said.text) if said.type in ("error", "warning") else None)
+        page.goto(f"{url}/{hash}")
+        return page
+
+    yield open_at
+    for context in contexts:
+        context.close()
+    assert faults == []
