@@ -9,7 +9,7 @@ from torch import nn
 from tokenloom.compute.runtime import choose_runtime
 from tokenloom.errors import UsageError
 from tokenloom.generation.inference_weights import copy_for_inference
-from tokenloom.model.attention_weights import attention_weights
+from tokenloom.model.attention_weights import attention_maps, attention_weights
 
 IDS = torch.tensor([5, 17, 3, 3, 42, 8, 59, 0, 1, 2])
 
@@ -27,6 +27,18 @@ def test_rows_sum_to_one_and_are_causal(model):
             assert not weights.triu(1).any()
             assert (weights >= 0).all()
     assert attention_weights(model, IDS[:1], 0, 0).item() == 1
+
+
+def test_maps_have_the_largest_weight_of_each_cell(model):
+    maps = attention_maps(model, IDS, 4)  # cells of three tokens, the last one of one
+    assert maps.shape == (2, model.config.n_head, 4, 4)
+    for layer in range(2):
+        for head in range(model.config.n_head):
+            weights = attention_weights(model, IDS, layer, head)
+            expected = [[weights[i : i + 3, j : j + 3].max() for j in range(0, 10, 3)] for i in range(0, 10, 3)]
+            # fp32 products of one head and of all of them.
+            assert torch.allclose(maps[layer, head], torch.tensor(expected), atol=1e-6)
+    assert attention_maps(model, IDS, 32).shape[-1] == 10
 
 
 def test_with_them_the_model_gives_the_same_output(model):

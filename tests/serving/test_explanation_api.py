@@ -95,6 +95,26 @@ def test_attention_is_that_of_the_head(http, runs):
         assert sum(row) == pytest.approx(1, abs=1e-5)
 
 
+def test_a_long_text_is_cut_if_that_is_wanted(http):
+    whole = post(http, "/api/attention", {"text": "x" * CONTEXT})
+    cut = post(http, "/api/attention", {"text": "x" * 100, "truncate": True})
+    assert (cut["text_tokens"], len(cut["tokens"]), cut["weights"]) == (100, CONTEXT, whole["weights"])
+    assert post(http, "/api/attention/heads", {"text": "x" * 100, "truncate": True})["text_tokens"] == 100
+
+
+def test_heads_have_maps_of_their_largest_weights(http):
+    short = post(http, "/api/attention/heads", {"text": "all work"})
+    assert (short["layers"], short["heads"], len(short["maps"]), len(short["maps"][1])) == (2, 2, 2, 2)
+    weights = post(http, "/api/attention", {"text": "all work", "layer": 1, "head": 0})["weights"]
+    assert short["maps"][1][0] == [[pytest.approx(100 * weight, abs=0.51) for weight in row] for row in weights]
+    text = "all work and no play makes Jack a dull boy, " * 3
+    reduced = post(http, "/api/attention/heads", {"text": text, "truncate": True})["maps"][0][1]
+    weights = post(http, "/api/attention", {"text": text, "truncate": True, "head": 1})["weights"]
+    assert [len(row) for row in reduced] == list(range(1, 33))  # 64 tokens, two in a cell
+    expected = 100 * max(weight for row in weights[20:22] for weight in row[6:8])
+    assert reduced[10][3] == pytest.approx(expected, abs=0.51)
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "param"),
     [
@@ -124,6 +144,10 @@ def test_attention_is_that_of_the_head(http, runs):
         ("attention", {"text": "x" * (CONTEXT + 1)}, 400, "text"),
         ("attention", {"text": "abc", "layer": 2}, 400, "layer"),
         ("attention", {"text": "abc", "head": -1}, 400, "head"),
+        ("attention", {"text": "", "truncate": True}, 400, "text"),
+        ("attention/heads", {"text": ""}, 400, "text"),
+        ("attention/heads", {"text": "x" * (CONTEXT + 1)}, 400, "text"),
+        ("attention/heads", {"text": "abc", "layer": 1}, 400, "layer"),
     ],
 )
 def test_mistakes_are_named(http, path, body, status, param):

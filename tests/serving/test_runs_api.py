@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -68,6 +69,12 @@ def test_a_run_has_its_files_and_checkpoints(http, runs):
     best = run.summary().best_step
     steps = sorted({2, 4, best}, reverse=True)
     assert [one["id"] for one in served["models"]] == ["short@best", *(f"short@step-{step}" for step in steps)]
+    evaluated = {record.step: record for record in run.metrics() if record.val_loss is not None}
+    for model in served["models"]:
+        record = evaluated.get(model["step"])
+        expected = (None, None) if record is None else (record.val_loss, record.val_bits_per_byte)
+        assert (model["val_loss"], model["val_bits_per_byte"]) == expected
+    assert served["models"][0]["val_loss"] == run.summary().best_val_loss
     assert get(http, "/api/runs/story")["plan"] is None
 
 
@@ -130,8 +137,38 @@ def test_models_are_listed_with_what_is_in_memory(http):
     loaded = [model["id"] for model in served["models"] if model["memory_bytes"]]
     assert "short" in loaded
     assert served["memory_bytes"] > 0
+    assert (served["memory_budget_bytes"], served["device"], served["precision"]) == (10**9, "cpu", "fp32")
+    assert sum(use["memory_bytes"] for use in served["in_memory"]) == served["memory_bytes"]
+    assert {"id": "short@step-4", "name": "short@step-4", "users": 0} in [
+        {key: value for key, value in use.items() if key != "memory_bytes"} for use in served["in_memory"]
+    ]
+
+
+def test_a_model_has_its_configuration_and_its_shape(http, runs):
     model = get(http, "/api/models/short@best")
     assert (model["run"], model["config"]["n_layer"], model["config"]["vocab_size"]) == ("short", 1, 257)
+    assert model["shape"] == {
+        "family": "gpt2",
+        "layers": 1,
+        "heads": 2,
+        "kv_heads": 2,
+        "head_width": 8,
+        "width": 16,
+        "mlp_width": 64,
+        "context": 16,
+        "vocabulary": 257,
+        "parameters": RunFolder(runs / "short").plan().parameters,
+    }
+
+
+def test_a_model_in_memory_whose_checkpoint_was_removed_has_no_id(http, runs):
+    folder = save_run(runs / "brief", random_model())
+    http.post("/api/inspect", json={"model": "brief", "text": "all work"})
+    shutil.rmtree(folder)
+    in_memory = get(http, "/api/models")["in_memory"]
+    assert [(use["id"], use["name"]) for use in in_memory if "short" not in use["name"]] == [(None, "step-00000001")]
+    http.post("/api/inspect", json={"model": "short", "text": "all work"})  # whatever is loaded next drops it
+    assert [use["id"] for use in get(http, "/api/models")["in_memory"]] == ["short@step-4"]
 
 
 @pytest.mark.parametrize(

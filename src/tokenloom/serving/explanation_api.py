@@ -17,7 +17,7 @@ from tokenloom.errors import shortened
 from tokenloom.evaluation.comparison import compare_inspections
 from tokenloom.evaluation.inspection import Inspection, Token, inspect_tokens
 from tokenloom.generation.next_token import next_tokens
-from tokenloom.model.attention_weights import attention_weights
+from tokenloom.model.attention_weights import attention_maps, attention_weights
 from tokenloom.sampling_params import SMALLEST_TEMPERATURE, SamplingParams
 from tokenloom.serving.errors import ModelNotFound, RequestError
 from tokenloom.serving.metric_columns import with_number_texts
@@ -28,6 +28,8 @@ from tokenloom.serving.services import services_of
 MAX_CHARACTERS = 200_000
 MAX_TOKENS = 16_384
 MAX_ATTENTION_TOKENS = 256
+MAP_CELLS = 32
+"""Rows and columns of the map of a head."""
 MAX_ALTERNATIVES = 50
 MAX_CANDIDATES = 1000
 LARGEST = 2**31 - 1
@@ -98,11 +100,18 @@ class NextTokenRequest(ExplanationRequest):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
-class AttentionRequest(ExplanationRequest):
-    """A text, and the attention head whose weights are shown."""
+class HeadsRequest(ExplanationRequest):
+    """A text, of which the attention is shown."""
 
     text: TextField
     model: ModelId = None
+    truncate: bool = False
+    """Use the first tokens of a text that has too many, instead of refusing it."""
+
+
+class AttentionRequest(HeadsRequest):
+    """A text, and the attention head whose weights are shown."""
+
     layer: Annotated[int, Field(ge=0, le=LARGEST)] = 0
     """Counted from 0."""
     head: Annotated[int, Field(ge=0, le=LARGEST)] = 0
@@ -167,6 +176,14 @@ async def attention(request: Request, body: AttentionRequest) -> Response:
         return await services.in_explaining_thread(lambda: _reply(_attention(acquired, body)))
 
 
+@router.post("/attention/heads")
+async def attention_heads(request: Request, body: HeadsRequest) -> Response:
+    """The attention of all heads as small maps of at most 32 × 32 cells: the largest weight in each, in percent."""
+    services = services_of(request)
+    with await services.acquire(body.model) as acquired:
+        return await services.in_explaining_thread(lambda: _reply(_attention_heads(acquired, body)))
+
+
 def _inspection(acquired: AcquiredModel, text: str, top: int, context: int | None, stride: int | None) -> Inspection:
     model, tokenizer = acquired.loaded.model, acquired.loaded.tokenizer
     ids = tokenizer.encode_array(text)
@@ -179,28 +196,49 @@ def _inspection(acquired: AcquiredModel, text: str, top: int, context: int | Non
 
 
 def _attention(acquired: AcquiredModel, body: AttentionRequest) -> dict[str, object]:
-    model, tokenizer = acquired.loaded.model, acquired.loaded.tokenizer
-    for name, value, count in (("layer", body.layer, model.config.n_layer), ("head", body.head, model.config.n_head)):
+    config = acquired.loaded.model.config
+    for name, value, count in (("layer", body.layer, config.n_layer), ("head", body.head, config.n_head)):
         if value >= count:
             raise RequestError(f"{name} must be from 0 to {count - 1}, got {value}.", param=name)
-    ids, limit = tokenizer.encode(body.text), min(MAX_ATTENTION_TOKENS, model.config.block_size)
-    if not 1 <= len(ids) <= limit:
-        raise RequestError(
-            f"the text has {len(ids):,} tokens, but attention is shown for 1 to {limit:,}. Use another text.",
-            param="text",
-        )
-    device = next(model.parameters()).device
-    weights = attention_weights(model, torch.tensor(ids, device=device), body.layer, body.head)
+    ids, head = _attention_ids(acquired, body)
+    device = next(acquired.loaded.model.parameters()).device
+    weights = attention_weights(acquired.loaded.model, torch.tensor(ids, device=device), body.layer, body.head)
+    token_bytes = acquired.loaded.tokenizer.token_bytes
     return {
-        "model": acquired.ref.name,
+        **head,
         "layer": body.layer,
         "head": body.head,
-        "layers": model.config.n_layer,
-        "heads": model.config.n_head,
-        "tokens": [Token(id, tokenizer.token_bytes[id]).to_json() for id in ids],
+        "tokens": [Token(id, token_bytes[id]).to_json() for id in ids],
         "weights": [
             row[: position + 1] for position, row in enumerate(weights.cpu().double().numpy().round(7).tolist())
         ],
+    }
+
+
+def _attention_heads(acquired: AcquiredModel, body: HeadsRequest) -> dict[str, object]:
+    ids, head = _attention_ids(acquired, body)
+    device = next(acquired.loaded.model.parameters()).device
+    maps = attention_maps(acquired.loaded.model, torch.tensor(ids, device=device), MAP_CELLS)
+    percents = cast("list[list[list[list[int]]]]", (100 * maps).round().int().cpu().numpy().tolist())
+    triangles = [[[row[: end + 1] for end, row in enumerate(one)] for one in layer] for layer in percents]
+    return {**head, "maps": triangles}
+
+
+def _attention_ids(acquired: AcquiredModel, body: HeadsRequest) -> tuple[list[int], dict[str, object]]:
+    """The tokens whose attention is shown, and what both replies begin with."""
+    config = acquired.loaded.model.config
+    ids = acquired.loaded.tokenizer.encode(body.text)
+    count, limit = len(ids), min(MAX_ATTENTION_TOKENS, config.block_size)
+    if count == 0 or (count > limit and not body.truncate):
+        raise RequestError(
+            f"the text has {count:,} tokens, but attention is shown for 1 to {limit:,}. Use another text.",
+            param="text",
+        )
+    return ids[:limit], {
+        "model": acquired.ref.name,
+        "layers": config.n_layer,
+        "heads": config.n_head,
+        "text_tokens": count,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -114,6 +114,10 @@ class FollowedRuns:
         """Metrics (None: all) from step `start` to `stop`, as points or in buckets."""
         return self._followed(run).series(keys, start, stop, buckets)
 
+    def at_steps(self, run: RunFolder, key: str, steps: Collection[int]) -> dict[int, float]:
+        """The value of a metric at those of some steps that have one."""
+        return self._followed(run).at_steps(key, steps)
+
     def _followed(self, run: RunFolder) -> _FollowedRun:
         with self._lock:
             followed = self._runs.setdefault(run.path, _FollowedRun(run))
@@ -159,6 +163,11 @@ class _FollowedRun:
             columns.update()
             series = columns.series(keys or columns.keys(), start, stop, buckets)
             return SeriesReply(series, len(columns), columns.cursor)
+
+    def at_steps(self, key: str, steps: Collection[int]) -> dict[int, float]:
+        with self._lock:
+            self._columns.update()
+            return self._columns.at_steps(key, steps)
 
 
 def _sample(line: bytes) -> Mapping[str, object] | None:

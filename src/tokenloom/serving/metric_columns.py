@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -99,6 +99,14 @@ class MetricColumns:
         row = int(rows[values.argmin()])
         step, tokens, epoch = (float(self._axes[name].values[row]) for name in ("step", "tokens", "epoch"))
         return Point(int(step), epoch, int(tokens), float(values.min()))
+
+    def at_steps(self, key: str, steps: Collection[int]) -> dict[int, float]:
+        """The value of a metric at those of some steps that have one, the last of several."""
+        column = self._columns.get(key, _Column())
+        recorded = self._axes["step"].values[column.rows.values]
+        wanted = np.isin(recorded, list(steps))
+        pairs = zip(recorded[wanted], column.values.values[wanted].tolist(), strict=True)
+        return {int(step): value for step, value in pairs}
 
     def series(
         self, keys: Iterable[str], start: float = 0, stop: float = math.inf, buckets: int = 2000

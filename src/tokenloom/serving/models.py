@@ -95,10 +95,10 @@ class ModelStore:
         quantize: str | None = None,
     ) -> None:
         self._catalog = Catalog(models, runs)
-        self._runtime = runtime or choose_runtime("auto", "fp32")
-        self._quantize = quantize
-        self._budget = (
-            int(_MEMORY_SHARE * available_memory(self._runtime.device)) if memory_bytes is None else memory_bytes
+        self.runtime = runtime or choose_runtime("auto", "fp32")
+        self.quantize = quantize
+        self.memory_budget_bytes = (
+            int(_MEMORY_SHARE * available_memory(self.runtime.device)) if memory_bytes is None else memory_bytes
         )
         self._lock = threading.Lock()
         self._cached: OrderedDict[Version, _Cached] = OrderedDict()  # the most recently used last
@@ -184,9 +184,9 @@ class ModelStore:
 
     def _load(self, path: Path, cached: _Cached) -> None:
         resolved = resolve_model(str(path))
-        itemsize = 1 if self._quantize else self._runtime.dtype.itemsize
+        itemsize = 1 if self.quantize else self.runtime.dtype.itemsize
         self._drop_idle(needed=count_parameters(resolved.stored.config) * itemsize)
-        model = copy_for_inference(resolved.stored.read(), self._runtime, self._quantize)
+        model = copy_for_inference(resolved.stored.read(), self.runtime, self.quantize)
         cached.bytes = _memory_of(model)
         cached.loaded = LoadedModel(model, resolved.tokenizer, resolved.path, resolved.notices)
 
@@ -200,7 +200,7 @@ class ModelStore:
         with self._lock:
             total = needed + sum(cached.bytes for cached in self._cached.values())
             for version, cached in list(self._cached.items()):
-                if cached.users == 0 and (total > self._budget or not version.path.exists()):
+                if cached.users == 0 and (total > self.memory_budget_bytes or not version.path.exists()):
                     del self._cached[version]
                     total -= cached.bytes
 

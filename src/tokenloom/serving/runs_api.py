@@ -1,23 +1,22 @@
-"""Runs over HTTP: their table, files, metrics and samples, while they train."""
+"""Runs over HTTP: their table, files, metrics, samples and checkpoints, while they train."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from tokenloom.errors import CheckpointError, ConfigError, shortened
+from tokenloom.errors import shortened
 from tokenloom.growing_file import Cursor
 from tokenloom.metrics import METRICS
 from tokenloom.reporting.run_table import find_differences
 from tokenloom.run_folder import RunFolder
 from tokenloom.serving.errors import RequestError
-from tokenloom.serving.metric_columns import with_number_texts
-from tokenloom.serving.models import ModelRef, ModelStore
-from tokenloom.serving.replies import JsonReply
+from tokenloom.serving.models import ModelStore
+from tokenloom.serving.models_api import model_json
+from tokenloom.serving.reading import read_reply
 from tokenloom.serving.services import Services, services_of
 
 MAX_COMPARED = 8  # runs
@@ -40,7 +39,7 @@ async def list_runs(request: Request) -> Response:
         rows = [services.followed.row(id, run).to_json() for id, run in services.store.runs().items()]
         return {"runs": rows, "metrics": [_metric_json(name) for name in METRICS]}
 
-    return await _reply(services, read)
+    return await read_reply(services, read)
 
 
 @router.get("/differences")
@@ -54,7 +53,7 @@ async def compare_settings(
         configs = [services.followed.files(_find(services.store, id)).config for id in run]
         return {"runs": run, "differences": [difference.to_json() for difference in find_differences(configs)]}
 
-    return await _reply(services, read)
+    return await read_reply(services, read)
 
 
 @router.get("/runs/{id:path}/records")
@@ -62,7 +61,7 @@ async def read_records(request: Request, id: str, cursor: CursorText = None) -> 
     """The metrics records after a cursor; those of a resumed run begin again, with reset."""
     services = services_of(request)
     position = _cursor(cursor)
-    return await _reply(
+    return await read_reply(
         services, lambda: services.followed.records(_find(services.store, id), position).to_json("records")
     )
 
@@ -72,7 +71,7 @@ async def read_samples(request: Request, id: str, cursor: CursorText = None) -> 
     """The samples after a cursor; those of a resumed run begin again, with reset."""
     services = services_of(request)
     position = _cursor(cursor)
-    return await _reply(
+    return await read_reply(
         services, lambda: services.followed.samples(_find(services.store, id), position).to_json("samples")
     )
 
@@ -95,7 +94,7 @@ async def read_series(
                 f'there is no metric "{shortened(key)}". Choose from: {", ".join(keys)}.', param="metric"
             )
     first, last = start or 0, math.inf if stop is None else stop
-    return await _reply(
+    return await read_reply(
         services,
         lambda: services.followed.series(_find(services.store, id), metric, first, last, buckets).to_json(),
     )
@@ -103,61 +102,19 @@ async def read_series(
 
 @router.get("/runs/{id:path}")
 async def read_run(request: Request, id: str) -> Response:
-    """A run: its row in the table, configuration, plan, baselines, summary, and checkpoints as models."""
+    """A run: its row in the table, configuration, plan, baselines, summary, and checkpoints as models.
+
+    A checkpoint has the validation loss and bits per byte of its step, or null if there was no evaluation then.
+    """
     services = services_of(request)
 
     def read() -> object:
         run = _find(services.store, id)
         row = services.followed.row(id, run)
         files = services.followed.files(run).to_json() if row.problem is None else {}
-        refs = [ref for ref in services.store.list() if ref.run == id and ref.id != id]
-        return {"row": row.to_json(), **files, "models": [_model_json(ref) for ref in refs]}
+        return {"row": row.to_json(), **files, "models": _checkpoints_json(services, id, run)}
 
-    return await _reply(services, read)
-
-
-@router.get("/models")
-async def list_models(request: Request) -> Response:
-    """Every model and checkpoint, and which of them are in memory."""
-    services = services_of(request)
-
-    def read() -> object:
-        sizes = {use.path: use.bytes for use in services.store.in_memory()}
-        return {
-            "models": [{**_model_json(ref), "memory_bytes": sizes.get(ref.path)} for ref in services.store.list()],
-            "memory_bytes": sum(sizes.values()),
-        }
-
-    return await _reply(services, read)
-
-
-@router.get("/models/{id:path}")
-async def read_model(request: Request, id: str) -> Response:
-    """A model with its configuration."""
-    services = services_of(request)
-
-    def read() -> object:
-        ref = services.store.resolve(id)
-        return {**_model_json(ref), "config": services.store.config(ref).model_dump(mode="json")}
-
-    return await _reply(services, read)
-
-
-async def _reply(services: Services, read: Callable[[], object]) -> Response:
-    """The reply with what `read` finds on disk, read in another thread."""
-
-    def render() -> Response:
-        try:
-            return JsonReply(with_number_texts(read()))
-        except (CheckpointError, ConfigError) as error:  # a broken file is the run's fault, not the server's
-            raise RequestError(str(error), status=409, code="corrupt_run") from error
-        except FileNotFoundError:
-            raise RequestError("the run was removed. List the runs again.", status=404, code="run_not_found") from None
-        except OSError as error:
-            message = f"a file of the run cannot be read: {error.strerror}. Check its permissions."
-            raise RequestError(message, status=409, code="corrupt_run") from error
-
-    return await services.in_reading_thread(render)
+    return await read_reply(services, read)
 
 
 def _find(store: ModelStore, id: str) -> RunFolder:
@@ -178,10 +135,18 @@ def _cursor(text: str | None) -> Cursor | None:
         ) from None
 
 
+def _checkpoints_json(services: Services, id: str, run: RunFolder) -> list[dict[str, object]]:
+    refs = {ref: ref.step for ref in services.store.list() if ref.run == id and ref.id != id and ref.step is not None}
+    losses, bits = (
+        services.followed.at_steps(run, METRICS[name].key, set(refs.values()))
+        for name in ("val_loss", "val_bits_per_byte")
+    )
+    return [
+        {**model_json(ref), "val_loss": losses.get(step), "val_bits_per_byte": bits.get(step)}
+        for ref, step in refs.items()
+    ]
+
+
 def _metric_json(name: str) -> dict[str, object]:
     metric = METRICS[name]
     return {"key": metric.key, "label": metric.label, "unit": metric.unit}
-
-
-def _model_json(ref: ModelRef) -> dict[str, object]:
-    return {"id": ref.id, "name": ref.name, "run": ref.run, "step": ref.step, "created": ref.created}
