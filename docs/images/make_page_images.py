@@ -32,6 +32,8 @@ def main(runs: Path, out: Path) -> None:
                 ("read", f"#/read?m={run}", "textarea"),
                 ("compare", f"#/read?m={run}@best&vs={run}", "textarea"),
                 ("next", f"#/next?m={run}&k=8&p=0.9", "textarea"),
+                ("attention", f"#/read?m={run}&tab=attention&layer=1", "textarea"),
+                ("models", f"#/models?m={run}", ".facts"),
             ):
                 page.goto("about:blank")
                 page.goto(f"{server.url}/{hash}")
@@ -47,6 +49,8 @@ def fill(page: Page, name: str) -> None:
     if name == "runs":
         page.locator(".plot").focus()
         page.keyboard.press("PageUp")
+        return
+    if name == "models":
         return
     page.locator("textarea").fill("I had always thought" if name == "next" else TEXT)
     page.wait_for_timeout(800)

@@ -4,8 +4,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 const load = (name) => import(`${process.env.PAGE}/${name}.js`);
-const { compact, counted, duration, fixed, percent, visibleToken } = await load("format");
-const { findModel, missingIds, modelGroups, pinnedId } = await load("models");
+const attention = await load("attention");
+const { ago, bytes, compact, counted, duration, fixed, percent, visibleToken } = await load("format");
+const { checkpointsOf, findModel, missingIds, modelEntries, modelGroups, pinnedId, shapeFacts } = await load("models");
 const { isPickable, samplingFields } = await load("sampling");
 const { LONGEST_WAIT, waitAfter } = await load("polling");
 const { drawingOf, formatRange, longestColumn, nonFiniteNotes, parseRange } = await load("run_drawing");
@@ -80,6 +81,8 @@ test("numbers and times are short", () => {
   assert.deepEqual([1.23456, "NaN", "Infinity", null].map((value) => fixed(value)), ["1.235", "NaN", "∞", "–"]);
   assert.deepEqual([0.345, 0.0123, 0.00001, 0].map(percent), ["34.5 %", "1.23 %", "< 0.01 %", "0 %"]);
   assert.deepEqual([counted(1, "run"), counted(1200, "run")], ["1 run", "1,200 runs"]);
+  assert.deepEqual([0, 950, 13_400_000, 2.1e9, 1e12].map(bytes), ["0 B", "950 B", "13.4 MB", "2.1 GB", "1000 GB"]);
+  assert.deepEqual([2, 243, 7500].map(ago), ["just now", "4 min ago", "2 h ago"]);
   assert.deepEqual([" a", "\n", ""].map(visibleToken), ["␣a", "↵", "∅"]);
 });
 
@@ -244,6 +247,67 @@ test("models are listed by their runs, and links name the step", () => {
   assert.deepEqual([pinnedId(MODELS, null), pinnedId(MODELS, "gpt2"), pinnedId(MODELS, "gone")], ["story@step-9", "gpt2", "gone"]);
 });
 
+test("checkpoints are the different weights of a run, the newest first", () => {
+  const models = [
+    ...MODELS.slice(0, 2),
+    { id: "story@step-9", name: "story@step-9", run: "story", step: 9 },
+    { id: "story@step-3", name: "story@step-3", run: "story", step: 3 },
+  ];
+  const uses = [{ name: "story@step-3", memory_bytes: 5 }, { name: "story@step-3", memory_bytes: 7 }];
+  const found = checkpointsOf(models, uses);
+  assert.deepEqual(found.map(({ id, isNewest, isBest, bytes }) => [id, isNewest, isBest, bytes]), [
+    ["story@step-9", true, false, 0],
+    ["story@step-3", false, true, 12],
+  ]);
+  const [only] = checkpointsOf([MODELS[1]]);
+  assert.deepEqual([only.id, only.isNewest, only.isBest], ["story@best", false, true]);
+});
+
+test("the table of models has the runs, also those without a checkpoint, and the models without a run", () => {
+  const rows = [{ run: "new" }, { run: "story" }];
+  const entries = modelEntries(MODELS, rows, [{ name: "gpt2", memory_bytes: 5 }]);
+  assert.deepEqual(entries.map(({ id, row, checkpoints, bytes }) => [id, row?.run, checkpoints.length, bytes]), [
+    ["story", "story", 2, 0],
+    ["gpt2", undefined, 1, 5],
+    ["new", "new", 0, 0],
+  ]);
+});
+
+test("a shape is told with its exact size and with heads that share keys", () => {
+  const shape = { family: "modern", layers: 2, heads: 4, kv_heads: 2, head_width: 8, width: 32, mlp_width: 96, context: 64, vocabulary: 2048, parameters: 13_412_992 };
+  const facts = Object.fromEntries(shapeFacts(shape, null).map(([label, value, more]) => [label, [value, more]]));
+  assert.deepEqual(facts.Parameters, ["13.4M", "13,412,992"]);
+  assert.deepEqual(facts.Heads, ["4", "8 wide, 2 heads of keys and values"]);
+  assert.deepEqual(facts.Vocabulary, ["2,048", ""]);
+});
+
+test("attention weights have levels on a scale of square roots", () => {
+  assert.deepEqual([0, 0.001, 0.01, 0.25, 1, 1.1].map(attention.weightLevel), [0, 0, 1, 6, 12, 12]);
+});
+
+test("the largest weights come first, and of equal ones the nearest", () => {
+  const found = attention.largestWeights([0.25, 0.1, 0.25, 0.4], 3);
+  assert.deepEqual(found.map(({ index }) => index), [3, 2, 0]);
+});
+
+test("a head is described by where it looks on average, without the first token", () => {
+  const found = attention.averages([[1], [0.25, 0.75], [0.5, 0.5, 0]]);
+  assert.deepEqual(found, { itself: 0.375, previous: 0.375, first: 0.375, distance: (0.25 + 1 + 0.5) / 2 });
+  assert.equal(attention.averages([[1]]), null);
+});
+
+test("heads are those of the model, and arrow keys stay among them", () => {
+  const model = { layers: 2, heads: 3 };
+  assert.deepEqual(attention.headOf(model, 9, 1.5), { layer: 1, head: 1 });
+  const moved = (key) => attention.movedHead(model, { layer: 1, head: 0 }, key);
+  assert.deepEqual(["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight"].map(moved), [
+    { layer: 0, head: 0 }, { layer: 1, head: 0 }, { layer: 1, head: 0 }, { layer: 1, head: 1 },
+  ]);
+  assert.equal(moved("Enter"), null);
+  assert.deepEqual(attention.cellAt(0.99, 0.5, 4), { row: 2, column: 3 });
+  assert.deepEqual(attention.cellAt(1, -0.1, 4), { row: 0, column: 3 });
+});
+
 test("sampling parameters that are off are left out, and parts of characters are not picked", () => {
   assert.deepEqual(samplingFields({ temp: 1, k: 0, p: 1, minp: 0 }), { temperature: 1 });
   assert.deepEqual(samplingFields({ temp: 0, k: 5, p: 0.5, minp: 0.1 }), { temperature: 0, top_k: 5, top_p: 0.5, min_p: 0.1 });
@@ -298,9 +362,9 @@ test("a continuation grows by events, and another token replaces its end", () =>
 
 test("a prompt that is too long loses its begin", () => {
   const tokens = [1, 2, 3, 4, 5, 6];
-  assert.deepEqual(written.fitted({ tokens, max_model_len: 6 }, 3), { ids: [3, 4, 5, 6], maxTokens: 3 });
-  assert.deepEqual(written.fitted({ tokens, max_model_len: 6 }, 100), { ids: [6], maxTokens: 6 });
-  assert.deepEqual(written.fitted({ tokens: [], max_model_len: 6 }, 3), { ids: [], maxTokens: 3 });
+  assert.deepEqual(written.fitted({ tokens, max_model_len: 6 }, 3), { ids: [3, 4, 5, 6], total: 6, maxTokens: 3, context: 6 });
+  assert.deepEqual(written.fitted({ tokens, max_model_len: 6 }, 100), { ids: [6], total: 6, maxTokens: 6, context: 6 });
+  assert.deepEqual(written.fitted({ tokens: [], max_model_len: 6 }, 3), { ids: [], total: 0, maxTokens: 3, context: 6 });
 });
 
 test("a request is written as commands", () => {

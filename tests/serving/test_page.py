@@ -26,9 +26,11 @@ def test_a_key_is_taken_from_the_address_or_asked_for(open_page, server_of, page
         asked.close()
 
 
-@pytest.mark.parametrize("view", ["runs", "read", "next", "write"])
-def test_nothing_is_wider_than_the_screen(open_page, view):
-    page = open_page(f"#/{view}?m=short")
+@pytest.mark.parametrize(
+    "hash", ["runs", "read", "read?tab=attention&z=S8zJUSjPL8pWSMxLUcjLVyjISawEAA", "next", "write", "models"]
+)
+def test_nothing_is_wider_than_the_screen(open_page, hash):
+    page = open_page(f"#/{hash}")
     expect(page.locator(".card, table.runs").first).to_be_visible()
     expect(page.locator(".skeleton")).to_have_count(0)
     for width in (1440, 1024, 390):

@@ -42,6 +42,19 @@ def test_another_token_is_chosen_and_the_text_goes_on_from_it(open_page):
     expect(page.locator("textarea")).to_have_value(re.compile(f"^{re.escape(typed(chosen))}"))
 
 
+def test_a_prompt_that_is_too_long_is_cut_and_says_so(open_page):
+    page = open_page("#/write?m=story&len=16")
+    note = page.locator("[data-note=truncated]")
+    page.locator("textarea").fill("x" * 100)
+    expect(note).to_contain_text("The text has 100 tokens, and the model gets the last 49")
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(page.get_by_role("button", name="Keep")).to_be_enabled()
+    prompt = re.compile(rf'"prompt":\[{"120," * 48}120\]')
+    expect(page.locator("details.card pre").first).to_have_text(prompt, use_inner_text=False)
+    page.locator("textarea").fill("x" * 49)
+    expect(note).to_have_count(0)
+
+
 # Stops in the frame in which it can: a model so small has finished soon after.
 STOP = """async () => {
   const button = (name) => [...document.querySelectorAll("button")].find((one) => one.textContent === name);

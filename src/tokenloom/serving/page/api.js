@@ -66,7 +66,16 @@ export class Api {
 
 /** The path of a run, whose id may contain slashes. */
 export function runPath(id, rest = "") {
-  return `/api/runs/${id.split("/").map(encodeURIComponent).join("/")}${rest}`;
+  return `/api/runs/${encoded(id)}${rest}`;
+}
+
+/** The path of a model, whose id may contain slashes. */
+export function modelPath(id) {
+  return `/api/models/${encoded(id)}`;
+}
+
+function encoded(id) {
+  return id.split("/").map(encodeURIComponent).join("/");
 }
 
 async function failure(reply) {

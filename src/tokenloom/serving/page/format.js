@@ -1,6 +1,7 @@
 // Numbers and times as text.
 
 const COMPACT = [[1e9, "B"], [1e6, "M"], [1e3, "k"]];
+const BYTES = { "": "B", k: "kB", M: "MB", B: "GB" };
 
 /** At most four digits: 950, 1.2k, 13.4M. */
 export function compact(value) {
@@ -48,6 +49,16 @@ export function percent(probability) {
 /** A token with visible white space. */
 export function visibleToken(text) {
   return text.replaceAll("\n", "↵").replaceAll("\r", "␍").replaceAll("\t", "→").replace(/^ /, "␣") || "∅";
+}
+
+/** A number of bytes: 950 B, 13.4 MB. */
+export function bytes(value) {
+  return `${compact(value).replace(/[kMB]?$/, (letter) => ` ${BYTES[letter]}`)}`;
+}
+
+/** How long ago a time was, in its largest unit: "just now", "4 min ago". */
+export function ago(seconds) {
+  return seconds < 5 ? "just now" : `${duration(seconds).split(" ").slice(0, 2).join(" ")} ago`;
 }
 
 /** A count with its noun: 1 run, 3 runs. */

@@ -3,6 +3,7 @@
 import { Api } from "./api.js";
 import { LinkedText } from "./linked_text.js";
 import { findModel, missingIds, modelGroups, pinnedId } from "./models.js";
+import { ModelsView } from "./models_view.js";
 import { NextView } from "./next_view.js";
 import { repeat, settled } from "./polling.js";
 import { ReadView } from "./read_view.js";
@@ -19,6 +20,7 @@ const VIEWS = {
   read: { label: "Read", title: "A text, token by token", View: ReadView },
   next: { label: "Next", title: "The next token", View: NextView },
   write: { label: "Write", title: "A text that the model continues", View: WriteView },
+  models: { label: "Models", title: "Shapes, checkpoints and memory", View: ModelsView },
 };
 const SHARED = ["m", "z"]; // parameters that a link to another view keeps
 
@@ -28,6 +30,7 @@ class App {
   text = new LinkedText();
   rows = null; // null while nothing was received
   models = null;
+  memory = null; // the rest of the reply that lists the models: what is in memory, and where
   state = parseHash("");
   #failure = null; // {message, needsKey}
   #view = null;
@@ -93,7 +96,7 @@ class App {
   async #poll() {
     const [runs, models] = await Promise.all([this.api.get("/api/runs"), this.api.get("/api/models")]);
     this.rows = runs.runs;
-    this.models = models.models;
+    [this.models, this.memory] = [models.models, models];
     await this.#view?.refresh?.();
   }
 

@@ -1,6 +1,6 @@
-// The models of the server as the picker lists them.
+// The models of the server: how the picker lists them, and the checkpoints of each run.
 
-import { whole } from "./format.js";
+import { compact, counted, whole } from "./format.js";
 
 /** Groups of options: one for each run, and one for models without a run. */
 export function modelGroups(models, rows) {
@@ -35,4 +35,57 @@ export function missingIds(models, ids) {
 /** The id that names the same weights tomorrow: RUN@step-N instead of RUN. */
 export function pinnedId(models, id) {
   return findModel(models, id)?.name ?? id;
+}
+
+/**
+ * The runs and the models without a run, in the order of the list: {id, row, checkpoints, bytes}.
+ * `row` is that of the table of runs, null without a run; `bytes` are those in memory.
+ */
+export function modelEntries(models, rows, inMemory = []) {
+  const entries = new Map();
+  for (const model of models) {
+    const id = model.run ?? model.id;
+    if (!entries.has(id)) entries.set(id, { id, row: rows.find((row) => row.run === model.run) ?? null, models: [] });
+    entries.get(id).models.push(model);
+  }
+  for (const row of rows) if (!entries.has(row.run)) entries.set(row.run, { id: row.run, row, models: [] });
+  return [...entries.values()].map(({ id, row, models }) => {
+    const checkpoints = checkpointsOf(models, inMemory);
+    return { id, row, checkpoints, bytes: checkpoints.reduce((sum, one) => sum + one.bytes, 0) };
+  });
+}
+
+/** The different weights among the models of a run, the newest first: {id, step, created, bytes, isNewest, isBest}. */
+export function checkpointsOf(models, inMemory = []) {
+  const named = new Map();
+  for (const model of models) {
+    if (!named.has(model.name) || model.id === model.name) named.set(model.name, model);
+  }
+  const nameOf = (id) => models.find((model) => model.id === id)?.name;
+  return [...named.values()]
+    .sort((a, b) => b.step - a.step)
+    .map(({ id, name, run, step, created }) => ({
+      id,
+      name,
+      step,
+      created,
+      bytes: inMemory.filter((use) => use.name === name).reduce((sum, use) => sum + use.memory_bytes, 0),
+      isNewest: run !== null && nameOf(run) === name,
+      isBest: nameOf(`${run}@best`) === name,
+    }));
+}
+
+/** What is told of a shape: [label, value, explanation]. */
+export function shapeFacts(shape, row) {
+  const shared = shape.kv_heads < shape.heads ? `${counted(shape.kv_heads, "head")} of keys and values` : "";
+  return [
+    ["Family", shape.family, { gpt2: "as published", modern: "as in Qwen3" }[shape.family] ?? ""],
+    ["Parameters", compact(shape.parameters), shape.parameters >= 1000 ? whole(shape.parameters) : ""],
+    ["Layers", whole(shape.layers), ""],
+    ["Heads", whole(shape.heads), [`${whole(shape.head_width)} wide`, shared].filter(Boolean).join(", ")],
+    ["Width", whole(shape.width), `MLP ${whole(shape.mlp_width)}`],
+    ["Context", whole(shape.context), "tokens"],
+    ["Vocabulary", whole(shape.vocabulary), row?.tokenizer ?? ""],
+    ...(row?.data ? [["Trained on", "", row.data]] : []),
+  ];
 }

@@ -1,5 +1,6 @@
-// The view of a text: each token colored by how well a model predicts it, or by how two models differ.
+// The view of a text: each token colored by how well a model predicts it, by how two models differ, or by attention.
 
+import { AttentionPanel } from "./attention_panel.js";
 import { missingModels, noModel } from "./empty_states.js";
 import { Latest } from "./latest.js";
 import { findModel, modelGroups } from "./models.js";
@@ -11,11 +12,13 @@ import { html, nothing, render } from "./vendor/lit-html-3.3.3/lit-html.js";
 
 const EXAMPLE = "Every effort moves you, and the model that wrote this sentence had read a great many others before.";
 const ALTERNATIVES = 10;
+const TABS = { predictions: "Predictions", attention: "Attention" };
 
 export class ReadView {
   #app;
   #host;
   #answer = new Latest();
+  #attention;
   #pointed = null;
   #locked = null;
   #spans = { reply: null, measure: null, blocks: [] };
@@ -28,10 +31,12 @@ export class ReadView {
     this.#app = app;
     this.#host = host;
     host.className = "view read-view";
+    this.#attention = new AttentionPanel(app, host, () => this.#draw());
   }
 
   destroy() {
     this.#answer.clear();
+    this.#attention.clear();
   }
 
   /** Take what the address says, and ask for what is not known yet. */
@@ -45,6 +50,10 @@ export class ReadView {
     this.#draw();
   }
 
+  get #isAttention() {
+    return this.#app.state.params.get("tab") === "attention";
+  }
+
   get #measure() {
     const scale = this.#app.state.params.get("scale");
     return Object.hasOwn(MEASURES, scale) ? scale : "nats";
@@ -56,6 +65,7 @@ export class ReadView {
   }
 
   #ask() {
+    if (this.#isAttention) return this.#attention.ask();
     const { model, text, api } = this.#app;
     const other = this.#other;
     if (!model || !text.value) return this.#answer.clear();
@@ -69,7 +79,8 @@ export class ReadView {
 
   #draw() {
     if (this.#app.models !== null && !this.#app.models.length) return render(noModel(), this.#host);
-    const { reply, error, isPending } = this.#answer;
+    const { reply, isPending } = this.#answer;
+    const error = this.#isAttention ? this.#attention.error : this.#answer.error;
     return render(
       html`
         <h1 class="hidden">Read</h1>
@@ -86,7 +97,11 @@ export class ReadView {
           ${missingModels(this.#app.missing("m", "vs"))}
           ${error ? html`<p class="note diverged" role="alert">${error.message}</p>` : nothing}
         </section>
-        ${reply ? this.#result(reply, isPending) : this.#nothingYet(isPending)}
+        ${this.#isAttention && this.#app.text.value
+          ? this.#attention.template()
+          : reply && !this.#isAttention
+            ? this.#result(reply, isPending)
+            : this.#nothingYet(isPending)}
       `,
       this.#host,
     );
@@ -107,9 +122,25 @@ export class ReadView {
   }
 
   #controls() {
+    return html`<div class="controls">
+      <div class="segments" role="group" aria-label="Show">
+        ${Object.entries(TABS).map(
+          ([name, label]) =>
+            html`<button
+              aria-pressed=${(name === "attention") === this.#isAttention}
+              @click=${() => this.#app.go({ tab: name === "attention" ? name : null })}
+            >${label}</button>`,
+        )}
+      </div>
+      ${this.#isAttention ? nothing : this.#choices()}
+    </div>`;
+  }
+
+  /** By what the predictions are colored, and with what they are compared. */
+  #choices() {
     const { params } = this.#app.state;
     const other = this.#other;
-    return html`<div class="controls">
+    return html`
       ${other
         ? nothing
         : html`<div class="segments" role="group" aria-label="Color by">
@@ -131,7 +162,7 @@ export class ReadView {
           )}
         </select>
       </label>
-    </div>`;
+    `;
   }
 
   #result(reply, isPending) {

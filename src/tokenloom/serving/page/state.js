@@ -1,6 +1,6 @@
 // The state of the page: what its address says, and nothing besides.
 
-export const VIEWS = ["runs", "read", "next", "write"];
+export const VIEWS = ["runs", "read", "next", "write", "models"];
 export const LONGEST_LINK = 8000; // characters; some programs cut longer addresses
 const LONGEST_TEXT = 200_000; // characters, as the server accepts them
 

@@ -1,6 +1,6 @@
 // The parts of the Write view: samples of tokens, and the alternatives of one.
 
-import { percent, visibleToken } from "./format.js";
+import { counted, percent, visibleToken, whole } from "./format.js";
 import { isPickable } from "./sampling.js";
 import { heatLevel } from "./scales.js";
 import { displayed } from "./token_text.js";
@@ -41,6 +41,16 @@ function alternatives(token, isWriting, branch) {
       </li>`,
     )}
   </ol>`;
+}
+
+/** What part of a long prompt the model gets, from `fitted`; nothing if that is all, or not known. */
+export function truncationNote(prompt) {
+  if (!prompt || prompt.ids.length === prompt.total) return nothing;
+  const { ids, total, maxTokens, context } = prompt;
+  return html`<p class="note stale" data-note="truncated">
+    The text has ${counted(total, "token")}, and the model gets the last ${ids.length === 1 ? "one" : whole(ids.length)}:
+    its context is ${whole(context)}, and ${maxTokens === 1 ? "one is" : `${whole(maxTokens)} are`} to be written.
+  </p>`;
 }
 
 /** The request as commands. */

@@ -2,12 +2,13 @@
 
 import { missingModels, noModel } from "./empty_states.js";
 import { readEvents } from "./events.js";
+import { Latest } from "./latest.js";
 import { sliders } from "./next_parts.js";
 import { oncePerFrame, settled } from "./polling.js";
 import { SLIDERS, samplingFields } from "./sampling.js";
 import { numberParam } from "./state.js";
 import { html, nothing, render } from "./vendor/lit-html-3.3.3/lit-html.js";
-import { commands, sampleCard } from "./write_parts.js";
+import { commands, sampleCard, truncationNote } from "./write_parts.js";
 import { branched, emptySample, extended, fitted } from "./written.js";
 
 const ALTERNATIVES = 10;
@@ -22,6 +23,8 @@ export class WriteView {
   #writing = null; // the controller of the stream
   #error = null;
   #request = null; // the last one, for the commands
+  #encoded = new Latest(); // the tokens of the text
+  #prompt = null; // of the last request: {ids, total, maxTokens, context}
   #draw = oncePerFrame(() => this.#drawNow());
   #isDestroyed = false;
   #link = settled(async () => {
@@ -38,12 +41,29 @@ export class WriteView {
   destroy() {
     this.#isDestroyed = true;
     this.#writing?.abort();
+    this.#encoded.clear();
   }
 
   /** Take what the address says. */
   async update() {
     await this.#app.text.read(this.#app.state.params.get("z"));
+    this.#encode();
     this.#draw();
+  }
+
+  /** Ask how many tokens the text has, to tell how many of them the model gets. */
+  #encode() {
+    const { api, model, text } = this.#app;
+    if (!model || !text.value || this.#isDestroyed) return this.#encoded.clear();
+    const work = (signal) => api.post("/tokenize", { model: model.id, prompt: text.value }, signal);
+    return this.#encoded.ask(JSON.stringify([model.name, text.value]), work, () => this.#draw());
+  }
+
+  /** What of the prompt the model gets: of the samples that are shown, or else if the text were continued now. */
+  get #used() {
+    if (this.#samples.length) return this.#prompt;
+    const { reply, error } = this.#encoded;
+    return reply && !error ? fitted(reply, this.#length) : null;
   }
 
   get #values() {
@@ -98,6 +118,7 @@ export class WriteView {
                   />
                 </label>
               </div>
+              ${truncationNote(this.#used)}
               ${missingModels(this.#app.missing("m"))}
               ${this.#error ? html`<p class="note diverged" role="alert">${this.#error.message}</p>` : nothing}
             </section>
@@ -160,7 +181,8 @@ export class WriteView {
     this.#draw();
     try {
       const encoded = await api.post("/tokenize", { model: model.id, prompt: text.value + samples[0].text }, controller.signal);
-      const { ids, maxTokens } = fitted(encoded, this.#length);
+      this.#prompt = fitted(encoded, this.#length);
+      const { ids, maxTokens } = this.#prompt;
       const request = {
         model: model.name,
         prompt: ids.length ? ids : "",

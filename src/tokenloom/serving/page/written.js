@@ -44,10 +44,10 @@ export function branched(sample, index, other) {
   return emptySample(text, [...sample.tokens.slice(0, index), token]);
 }
 
-/** The end of a prompt that leaves room for new tokens: ids, and how many tokens are new at most. */
+/** The end of a prompt that leaves room for new tokens: ids, of how many, and how many tokens are new at most. */
 export function fitted({ tokens, max_model_len: context }, wanted) {
   const maxTokens = Math.min(wanted, context);
-  return { ids: tokens.slice(-(context + 1 - maxTokens)), maxTokens };
+  return { ids: tokens.slice(-(context + 1 - maxTokens)), total: tokens.length, maxTokens, context };
 }
 
 /** The same request in a shell. */
