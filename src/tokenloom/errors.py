@@ -47,6 +47,14 @@ class WeightsError(TokenloomError):
     """Weights whose names, shapes or format do not match the model."""
 
 
+class SequenceError(WeightsError):
+    """A model whose logits for one sequence of a batch are not finite; the other sequences can continue."""
+
+    def __init__(self, message: str, row: int) -> None:
+        super().__init__(message)
+        self.row = row
+
+
 class TrainingError(TokenloomError):
     """Training cannot start or continue: no data, or a loss that is not finite."""
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tokenloom.errors import UsageError, WeightsError
+from tokenloom.errors import SequenceError, UsageError, WeightsError
 from tokenloom.generation.engine import Completion, Engine, collect, generate, make_generator
 from tokenloom.sampling_params import SamplingParams
 
@@ -190,6 +190,32 @@ def test_generation_continues_after_a_step_with_logits_that_are_not_finite(model
     hook.remove()
     steps += list(engine.run())
     assert [completion.token_ids for completion in collect(steps)] == generated(model, [[1, 2, 3], [9, 8]])
+
+
+@pytest.mark.parametrize("options", [{}, {"top_logprobs": 1, "prompt_logprobs": True}], ids=["generated", "scored"])
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_sequence_with_logits_that_are_not_finite_can_be_removed_and_the_others_continue(model, options, use_cache):
+    with torch.no_grad():
+        model.wte.weight[9] = torch.nan
+    prompts = [[1, 2, 3], [8, 9, 10], [4], [5]]
+    engine, failed, steps = Engine(model, use_cache=use_cache), [], []
+    never_9 = {"logit_bias": {9: -100.0}, "sampling": WILD, "seed": 3}
+    for number, prompt in enumerate(prompts):
+        scored = {"top_logprobs": 1, "prompt_logprobs": True} if number == 2 else options
+        engine.add(prompt, max_new_tokens=0 if number == 2 else 6, **never_9, **scored)
+    while len(engine):
+        try:
+            steps += engine.step()
+        except SequenceError as error:
+            failed.append(error.row)
+            engine.remove(error.row)
+    assert failed == [1]
+    alone = {}
+    for number in (0, 2, 3):
+        single = Engine(model, use_cache=use_cache)
+        single.add(prompts[number], max_new_tokens=0 if number == 2 else 6, **never_9)
+        [alone[number]] = collect(single.run())
+    assert collect(steps) == list(alone.values())
 
 
 def test_a_repetition_penalty_applies_to_the_prompt_and_each_rows_own_tokens(model):

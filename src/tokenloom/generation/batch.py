@@ -6,6 +6,7 @@ from collections import deque
 
 from torch import Tensor
 
+from tokenloom.errors import SequenceError, WeightsError
 from tokenloom.generation.cache_rows import CacheRows
 from tokenloom.generation.logprobs import score_tokens
 from tokenloom.generation.sequence import Step, TokenSequence
@@ -26,6 +27,8 @@ class Batch:
         self._filling: deque[TokenSequence] = deque()
         self.running: list[TokenSequence] = []
         """In the order of their rows."""
+        self.ended: list[Step] = []
+        """The steps of sequences that ended without a new token, until the engine returns them."""
 
     @property
     def sequences(self) -> list[TokenSequence]:
@@ -36,9 +39,8 @@ class Batch:
         """Add a sequence, which runs when its row has been filled."""
         self._filling.append(sequence)
 
-    def fill(self, budget: int) -> list[Step]:
-        """Fill rows with at most `budget` tokens; returns the last step of sequences that only scored their prompt."""
-        ended: list[Step] = []
+    def fill(self, budget: int) -> None:
+        """Fill rows with at most `budget` tokens; sequences that only score their prompt end."""
         while self._filling:
             sequence, row = self._filling[0], len(self.running)
             if sequence.filled == 0:
@@ -50,8 +52,7 @@ class Batch:
             if sequence.unfilled:
                 break
             self._filling.popleft()
-            ended += self._run(row, sequence)
-        return ended
+            self._run(row, sequence)
 
     def next_logits(self) -> Tensor:
         """Logits (rows, V) of the token after the window of each running sequence."""
@@ -59,6 +60,7 @@ class Batch:
 
     def remove(self, row: int) -> None:
         """Remove the sequence of this number, if there is one."""
+        self.ended = [step for step in self.ended if step.row != row]
         self._filling = deque(sequence for sequence in self._filling if sequence.row != row)
         for index, sequence in enumerate(self.running):
             if sequence.row == row:
@@ -93,11 +95,14 @@ class Batch:
         if sequence.prompt_logprobs is not None:
             targets = sequence.window[start + 1 : start + 1 + count]
             top = sequence.top_logprobs or 0
-            sequence.prompt_logprobs += score_tokens(hidden, self._model.lm_head, targets, top, self._vocab_size)
+            try:
+                scored = score_tokens(hidden, self._model.lm_head, targets, top, self._vocab_size)
+            except WeightsError as error:
+                raise SequenceError(str(error), sequence.row) from error
+            sequence.prompt_logprobs += scored
 
-    def _run(self, row: int, filled: TokenSequence) -> list[Step]:
+    def _run(self, row: int, filled: TokenSequence) -> None:
         """Let a sequence run whose row has been filled, and others with the same tokens, such as its samples."""
-        ended: list[Step] = []
         alike = [other for other in self._filling if other.fills_like(filled)]
         for sequence in (filled, *alike):
             sequence.filled = filled.filled
@@ -110,5 +115,4 @@ class Batch:
                 self.running.append(sequence)
         for sequence in (filled, *alike):
             if not sequence.remaining:
-                ended.append(sequence.report(None, "length"))
-        return ended
+                self.ended.append(sequence.report(None, "length"))

@@ -102,8 +102,8 @@ class Engine:
         self._kept: dict[int, list[Step]] = defaultdict(list)  # for `run_rows`
 
     def __len__(self) -> int:
-        """Number of running and waiting sequences."""
-        return len(self._waiting) + len(self._batch.sequences)
+        """Number of running and waiting sequences, and of those that ended in a step that failed."""
+        return len(self._waiting) + len(self._batch.sequences) + len(self._batch.ended)
 
     @property
     def waiting(self) -> int:
@@ -207,17 +207,20 @@ class Engine:
     def step(self) -> list[Step]:
         """Generate one token for every running sequence. The model is in eval mode meanwhile.
 
-        Raises `WeightsError` if logits are NaN or infinite.
+        Raises `WeightsError` if logits are NaN or infinite, as a `SequenceError` if it is known of which sequence: then
+        the others continue with the next step, if that one is removed.
         """
-        steps = self._admit()
+        self._admit()
         try:
             with evaluating(self._modules):
                 # If no row runs, none waits for the chunk, and a larger one is computed a few percent faster.
-                steps += self._batch.fill(self._prefill_chunk * (1 if self._batch.running else 2))
-                return steps + self._generate() if self._batch.running else steps
+                self._batch.fill(self._prefill_chunk * (1 if self._batch.running else 2))
+                generated = self._generate() if self._batch.running else []
         except WeightsError:
             self._batch.refill()
             raise
+        steps, self._batch.ended = self._batch.ended + generated, []
+        return steps
 
     def _generate(self) -> list[Step]:
         """A token for each running sequence."""
@@ -248,21 +251,19 @@ class Engine:
             raise UsageError(f"logprobs must be from 0 to {MAX_TOP_LOGPROBS}, got {top}. Try 5.")
         validate_bias(bias, self._vocab_size)
 
-    def _admit(self) -> list[Step]:
+    def _admit(self) -> None:
         """Let waiting sequences start, in order, while rows and tokens suffice; those with nothing to do end."""
-        ended: list[Step] = []
         free_tokens = self._max_tokens - self.reserved_tokens if self._waiting else 0
         while self._waiting:
             sequence = self._waiting[0]
             if sequence.remaining == 0 and sequence.prompt_logprobs is None:
-                ended.append(sequence.report(None, "length"))
+                self._batch.ended.append(sequence.report(None, "length"))
             elif self.free_rows and sequence.reserved_tokens <= free_tokens:
                 free_tokens -= sequence.reserved_tokens
                 self._batch.start(sequence)
             else:
                 break
             self._waiting.popleft()
-        return ended
 
     def _append(self, sequence: TokenSequence, token: int, logprobs: TokenLogprobs | None) -> Step:
         """Append a token to its sequence, and slide a full window."""

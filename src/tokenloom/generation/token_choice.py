@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tokenloom.errors import WeightsError
+from tokenloom.errors import SequenceError
 from tokenloom.generation.logprobs import TokenLogprobs, token_logprobs
 from tokenloom.generation.sampling import has_finite_maximum
 from tokenloom.generation.sequence import TokenSequence
@@ -28,7 +28,8 @@ def choose_tokens(
 ) -> tuple[list[int], list[TokenLogprobs | None]]:
     """A token for each row of logits (B, V), and its log-probabilities if the sequence requested them.
 
-    Ids from `vocab_size` are never chosen. Raises `WeightsError` for logits that are not finite.
+    Ids from `vocab_size` are never chosen. Raises `SequenceError` for the first row whose logits are not finite, before
+    any token is chosen.
     """
     known = logits[:, :vocab_size].float()  # on a CPU, maxima of bf16 take several times as long
     _refuse_infinite(known, sequences)
@@ -44,9 +45,10 @@ def _refuse_infinite(logits: Tensor, sequences: Sequence[TokenSequence]) -> None
     if not valid.all():
         row = int(valid.int().argmin())
         kind = "NaN" if logits[row].isnan().any() else "infinite"
-        raise WeightsError(
+        raise SequenceError(
             f"the logits of new token {sequences[row].generated + 1:,} are {kind}: the model's weights are corrupt, or "
-            "its training diverged. Use an earlier checkpoint."
+            "its training diverged. Use an earlier checkpoint.",
+            sequences[row].row,
         )
 
 
