@@ -6,8 +6,9 @@
     python benchmarks/results.py --write-only
 
 A finished part is a record in data/results.jsonl, so a call continues where the one before stopped, and no part is
-started that would not end within --minutes. data/recipe.jsonl has the runs of recipe.py; data/earlier.jsonl has figures
-that were measured before these files existed. Nothing in RESULTS.md is written by hand.
+started that would not end within --minutes. data/recipe.jsonl has the runs of recipe.py, data/serving.jsonl those of
+serving.py, and data/earlier.jsonl has figures that were measured before these files existed. Nothing in RESULTS.md is
+written by hand.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import records
+import serving
 
 DOCUMENT = records.ROOT / "benchmarks" / "RESULTS.md"
 
@@ -32,6 +34,10 @@ INTRODUCTION = (
     "`python benchmarks/results.py` measures what this machine can measure, and writes this file from the records in",
     "`data`. Every table names its command and machine; figures are medians. The machines are shared, so times vary:",
     "ratios within a table, whose rows were measured in turn, are more reliable than times.",
+)
+SERVING_TEXT = (
+    "`python benchmarks/serving.py --llama FOLDER`: tokens per second of all streams together, over HTTP, with random",
+    "weights and as many threads as cores. llama-cpp-python's server answers one request at a time.",
 )
 RECIPE_TEXT = (
     "`python benchmarks/recipe.py SERIES` (one core for each run, bits per byte over the whole validation text; "
@@ -265,6 +271,10 @@ def render() -> str:
                 command = f"`{table['command']}` " if table["command"] else ""
                 lines += ["", f"{command}({table['machine']})", "", *markdown(table["columns"], table["rows"])]
                 lines += ["", *table["notes"]] if table["notes"] else []
+    if tables := serving.tables(records.read(records.DATA / "serving.jsonl")):
+        lines += ["", "## Serving", "", *SERVING_TEXT]
+        for table in tables:
+            lines += ["", *table]
     lines += ["", "## Runs behind the rule of a time budget", "", *RECIPE_TEXT, *recipe_tables()]
     return "\n".join(lines) + "\n"
 
