@@ -13,9 +13,14 @@ import pytest
 import torch
 from small_runs import TOKENIZER, random_model, save_run
 
+from tokenloom.data.tokenizers import make_tokenizer
+from tokenloom.generation.engine import Step
 from tokenloom.sampling_params import SamplingParams
-from tokenloom.serving.engine_thread import EngineThread, Limits, SequenceOptions, Ticket
+from tokenloom.serving.engine_thread import EngineThread, Limits
 from tokenloom.serving.errors import RequestError
+from tokenloom.serving.tickets import SequenceOptions, Ticket
+from tokenloom.serving.turns import Turns
+from tokenloom.weights.checkpoint import rotate_checkpoints
 from tokenloom.weights.load import LoadedModel
 
 NO_EOT = {str(TOKENIZER.eot_id): -100}
@@ -165,6 +170,25 @@ def test_a_new_checkpoint_serves_the_next_request_and_a_stream_ends_on_the_old_o
         assert http.post("/v1/completions", json={"model": "story@step-1", "max_tokens": 1}).status_code == 200
 
 
+def test_a_pinned_step_that_was_removed_is_404_and_names_what_remains(tmp_path, server_of):
+    run = save_run(tmp_path / "story", random_model(3), random_model(4))
+    with server_of(tmp_path) as server, httpx2.Client(base_url=server.url, timeout=30) as http:
+        pinned = {"model": "story@step-1", "prompt": "a", "max_tokens": 1}
+        assert http.post("/v1/completions", json=pinned).json()["model"] == "story@step-1"
+        rotate_checkpoints(run / "checkpoints", 1)
+        for reply in (
+            http.post("/v1/completions", json=pinned),
+            http.post("/v1/completions", json={**pinned, "stream": True}),
+            http.get("/v1/models/story@step-1"),
+            http.post("/tokenize", json={"model": "story@step-1", "prompt": "a"}),
+        ):
+            assert reply.status_code == 404
+            error = reply.json()["error"]
+            assert (error["code"], error["param"]) == ("model_not_found", "model")
+            assert "Available: story, story@step-2." in error["message"]
+        assert http.post("/v1/completions", json={**pinned, "model": "story"}).json()["model"] == "story@step-2"
+
+
 def test_a_model_that_fails_ends_streams_with_an_error_and_others_continue(tmp_path, server_of):
     save_run(tmp_path / "good", random_model())
     broken = random_model()
@@ -186,8 +210,75 @@ def test_a_model_that_fails_ends_streams_with_an_error_and_others_continue(tmp_p
         assert http.get("/health").status_code == 200
 
 
+def test_a_sequence_with_logits_that_are_not_finite_fails_its_own_request_only(tmp_path, server_of):
+    """The embedding of one byte is NaN, so that only texts with this byte fail."""
+    model = random_model(context=LONG_CONTEXT)
+    with torch.no_grad():
+        model.wte.weight[ord("x")] = float("nan")
+    save_run(tmp_path / "story", model)
+    with server_of(tmp_path) as server, httpx2.Client(base_url=server.url, timeout=60) as http:
+        body = {"prompt": "a", "max_tokens": 300, "temperature": 0, "logit_bias": {**NO_EOT, str(ord("x")): -100}}
+        alone = http.post("/v1/completions", json=body).json()["choices"][0]["text"]
+        with ThreadPoolExecutor() as threads:
+            beside = threads.submit(lambda: http.post("/v1/completions", json=body))
+            until(lambda: state(server)["running_sequences"] > 0)
+            for failing in ({"prompt": "ax"}, {"prompt": "axb", "echo": True, "logprobs": 1, "max_tokens": 0}):
+                reply = http.post("/v1/completions", json={**body, **failing})
+                assert reply.status_code == 500
+                assert "NaN" in reply.json()["error"]["message"]
+            assert beside.result().json()["choices"][0]["text"] == alone
+        assert state(server)["accepted_sequences"] == 0
+        assert http.post("/v1/completions", json={**body, "max_tokens": 1}).status_code == 200
+        assert http.get("/health").status_code == 200
+
+
+def test_a_model_that_cannot_start_fails_its_requests_and_the_thread_continues():
+    """The tokenizer has more tokens than the model."""
+    model, larger = random_model(), make_tokenizer("char", ["ab"])
+    assert larger.vocab_size > model.config.vocabulary
+
+    async def run() -> None:
+        engine = EngineThread()
+        engine.start()
+        failing = Ticket(LoadedModel(model, larger, Path("bad")), [[1]], 1, options(1))
+        engine.submit(failing)
+        with pytest.raises(RequestError, match="vocabulary"):
+            await asyncio.wait_for(anext(failing.results(Turns(1))), 10)
+        working = Ticket(LoadedModel(random_model(), TOKENIZER, Path("good")), [[1]], 1, options(4))
+        engine.submit(working)
+        assert len(await asyncio.wait_for(steps_of(working), 10)) == 4
+        engine.stop(5)
+
+    asyncio.run(run())
+
+
 def options(max_new_tokens: int) -> SequenceOptions:
     return SequenceOptions(max_new_tokens, SamplingParams(temperature=0), 0, None, False, {})
+
+
+async def steps_of(ticket: Ticket) -> list[Step]:
+    """The steps of a ticket with one sequence, to its end."""
+    all_steps: list[Step] = []
+    async for steps in ticket.results(Turns(1)):
+        all_steps += steps
+        if steps[-1].finish_reason is not None:
+            break
+    return all_steps
+
+
+def test_steps_that_arrive_before_they_are_read_come_together_and_before_an_error():
+    ticket = Ticket(LoadedModel(random_model(), TOKENIZER, Path("model")), [[1]], 1, options(4))
+
+    async def run() -> None:
+        for token in range(3):
+            ticket.deliver([Step(0, token, None)])
+        ticket.deliver(RequestError("it failed"))
+        results = ticket.results(Turns(1))
+        assert [step.token for step in await anext(results)] == [0, 1, 2]
+        with pytest.raises(RequestError, match="it failed"):
+            await anext(results)
+
+    asyncio.run(run())
 
 
 def test_free_rows_go_to_the_request_with_the_fewest():
@@ -199,19 +290,22 @@ def test_free_rows_go_to_the_request_with_the_fewest():
         first, second = (Ticket(loaded, [[1]], n, options(40)) for n in (16, 2))
         engine.submit(first)
         engine.start()
-        await first.results.get()
-        engine.submit(second)
         finished: list[int] = []
-        remaining = {first: 16, second: 2}
-        while any(remaining.values()):
-            for ticket in remaining:
-                while not ticket.results.empty():
-                    steps = ticket.results.get_nowait()
-                    assert not isinstance(steps, RequestError)
-                    ended = sum(step.finish_reason is not None for step in steps)
-                    remaining[ticket] -= ended
-                    finished += [ticket.n] * ended
-            await asyncio.sleep(0.001)
+
+        async def follow(ticket: Ticket, then: Ticket | None) -> None:
+            """Note which sequences finish, until all have; submit another ticket when this one has begun."""
+            remaining = ticket.sequences
+            async for steps in ticket.results(Turns(1)):
+                if then is not None:
+                    engine.submit(then)
+                    then = None
+                ended = sum(step.finish_reason is not None for step in steps)
+                finished.extend([ticket.n] * ended)
+                remaining -= ended
+                if not remaining:
+                    return
+
+        await asyncio.gather(follow(first, second), follow(second, None))
         engine.stop(5)
         return finished
 
@@ -247,12 +341,10 @@ def test_a_sequence_that_the_engine_refuses_fails_alone():
         good, bad = Ticket(loaded, [[1]], 1, options(40)), Ticket(loaded, [[TOKENIZER.vocab_size]], 1, options(1))
         engine.submit(good)
         engine.submit(bad)
-        error = await asyncio.wait_for(bad.results.get(), 10)
-        assert isinstance(error, RequestError)
-        assert error.status == 400
-        async for steps in good:
-            if steps[-1].finish_reason is not None:
-                break
+        with pytest.raises(RequestError) as refused:
+            await asyncio.wait_for(anext(bad.results(Turns(1))), 10)
+        assert refused.value.status == 400
+        assert len(await asyncio.wait_for(steps_of(good), 10)) == 40
         assert engine.failure is None
         engine.stop(5)
 

@@ -9,7 +9,7 @@ from small_runs import CONTEXT, random_model
 
 from tokenloom.cli.main import main
 from tokenloom.model.attention_weights import attention_weights
-from tokenloom.serving import services
+from tokenloom.serving import explanation_replies, services
 from tokenloom.serving.explanation_api import MAX_CHARACTERS, MAX_TOKENS
 
 TEXT = "all work and no play makes Jack a dull boy — 語"
@@ -113,6 +113,26 @@ def test_heads_have_maps_of_their_largest_weights(http):
     assert [len(row) for row in reduced] == list(range(1, 33))  # 64 tokens, two in a cell
     expected = 100 * max(weight for row in weights[20:22] for weight in row[6:8])
     assert reduced[10][3] == pytest.approx(expected, abs=0.51)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "reply"),
+    [
+        ("inspect", {"text": TEXT, "top": 3}, explanation_replies.InspectReply),
+        ("inspect", {"text": "some text", "top": 0}, explanation_replies.InspectReply),
+        ("compare", {"a": "story@step-1", "b": "story", "text": TEXT}, explanation_replies.CompareReply),
+        ("next-token", {"text": "all wor", "top": 257, "top_p": 0.5}, explanation_replies.NextTokensReply),
+        ("attention", {"text": "all work", "layer": 1}, explanation_replies.AttentionReply),
+        ("attention/heads", {"text": "all work"}, explanation_replies.AttentionMapsReply),
+    ],
+)
+def test_replies_are_what_the_schema_says(http, path, body, reply):
+    served = post(http, f"/api/{path}", body)
+    assert served.keys() == reply.model_fields.keys()
+    assert json.loads(reply.model_validate(served).model_dump_json()) == served
+    operation = http.get("/openapi.json").json()["paths"][f"/api/{path}"]["post"]
+    schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    assert schema == {"$ref": f"#/components/schemas/{reply.__name__}"}
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from tokenloom import api
 from tokenloom.cli.main import main
 from tokenloom.metrics import METRICS, MetricsRecord
 from tokenloom.run_folder import JsonlWriter, RunFolder, truncate_jsonl
+from tokenloom.serving import run_replies
+from tokenloom.strict_json import dump_json
 from tokenloom.weights.checkpoint import save_checkpoint
 
 TINY = {
@@ -120,6 +122,36 @@ def test_series_continue_with_the_records_after_their_cursor(http, runs):
     assert get(http, "/api/runs/story/records", cursor=served["cursor"])["records"] == []
     assert list(get(http, "/api/runs/story/series")["series"]) == ["train/loss"]
     assert get(http, "/api/runs/story/series", metric=["val/loss", "lr"])["series"]["lr"]["value"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "params", "reply"),
+    [
+        ("/api/runs", {}, run_replies.RunListReply),
+        ("/api/runs/short", {}, run_replies.RunReply),
+        ("/api/runs/story", {}, run_replies.RunReply),
+        ("/api/runs/short/records", {}, run_replies.RecordsReply),
+        ("/api/runs/story/records", {}, run_replies.RecordsReply),
+        ("/api/runs/short/samples", {}, run_replies.SamplesReply),
+        ("/api/runs/short/series", {}, run_replies.SeriesReply),
+        ("/api/runs/story/series", {}, run_replies.SeriesReply),
+        ("/api/differences", {"run": ["short", "story"]}, run_replies.DifferencesReply),
+        ("/api/models", {}, run_replies.StoredModelsReply),
+        ("/api/models/short", {}, run_replies.ModelConfigReply),
+    ],
+)
+def test_replies_are_what_the_schema_says(http, runs, path, params, reply):
+    infinite = record(1, train_loss=math.inf, val_loss=1000.0, val_perplexity=math.inf)
+    RunFolder(runs / "story").metrics_file.write_text(dump_json(infinite.to_json()) + "\n")
+    served = get(http, path, **params)
+    model = reply.model_validate(served)
+    required = {name for name, field in reply.model_fields.items() if field.is_required()}
+    assert required <= served.keys() <= reply.model_fields.keys()
+    # Nothing is converted but whole numbers to floats, which are equal, and tuples.
+    assert json.loads(model.model_dump_json(exclude_unset=True)) == served
+    operation = get(http, "/openapi.json")["paths"][path.replace("short", "{id}").replace("story", "{id}")]["get"]
+    schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    assert schema == {"$ref": f"#/components/schemas/{reply.__name__}"}
 
 
 def test_the_settings_in_which_runs_differ(http):

@@ -79,18 +79,22 @@ class Load:
         async with self.client() as client:
             while True:
                 prompt, is_stream = choices.choice(PROMPTS), choices.random() < 0.5
-                status, text = await (self.streamed if is_stream else self.whole)(client, prompt)
-                self.results[status if status != 200 else "right" if text == self.expected[prompt] else "wrong"] += 1
+                try:
+                    status, text = await (self.streamed if is_stream else self.whole)(client, prompt)
+                except httpx2.HTTPError:
+                    status, text = 200, None
+                kind = "lost" if text is None else "right" if text == self.expected[prompt] else "wrong"
+                self.results[kind if status == 200 else status] += 1
                 if status == 503:
                     await asyncio.sleep(0.1)
                 elif time.monotonic() > end:
                     return
 
-    async def whole(self, client: httpx2.AsyncClient, prompt: str) -> tuple[int, str]:
+    async def whole(self, client: httpx2.AsyncClient, prompt: str) -> tuple[int, str | None]:
         reply = await client.post("/v1/completions", json=body_of(prompt))
         return reply.status_code, reply.json()["choices"][0]["text"] if reply.status_code == 200 else ""
 
-    async def streamed(self, client: httpx2.AsyncClient, prompt: str) -> tuple[int, str]:
+    async def streamed(self, client: httpx2.AsyncClient, prompt: str) -> tuple[int, str | None]:
         text, has_ended = "", False
         async with client.stream("POST", "/v1/completions", json=body_of(prompt, stream=True)) as reply:
             async for line in reply.aiter_lines():
@@ -98,7 +102,7 @@ class Load:
                     has_ended = True
                 elif line.startswith("data: "):
                     text += "".join(choice["text"] for choice in json.loads(line.removeprefix("data: "))["choices"])
-        return reply.status_code, text if has_ended else "cut"
+        return reply.status_code, text if has_ended else None
 
     async def disconnect(self, number: int) -> None:
         """Leave in the middle of a stream."""
@@ -178,14 +182,16 @@ def test_a_minute_of_200_connections(tmp_path):
             start = time.monotonic()
             asyncio.run(load.run(connections=200, disconnecting=50, stalled=50, seconds=60))
             seconds = time.monotonic() - start
-            health = sorted(map(float, watch.communicate("", timeout=30)[0].split()))
+            health = sorted(1000 * float(line) for line in watch.communicate("", timeout=30)[0].split())
         finally:
             process.terminate()
+    replies, p99 = load.results, health[int(0.99 * len(health))]
     print(
-        f"\n{dict(load.results)} in {seconds:.0f} s, {load.results['right'] * TOKENS / seconds:,.0f} tokens/s; "
-        f"/health: median {1000 * health[len(health) // 2]:.0f} ms, longest {1000 * health[-1]:.0f} ms"
+        f"\nin {seconds:.0f} s: {replies['right']:,} replies right, {replies['wrong']} wrong, {replies['lost']} lost, "
+        f"{replies['disconnected']} disconnected, {replies[503]} refused; {replies['right'] * TOKENS / seconds:,.0f} "
+        f"tokens/s; /health {len(health):,} times: median {health[len(health) // 2]:.1f} ms, 99 % within {p99:.1f} ms, "
+        f"longest {health[-1]:.1f} ms"
     )
-    assert load.results["wrong"] == 0
-    assert load.results["right"] >= 200
-    assert set(load.results) <= {"right", "disconnected", 503}
-    assert health[int(0.99 * len(health))] < 0.1
+    assert set(replies) <= {"right", "disconnected", 503}
+    assert replies["right"] >= 200
+    assert p99 < 100

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -17,9 +16,10 @@ from tokenloom import __version__
 from tokenloom.errors import DataError, TokenizerError, TokenloomError, UsageError, shortened
 from tokenloom.serving import explanation_api, models_api, openai_api, runs_api, status_api, tokenizer_api
 from tokenloom.serving.errors import RequestError
-from tokenloom.serving.middleware import BufferedBody, ReplyHeaders, RequestChecks, StalledReaders
+from tokenloom.serving.middleware import BufferedBody, ReplyHeaders, RequestChecks, RequestTurns, StalledReaders
 from tokenloom.serving.page_files import PageFiles
 from tokenloom.serving.replies import error_reply, internal_error
+from tokenloom.serving.reply_schema import Reply
 from tokenloom.serving.request_validation import invalid_request
 from tokenloom.serving.services import Services
 
@@ -34,7 +34,7 @@ class Timeouts:
     """The longest time in which a reader may accept nothing of a reply."""
 
 
-class ErrorDetails(BaseModel):
+class ErrorDetails(Reply):
     """What was wrong with a request."""
 
     message: str
@@ -44,7 +44,7 @@ class ErrorDetails(BaseModel):
     code: str | None
 
 
-class ErrorReply(BaseModel):
+class ErrorReply(Reply):
     """The reply to a request that failed, in OpenAI's format."""
 
     error: ErrorDetails
@@ -76,7 +76,7 @@ def create_app(
     api.add_route("/page/{path:path}", page.file, include_in_schema=False)
     for kind in (TokenloomError, RequestValidationError, HTTPException, Exception):
         api.add_exception_handler(kind, _reply_to_error)
-    app: ASGIApp = BufferedBody(api, seconds=timeouts.body)
+    app: ASGIApp = BufferedBody(RequestTurns(api, services.turns), seconds=timeouts.body)
     app = RequestChecks(app, loopback_only=loopback_only, api_key=api_key)
     return ReplyHeaders(StalledReaders(app, seconds=timeouts.reader), services.metrics)
 

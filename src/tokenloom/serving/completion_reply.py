@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from tokenloom.generation.engine import FinishReason
 from tokenloom.serving.choices import LogprobEntry, token_name
+from tokenloom.serving.reply_schema import Reply
 
 
-class _Reply(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
-
+class _Reply(Reply):
     def to_json(self) -> dict[str, object]:
         """The fields that were set: null is written where it has a meaning."""
         return self.model_dump(exclude_unset=True)

@@ -4,34 +4,42 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 from tokenloom.data.tokenizers import Tokenizer
 from tokenloom.errors import TokenizerError
+from tokenloom.generation.engine import Step
 from tokenloom.sampling_params import SamplingParams
 from tokenloom.serving.choices import Choice, Piece
 from tokenloom.serving.completion_reply import Usage
 from tokenloom.serving.completion_request import CompletionRequest, Prompts
-from tokenloom.serving.engine_thread import SequenceOptions, Ticket
 from tokenloom.serving.errors import RequestError
 from tokenloom.serving.models import AcquiredModel
 from tokenloom.serving.services import Services
+from tokenloom.serving.tickets import SequenceOptions, Ticket
+
+T = TypeVar("T")
+Pieces = Sequence[tuple[int, Piece]]
+"""What steps add to the choices, by their indexes."""
 
 DEFAULT_MAX_TOKENS = 16
+# Work that takes longer than a millisecond or two is done in a thread, to start which takes a tenth of that.
+_MANY_CHARACTERS = 1000
+_MANY_LOGPROBS = 200
 _SEED_BITS = 48  # a number of JavaScript holds 53 bits exactly
 
 
 class Completion:
-    """A completion in progress, which has to be closed.
-
-    `pieces` gives what each step of the engine adds to the choices, by their indexes.
-    """
+    """A completion in progress, which has to be closed."""
 
     def __init__(self, services: Services, acquired: AcquiredModel, ticket: Ticket, choices: Sequence[Choice]) -> None:
         self._services = services
         self._acquired = acquired
         self._ticket = ticket
         self._choices = choices
+        self._unfinished = len(choices)
         self._started = time.perf_counter()
         self.model = acquired.ref.name
         self.seed = ticket.options.seed
@@ -42,7 +50,9 @@ class Completion:
         acquired = await services.acquire(request.model)
         try:
             tokenizer, context = acquired.loaded.tokenizer, acquired.loaded.model.config.block_size
-            prompts = await services.in_text_thread(lambda: encode_prompts(request.prompt, tokenizer))
+            encode = partial(encode_prompts, request.prompt, tokenizer)
+            is_long = sum(map(len, request.prompt)) > _MANY_CHARACTERS
+            prompts = await services.in_text_thread(encode) if is_long else encode()
             ticket = Ticket(
                 acquired.loaded,
                 prompts,
@@ -75,27 +85,42 @@ class Completion:
         services.metrics.prompt_tokens.inc(sum(map(len, prompts)))
         return cls(services, acquired, ticket, choices)
 
-    async def pieces(self) -> AsyncIterator[list[tuple[int, Piece]]]:
-        """What each step adds, until all choices are finished; raises `RequestError` if the engine fails."""
-        unfinished = len(self._choices)
+    async def results(self, render: Callable[[Pieces], T]) -> AsyncIterator[T]:
+        """What `render` makes of the pieces that have arrived, until all choices are finished.
+
+        It is called in another thread if there are many log-probabilities. Raises `RequestError` if the engine fails.
+        """
         is_first = True
-        async for steps in self._ticket:
+        async for steps in self._ticket.results(self._services.turns):
             if is_first:
                 self._services.metrics.first_token_seconds.observe(time.perf_counter() - self._started)
                 is_first = False
-            pieces: list[tuple[int, Piece]] = []
-            for step in steps:
-                choice = self._choices[step.row]
-                if choice.is_finished:
-                    continue
-                pieces.append((step.row, choice.push(step)))
-                if choice.is_finished:
-                    unfinished -= 1
-                    if step.finish_reason is None:  # at a stop string, of which the engine does not know
-                        self._services.engine.stop_sequence(self._ticket, step.row)
-            yield pieces
-            if not unfinished:
+            entries = sum((step.logprobs is not None) + len(step.prompt_logprobs or ()) for step in steps)
+            yield await self.in_thread_if_long(entries, partial(self._render, steps, render))
+            if not self._unfinished:
                 return
+
+    async def in_thread_if_long(self, entries: int, work: Callable[[], T]) -> T:
+        """The result of `work`, called in another thread if it has many log-probabilities, in `entries` for tokens."""
+        logprobs = entries * (1 + (self._ticket.options.top_logprobs or 0))
+        return await self._services.in_text_thread(work) if logprobs > _MANY_LOGPROBS else work()
+
+    def _render(self, steps: Sequence[Step], render: Callable[[Pieces], T]) -> T:
+        return render(self._push(steps))
+
+    def _push(self, steps: Sequence[Step]) -> Pieces:
+        """Add steps to their choices."""
+        pieces: list[tuple[int, Piece]] = []
+        for step in steps:
+            choice = self._choices[step.row]
+            if choice.is_finished:
+                continue
+            pieces.append((step.row, choice.push(step)))
+            if choice.is_finished:
+                self._unfinished -= 1
+                if step.finish_reason is None:  # at a stop string, of which the engine does not know
+                    self._services.engine.stop_sequence(self._ticket, step.row)
+        return pieces
 
     @property
     def usage(self) -> Usage:

@@ -11,16 +11,16 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from tokenloom.compute.runtime import available_memory
-from tokenloom.errors import TokenloomError, UsageError
+from tokenloom.errors import SequenceError, TokenloomError, UsageError
 from tokenloom.generation.engine import Engine, Step
 from tokenloom.model import GPT
-from tokenloom.sampling_params import SamplingParams
 from tokenloom.serving.errors import RequestError
+from tokenloom.serving.tickets import Outcome, Ticket
 from tokenloom.weights.load import LoadedModel
 
 _logger = logging.getLogger(__name__)
@@ -39,51 +39,6 @@ class Limits:
     """Sequences of all requests together, running and waiting."""
     max_tokens: int = 4 * 1024**2
     """Tokens of all sequences together, those of the prompts and those to generate."""
-
-
-@dataclass(frozen=True)
-class SequenceOptions:
-    """What all sequences of a request have in common."""
-
-    max_new_tokens: int
-    sampling: SamplingParams
-    seed: int
-    top_logprobs: int | None
-    prompt_logprobs: bool
-    logit_bias: Mapping[int, float]
-
-
-@dataclass(eq=False)
-class Ticket:
-    """A request in the engine thread: `n` sequences for each prompt, numbered prompt by prompt.
-
-    Iterating gives the steps of its sequences, whose rows are those numbers, until it is released. Raises
-    `RequestError` if they cannot continue.
-    """
-
-    loaded: LoadedModel
-    prompts: Sequence[Sequence[int]]
-    n: int
-    options: SequenceOptions
-    results: asyncio.Queue[_Outcome] = field(default_factory=lambda: asyncio.Queue[_Outcome]())
-
-    @property
-    def sequences(self) -> int:
-        return len(self.prompts) * self.n
-
-    @property
-    def tokens(self) -> int:
-        """The most tokens that its sequences can have together."""
-        return self.n * sum(len(prompt) + self.options.max_new_tokens for prompt in self.prompts)
-
-    async def __aiter__(self) -> AsyncIterator[list[Step]]:
-        while True:
-            result = await self.results.get()
-            if isinstance(result, RequestError):
-                raise result
-            yield result
-            # A queue that is not empty does not suspend its reader, which would keep all others waiting.
-            await asyncio.sleep(0)
 
 
 class EngineThread:
@@ -117,7 +72,7 @@ class EngineThread:
     def fail_all(self, error: RequestError) -> None:
         """End all tickets with an error."""
         for ticket in self._tickets:
-            ticket.results.put_nowait(error)
+            ticket.deliver(error)
 
     @property
     def running(self) -> int:
@@ -164,11 +119,16 @@ class EngineThread:
         while self._is_running:
             self._execute_commands()
             for key, session in list(self._sessions.items()):
+                results = session.start_waiting(self._failed)
                 try:
-                    results = session.step()
+                    results += session.step()
                     self.failure = None
+                except SequenceError as error:  # the other requests continue
+                    results += session.fail(error.row, self._failed(error))
                 except Exception as error:  # whatever it is, other models and later requests continue
-                    results = self._fail(key, session, error)
+                    failure = self._failed(error)
+                    results += [(ticket, failure) for ticket in session.tickets]
+                    del self._sessions[key]  # its cache may be in any state
                 if not len(session):
                     self._sessions.pop(key, None)
                 if results:
@@ -186,23 +146,24 @@ class EngineThread:
 
     def _begin(self, ticket: Ticket) -> None:
         key = id(ticket.loaded.model)
-        if key not in self._sessions:
-            self._sessions[key] = _Session(ticket.loaded, self.limits.max_rows)
-        self._sessions[key].add(ticket)
+        try:
+            if key not in self._sessions:
+                self._sessions[key] = _Session(ticket.loaded, self.limits.max_rows)
+            self._sessions[key].add(ticket)
+        except Exception as error:  # such as too little memory for the cache
+            self._send([(ticket, self._failed(error))])
 
     def _end(self, ticket: Ticket, number: int | None = None) -> None:
         session = self._sessions.get(id(ticket.loaded.model))
         if session is not None:
             session.remove(ticket, number)
 
-    def _fail(self, key: int, session: _Session, error: Exception) -> list[_Result]:
-        """End all tickets of a model; its cache may be in any state, so the engine is dropped."""
+    def _failed(self, error: Exception) -> RequestError:
+        """Note an error of a model; the error for those who wait for it."""
         if not isinstance(error, TokenloomError):
-            _logger.exception("the engine failed")
-        message = " ".join(f"the model failed: {error}".split())
-        self.failure = message
-        del self._sessions[key]
-        return [(ticket, RequestError(message, status=500, code="engine_error")) for ticket in session.tickets]
+            _logger.error("the engine failed", exc_info=error)
+        self.failure = " ".join(f"the model failed: {error}".split())
+        return RequestError(self.failure, status=500, code="engine_error")
 
     def _send(self, results: list[_Result]) -> None:
         assert self._loop is not None
@@ -212,13 +173,12 @@ class EngineThread:
             self._is_running = False
 
 
-_Outcome = list[Step] | RequestError
-_Result = tuple[Ticket, _Outcome]
+_Result = tuple[Ticket, Outcome]
 
 
 def _deliver(results: list[_Result]) -> None:
-    for ticket, result in results:
-        ticket.results.put_nowait(result)
+    for ticket, outcome in results:
+        ticket.deliver(outcome)
 
 
 class _Session:
@@ -264,22 +224,11 @@ class _Session:
                 self._engine.remove(row)
                 del self._rows[row]
 
-    def step(self) -> list[_Result]:
-        """Start waiting sequences and generate a token for each; the results of every ticket."""
-        refused = self._start_waiting()
-        results: dict[Ticket, list[Step]] = {}
-        for step in self._engine.step():
-            ticket, number = self._rows[step.row]
-            results.setdefault(ticket, []).append(step._replace(row=number))
-            if step.finish_reason is not None:
-                del self._rows[step.row]
-        return [*results.items(), *refused]
-
-    def _start_waiting(self) -> list[_Result]:
+    def start_waiting(self, failed: Callable[[Exception], RequestError]) -> list[_Result]:
         """Start sequences in free rows, always of the ticket that has the fewest of them.
 
         So a request with many sequences does not delay those that arrive after it. Returns errors of tickets that the
-        engine refuses.
+        engine refuses, or that `failed` gives for any other error.
         """
         refused: list[_Result] = []
         running = dict.fromkeys(self._waiting, 0)
@@ -290,14 +239,30 @@ class _Session:
             ticket = min(self._waiting, key=running.__getitem__)
             try:
                 self._start(ticket, self._waiting[ticket].popleft())
-            except UsageError as error:
+            except Exception as error:
                 self.remove(ticket, None)
-                refused.append((ticket, RequestError(str(error))))
+                refused.append((ticket, RequestError(str(error)) if isinstance(error, UsageError) else failed(error)))
                 continue
             running[ticket] += 1
             if not self._waiting[ticket]:
                 del self._waiting[ticket]
         return refused
+
+    def step(self) -> list[_Result]:
+        """Generate a token for each sequence that has started; the results of every ticket."""
+        results: dict[Ticket, list[Step]] = {}
+        for step in self._engine.step():
+            ticket, number = self._rows[step.row]
+            results.setdefault(ticket, []).append(step._replace(row=number))
+            if step.finish_reason is not None:
+                del self._rows[step.row]
+        return list(results.items())
+
+    def fail(self, row: int, error: RequestError) -> list[_Result]:
+        """End the ticket that has the sequence in a row of the engine."""
+        ticket, _ = self._rows[row]
+        self.remove(ticket, None)
+        return [(ticket, error)]
 
     def _start(self, ticket: Ticket, number: int) -> None:
         prompt, sample = divmod(number, ticket.n)

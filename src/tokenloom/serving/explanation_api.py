@@ -20,9 +20,16 @@ from tokenloom.generation.next_token import next_tokens
 from tokenloom.model.attention_weights import attention_maps, attention_weights
 from tokenloom.sampling_params import SMALLEST_TEMPERATURE, SamplingParams
 from tokenloom.serving.errors import ModelNotFound, RequestError
+from tokenloom.serving.explanation_replies import (
+    AttentionMapsReply,
+    AttentionReply,
+    CompareReply,
+    InspectReply,
+    NextTokensReply,
+)
 from tokenloom.serving.metric_columns import with_number_texts
 from tokenloom.serving.models import AcquiredModel
-from tokenloom.serving.replies import JsonReply
+from tokenloom.serving.replies import LongJsonReply
 from tokenloom.serving.services import services_of
 
 MAX_CHARACTERS = 200_000
@@ -118,7 +125,7 @@ class AttentionRequest(HeadsRequest):
     """Counted from 0."""
 
 
-@router.post("/inspect")
+@router.post("/inspect", response_model=InspectReply)
 async def inspect(request: Request, body: InspectRequest) -> Response:
     """The model's prediction at each token of a text: what `tokenloom inspect --json` prints."""
     services = services_of(request)
@@ -131,7 +138,7 @@ async def inspect(request: Request, body: InspectRequest) -> Response:
         )
 
 
-@router.post("/compare")
+@router.post("/compare", response_model=CompareReply)
 async def compare(request: Request, body: CompareRequest) -> Response:
     """The same text under two models, token by token or word by word: what `tokenloom compare --json` prints."""
     services = services_of(request)
@@ -151,7 +158,7 @@ async def compare(request: Request, body: CompareRequest) -> Response:
         return await services.in_explaining_thread(explain)
 
 
-@router.post("/next-token")
+@router.post("/next-token", response_model=NextTokensReply)
 async def next_token(request: Request, body: NextTokenRequest) -> Response:
     """The most likely next tokens, before and after each sampling parameter."""
     if 0 < body.temperature < SMALLEST_TEMPERATURE:
@@ -168,7 +175,7 @@ async def next_token(request: Request, body: NextTokenRequest) -> Response:
         return await services.in_explaining_thread(explain)
 
 
-@router.post("/attention")
+@router.post("/attention", response_model=AttentionReply)
 async def attention(request: Request, body: AttentionRequest) -> Response:
     """The attention weights of one head: row t has the weights of token t for itself and all earlier tokens."""
     services = services_of(request)
@@ -176,7 +183,7 @@ async def attention(request: Request, body: AttentionRequest) -> Response:
         return await services.in_explaining_thread(lambda: _reply(_attention(acquired, body)))
 
 
-@router.post("/attention/heads")
+@router.post("/attention/heads", response_model=AttentionMapsReply)
 async def attention_heads(request: Request, body: HeadsRequest) -> Response:
     """The attention of all heads as small maps of at most 32 × 32 cells: the largest weight in each, in percent."""
     services = services_of(request)
@@ -243,4 +250,4 @@ def _attention_ids(acquired: AcquiredModel, body: HeadsRequest) -> tuple[list[in
 
 
 def _reply(value: object) -> Response:
-    return JsonReply(with_number_texts(value))
+    return LongJsonReply(with_number_texts(value))

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tokenloom.serving.errors import RequestError
 from tokenloom.serving.replies import error_reply
 from tokenloom.serving.server_metrics import ServerMetrics
+from tokenloom.serving.turns import Turns
 
 MAX_BODY_BYTES = 8 * 1024**2
 
@@ -27,7 +28,8 @@ _REPLY_HEADERS = [
     (b"referrer-policy", b"no-referrer"),
 ]
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
-_PUBLIC_PATHS = ("/", "/health")
+_HEALTH = "/health"
+_PUBLIC_PATHS = ("/", _HEALTH)
 _PUBLIC_FOLDER = "/page/"
 
 
@@ -203,6 +205,19 @@ class BufferedBody:
             status=413,
             code="request_too_large",
         )
+
+
+class RequestTurns:
+    """Lets requests begin in turns, so that many that arrive together delay nothing else; /health needs no turn."""
+
+    def __init__(self, app: ASGIApp, turns: Turns) -> None:
+        self._app = app
+        self._turns = turns
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] != _HEALTH:
+            await self._turns.wait()
+        return await self._app(scope, receive, send)
 
 
 def is_allowed_host(host: str, *, loopback_only: bool) -> bool:

@@ -9,12 +9,13 @@ from tokenloom.config import ModelConfig
 from tokenloom.model.flops import count_parameters
 from tokenloom.serving.models import MemoryUse, ModelRef
 from tokenloom.serving.reading import read_reply
+from tokenloom.serving.run_replies import ModelConfigReply, StoredModelsReply
 from tokenloom.serving.services import services_of
 
 router = APIRouter(prefix="/api", tags=["models"])
 
 
-@router.get("/models")
+@router.get("/models", response_model=StoredModelsReply)
 async def list_models(request: Request) -> Response:
     """Every model and checkpoint, and which of them are in memory, the least recently used first."""
     services = services_of(request)
@@ -36,7 +37,7 @@ async def list_models(request: Request) -> Response:
     return await read_reply(services, read)
 
 
-@router.get("/models/{id:path}")
+@router.get("/models/{id:path}", response_model=ModelConfigReply)
 async def read_model(request: Request, id: str) -> Response:
     """A model with its configuration, and its shape, in which defaults are filled in."""
     services = services_of(request)

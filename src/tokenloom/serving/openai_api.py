@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from typing import Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel
 from starlette.responses import Response
 
 from tokenloom import __version__
 from tokenloom.serving.choices import Piece
 from tokenloom.serving.completion_reply import ChoiceReply, CompletionReply, logprobs_of
 from tokenloom.serving.completion_request import CompletionRequest
-from tokenloom.serving.completions import Completion
+from tokenloom.serving.completions import Completion, Pieces
 from tokenloom.serving.models import ModelRef
-from tokenloom.serving.replies import EventStream, JsonReply
+from tokenloom.serving.replies import EventStream, JsonReply, LongJsonReply, event
+from tokenloom.serving.reply_schema import Reply
 from tokenloom.serving.services import services_of
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
@@ -26,7 +27,7 @@ router = APIRouter(prefix="/v1", tags=["OpenAI"])
 NOT_SUPPORTED = ("/v1/chat/completions", "/v1/responses")
 
 
-class ModelReply(BaseModel):
+class ModelReply(Reply):
     """A model that can be named in a request."""
 
     id: str
@@ -41,7 +42,7 @@ class ModelDetails(ModelReply):
     max_model_len: int
 
 
-class ModelList(BaseModel):
+class ModelList(Reply):
     """The models that are served now; the first is that of requests that name none."""
 
     object: Literal["list"] = "list"
@@ -78,12 +79,11 @@ _EVENTS = {"text/event-stream": {"schema": _EVENT}}
 async def create_completion(body: CompletionRequest, request: Request) -> Response:
     """Continue one or several prompts."""
     completion = await Completion.start(body, services_of(request))
-    replies = _Replies(completion, has_logprobs=body.logprobs is not None)
+    replies = _Replies(completion, body)
     if body.stream:
-        include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-        return EventStream(replies.events(include_usage=include_usage), completion.close)
+        return EventStream(replies.events(), completion.close)
     try:
-        return JsonReply(await replies.whole())
+        return await replies.whole()
     finally:
         completion.close()
 
@@ -91,35 +91,48 @@ async def create_completion(body: CompletionRequest, request: Request) -> Respon
 class _Replies:
     """The reply to a request, as a whole or as events."""
 
-    def __init__(self, completion: Completion, *, has_logprobs: bool) -> None:
+    def __init__(self, completion: Completion, request: CompletionRequest) -> None:
         self._completion = completion
-        self._has_logprobs = has_logprobs
+        self._has_logprobs = request.logprobs is not None
+        self._include_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
         self._id = f"cmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
 
-    async def whole(self) -> dict[str, object]:
-        choices: dict[int, list[Piece]] = {}
-        async for pieces in self._completion.pieces():
-            for index, piece in pieces:
-                choices.setdefault(index, []).append(piece)
-        reply = self._reply([self._choice(index, choices[index]) for index in sorted(choices)])
-        reply.usage = self._completion.usage
-        return reply.to_json()
+    async def whole(self) -> Response:
+        choices: dict[int, list[Piece]] = defaultdict(list)
 
-    async def events(self, *, include_usage: bool) -> AsyncIterator[list[object]]:
-        async for pieces in self._completion.pieces():
-            events: list[object] = []
-            for index, piece in pieces:
-                if piece.text or piece.entries or piece.finish_reason is not None:
-                    reply = self._reply([self._choice(index, [piece])])
-                    if include_usage:
-                        reply.usage = None
-                    events.append(reply.to_json())
-            yield events
-        if include_usage:
+        def render() -> Response:
             reply = self._reply([])
             reply.usage = self._completion.usage
-            yield [reply.to_json()]
+            written = [self._choice(index, choices[index]).to_json() for index in sorted(choices)]
+            return LongJsonReply(reply.to_json() | {"choices": written})
+
+        async for pieces in self._completion.results(list):
+            for index, piece in pieces:
+                choices[index].append(piece)
+        entries = sum(len(piece.entries) for pieces in choices.values() for piece in pieces)
+        return await self._completion.in_thread_if_long(entries, render)
+
+    async def events(self) -> AsyncIterator[bytes]:
+        async for body in self._completion.results(self._events):
+            if body:
+                yield body
+        if self._include_usage:
+            reply = self._reply([])
+            reply.usage = self._completion.usage
+            yield event(reply.to_json())
+
+    def _events(self, pieces: Pieces) -> bytes:
+        """An event for each choice to which the pieces add something."""
+        choices: dict[int, list[Piece]] = defaultdict(list)
+        for index, piece in pieces:
+            if piece.text or piece.entries or piece.finish_reason is not None:
+                choices[index].append(piece)
+        replies = [self._reply([self._choice(index, added)]) for index, added in choices.items()]
+        if self._include_usage:
+            for reply in replies:
+                reply.usage = None
+        return b"".join(event(reply.to_json()) for reply in replies)
 
     def _reply(self, choices: list[ChoiceReply]) -> CompletionReply:
         return CompletionReply(

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from tokenloom.errors import CheckpointError, ConfigError
 from tokenloom.serving.errors import RequestError
 from tokenloom.serving.metric_columns import with_number_texts
-from tokenloom.serving.replies import JsonReply
+from tokenloom.serving.replies import LongJsonReply
 from tokenloom.serving.services import Services
 
 
@@ -18,7 +18,7 @@ async def read_reply(services: Services, read: Callable[[], object]) -> Response
 
     def render() -> Response:
         try:
-            return JsonReply(with_number_texts(read()))
+            return LongJsonReply(with_number_texts(read()))
         except (CheckpointError, ConfigError) as error:  # a broken file is the run's fault, not the server's
             raise RequestError(str(error), status=409, code="corrupt_run") from error
         except FileNotFoundError:

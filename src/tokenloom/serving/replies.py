@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
+from typing import cast
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -25,6 +26,16 @@ class JsonReply(Response):
         return dump_json(content).encode("ascii")
 
 
+class LongJsonReply(JsonReply):
+    """A reply in JSON that may be long, to be created in another thread than that of the event loop.
+
+    Lists of objects are written one object at a time, since JSON's encoder lets no other thread run until it returns.
+    """
+
+    def render(self, content: object) -> bytes:
+        return _in_parts(content).encode("ascii")
+
+
 def error_reply(error: RequestError, headers: Mapping[str, str] | None = None) -> JsonReply:
     """The reply to a request that failed; a server that is busy says when to try again."""
     headers = dict(headers or {})
@@ -36,7 +47,7 @@ def error_reply(error: RequestError, headers: Mapping[str, str] | None = None) -
 
 
 class EventStream(Response):
-    """Server-sent events: each item as `data: JSON`, then `data: [DONE]`.
+    """Server-sent events, as `event` writes them, then `data: [DONE]`.
 
     An exception in `events` becomes an event with an error, since the status was sent before. `close` is called in any
     case, also if the client disconnects before the first event.
@@ -44,7 +55,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[list[object]], close: Callable[[], None]) -> None:
+    def __init__(self, events: AsyncIterator[bytes], close: Callable[[], None]) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events = events
@@ -54,15 +65,19 @@ class EventStream(Response):
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             try:
-                async for group in self._events:
-                    body = b"".join(_event(dump_json(event)) for event in group)
+                async for body in self._events:
                     await send({"type": "http.response.body", "body": body, "more_body": True})
             except Exception as error:
-                body = _event(dump_json(_request_error(error).to_json()))
+                body = event(_request_error(error).to_json())
                 await send({"type": "http.response.body", "body": body, "more_body": True})
-            await send({"type": "http.response.body", "body": _event("[DONE]"), "more_body": False})
+            await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
         finally:
             self._close()
+
+
+def event(value: object) -> bytes:
+    """A server-sent event with the JSON of a value."""
+    return f"data: {dump_json(value)}\n\n".encode("ascii")
 
 
 def internal_error() -> RequestError:
@@ -77,5 +92,13 @@ def _request_error(error: Exception) -> RequestError:
     return internal_error()
 
 
-def _event(data: str) -> bytes:
-    return f"data: {data}\n\n".encode("ascii")
+def _in_parts(value: object) -> str:
+    """The JSON of a value, of which lists of objects are encoded object by object."""
+    if isinstance(value, Mapping):
+        items = cast("Mapping[str, object]", value).items()
+        return f"{{{', '.join(f'{dump_json(key)}: {_in_parts(item)}' for key, item in items)}}}"
+    if isinstance(value, list):
+        elements = cast("list[object]", value)
+        if elements and isinstance(elements[0], Mapping | list):
+            return f"[{', '.join(map(dump_json, elements))}]"
+    return dump_json(cast("object", value))

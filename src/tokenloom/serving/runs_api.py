@@ -17,6 +17,14 @@ from tokenloom.serving.errors import RequestError
 from tokenloom.serving.models import ModelStore
 from tokenloom.serving.models_api import model_json
 from tokenloom.serving.reading import read_reply
+from tokenloom.serving.run_replies import (
+    DifferencesReply,
+    RecordsReply,
+    RunListReply,
+    RunReply,
+    SamplesReply,
+    SeriesReply,
+)
 from tokenloom.serving.services import Services, services_of
 
 MAX_COMPARED = 8  # runs
@@ -30,7 +38,7 @@ CursorText = Annotated[str | None, Query(description="The cursor of the last rep
 Step = Annotated[int | None, Query(ge=0, le=LARGEST_STEP)]
 
 
-@router.get("/runs")
+@router.get("/runs", response_model=RunListReply)
 async def list_runs(request: Request) -> Response:
     """Every run with its data, size, figures and state, and what the metrics are called."""
     services = services_of(request)
@@ -42,7 +50,7 @@ async def list_runs(request: Request) -> Response:
     return await read_reply(services, read)
 
 
-@router.get("/differences")
+@router.get("/differences", response_model=DifferencesReply)
 async def compare_settings(
     request: Request, run: Annotated[list[RunId], Query(min_length=2, max_length=MAX_COMPARED)]
 ) -> Response:
@@ -56,7 +64,7 @@ async def compare_settings(
     return await read_reply(services, read)
 
 
-@router.get("/runs/{id:path}/records")
+@router.get("/runs/{id:path}/records", response_model=RecordsReply)
 async def read_records(request: Request, id: str, cursor: CursorText = None) -> Response:
     """The metrics records after a cursor; those of a resumed run begin again, with reset."""
     services = services_of(request)
@@ -66,7 +74,7 @@ async def read_records(request: Request, id: str, cursor: CursorText = None) -> 
     )
 
 
-@router.get("/runs/{id:path}/samples")
+@router.get("/runs/{id:path}/samples", response_model=SamplesReply)
 async def read_samples(request: Request, id: str, cursor: CursorText = None) -> Response:
     """The samples after a cursor; those of a resumed run begin again, with reset."""
     services = services_of(request)
@@ -76,7 +84,7 @@ async def read_samples(request: Request, id: str, cursor: CursorText = None) -> 
     )
 
 
-@router.get("/runs/{id:path}/series")
+@router.get("/runs/{id:path}/series", response_model=SeriesReply)
 async def read_series(
     request: Request,
     id: str,
@@ -100,7 +108,7 @@ async def read_series(
     )
 
 
-@router.get("/runs/{id:path}")
+@router.get("/runs/{id:path}", response_model=RunReply)
 async def read_run(request: Request, id: str) -> Response:
     """A run: its row in the table, configuration, plan, baselines, summary, and checkpoints as models.
 

@@ -15,6 +15,7 @@ from tokenloom.serving.follow import FollowedRuns
 from tokenloom.serving.models import AcquiredModel, ModelRef, ModelStore
 from tokenloom.serving.server_metrics import ServerMetrics
 from tokenloom.serving.threads import Threads
+from tokenloom.serving.turns import Turns
 
 T = TypeVar("T")
 
@@ -24,12 +25,14 @@ READING_THREADS = 2  # apart from loading, so that curves are drawn while a mode
 EXPLAINING_THREADS = 1  # more would slow down one another, and the engine
 MAX_EXPLAINING = 16
 """Requests for explanations that wait or run; more are refused."""
+TURNS = 4
+"""Requests that begin and streams that write in an iteration of the event loop; each takes less than a millisecond."""
 _STOP_SECONDS = 1.0
 
 
 @dataclass
 class Services:
-    """The models, the engine thread, the metrics, and threads for work that would block the event loop."""
+    """The models, the engine thread, the metrics, threads for work that would block the event loop, and its turns."""
 
     store: ModelStore
     engine: EngineThread
@@ -39,6 +42,7 @@ class Services:
     reading: Threads = field(default_factory=lambda: Threads(READING_THREADS, "tokenloom-read"))
     explaining: Threads = field(default_factory=lambda: Threads(EXPLAINING_THREADS, "tokenloom-explain"))
     followed: FollowedRuns = field(default_factory=FollowedRuns)
+    turns: Turns = field(default_factory=lambda: Turns(TURNS))
     _explaining: int = 0
 
     async def resolve(self, id: str | None) -> ModelRef:

@@ -6,16 +6,16 @@ from typing import Literal
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel
 from starlette.responses import PlainTextResponse, Response
 
 from tokenloom.serving.replies import JsonReply
+from tokenloom.serving.reply_schema import Reply
 from tokenloom.serving.services import services_of
 
 router = APIRouter(tags=["server"])
 
 
-class Health(BaseModel):
+class Health(Reply):
     """Whether the server answers requests for completions."""
 
     status: Literal["ok", "failed", "stopping"]

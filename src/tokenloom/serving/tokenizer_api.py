@@ -12,6 +12,7 @@ from tokenloom.errors import TokenizerError
 from tokenloom.serving.completion_request import TokenId, UnicodeText
 from tokenloom.serving.errors import RequestError
 from tokenloom.serving.replies import JsonReply
+from tokenloom.serving.reply_schema import Reply
 from tokenloom.serving.services import services_of
 
 router = APIRouter(tags=["tokenizers"])
@@ -30,7 +31,7 @@ class TokenizeRequest(BaseModel):
     """Accepted and not used: the tokenizers add none."""
 
 
-class Tokens(BaseModel):
+class Tokens(Reply):
     """The tokens of a text."""
 
     tokens: list[int]
@@ -49,7 +50,7 @@ class DetokenizeRequest(BaseModel):
     """Their ids."""
 
 
-class Text(BaseModel):
+class Text(Reply):
     """The text of tokens."""
 
     prompt: str
