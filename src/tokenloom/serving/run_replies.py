@@ -116,16 +116,23 @@ class NonFiniteReply(Reply):
     value: str
 
 
-class OneSeriesReply(Reply):
-    """A metric: every point, or buckets of neighboring points."""
+class AxesReply(Reply):
+    """Where the points or buckets of metrics are."""
 
-    count: int
-    """Finite values in the range."""
-    bucketed: bool
     step: list[float]
     tokens: list[float]
     epoch: list[float]
     seconds: list[float]
+
+
+class OneSeriesReply(Reply):
+    """A metric: every point, or buckets of neighboring points."""
+
+    axes: int
+    """The place of its axes in their list."""
+    count: int
+    """Finite values in the range."""
+    bucketed: bool
     value: list[float]
     """The values, or the means of the buckets."""
     low: list[float] | None
@@ -138,6 +145,7 @@ class OneSeriesReply(Reply):
 class SeriesReply(Reply):
     """Metrics by their keys."""
 
+    axes: list[AxesReply]
     series: dict[str, OneSeriesReply]
     records: int
     cursor: str
