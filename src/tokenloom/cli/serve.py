@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shlex
 import webbrowser
 from pathlib import Path
@@ -65,7 +66,13 @@ def serve(
         if open and not webbrowser.open(page):
             print_notice(f"no browser was found. Open {page} in one.")
         print_progress("Ctrl-C stops the server.")
-        server.wait()
+        # A collection of all objects of torch stops every thread for a tenth of a second; they never become garbage.
+        gc.collect()
+        gc.freeze()
+        try:
+            server.wait()
+        finally:
+            gc.unfreeze()
 
 
 def _described(ids: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The replies of `explanation_api.py`, for /openapi.json: what `to_json` of the classes that they are made of gives."""
+"""The replies of `explanation_api.py`, for /openapi.json."""
 
 from __future__ import annotations
 

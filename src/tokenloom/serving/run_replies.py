@@ -1,4 +1,4 @@
-"""The replies of `runs_api.py` and `models_api.py`, for /openapi.json: what `to_json` of the classes that they are made of gives."""
+"""The replies of `runs_api.py` and `models_api.py`, for /openapi.json."""
 
 from __future__ import annotations
 
