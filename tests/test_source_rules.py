@@ -22,6 +22,7 @@ DOCUMENTS = [
 RUN_FILES = (
     "config.toml",
     "identity.json",
+    "launch.json",
     "plan.json",
     "baselines.json",
     "metrics.jsonl",

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tokenloom.compute.parallel import launched_processes
+from tokenloom.compute.parallel import launched_processes, launched_rank
 from tokenloom.compute.runtime import choose_runtime
 from tokenloom.config import Config, Settings
 from tokenloom.config_files import read_preset, read_toml
@@ -37,6 +37,7 @@ from tokenloom.training.automatic import automatic_settings, default_settings, i
 from tokenloom.training.budget import Limit, parse_budget
 from tokenloom.training.display import Display, QuietDisplay
 from tokenloom.training.init_from import configure_init_from
+from tokenloom.training.restarting import run_before_restart
 from tokenloom.training.resuming import resumed_config
 from tokenloom.training.run import train_run
 from tokenloom.weights.export import export_model
@@ -89,7 +90,7 @@ def train(
 
     `init_from` names a pretrained model to start from. It determines the architecture and the tokenizer; `preset` then
     applies to the other settings only. Token shards of the same text are taken from the cache unless `refresh`. Under
-    torchrun, only rank 0 returns a summary. Raises `TokenloomError`.
+    torchrun, only rank 0 returns a summary, and processes that it restarts resume their run. Raises `TokenloomError`.
     """
     if refresh and launched_processes() > 1:
         raise UsageError(
@@ -108,6 +109,8 @@ def train(
     if resolved.train.init_from is not None:
         layers = [read_preset(preset) if preset else {}, *overrides]
         resolved, notices = configure_init_from(resolved.train.init_from, layers[0], overrides)
+    if run := run_before_restart(RUNS.glob("*") if out is None else [Path(out)], resolved.train):
+        return resume(run.path, quiet=quiet)
     has_steps = any("max_steps" in layer.get("train", {}) for layer in layers)
     if budget is None and not has_steps:
         budget = DEFAULT_BUDGET
@@ -184,11 +187,10 @@ def evaluate(
             progress=progress,
         )
     measured = dataclasses.replace(measured, words=text.words)
-    train_tokens = shards.train if shards else None
     return Evaluation(
         **vars(measured),
         precision=runtime.precision,
-        baselines=baselines(train_tokens, text.tokens, loaded.tokenizer),
+        baselines=baselines(shards.train if shards else None, text.tokens, loaded.tokenizer),
     )
 
 
@@ -339,10 +341,10 @@ def _newest_run() -> RunFolder:
 
 
 def _display(quiet: bool) -> contextlib.AbstractContextManager[Display]:
-    if quiet:
+    if quiet or launched_rank() > 0:
         return QuietDisplay()
     return NotebookDisplay() if in_notebook() else TrainingDisplay()
 
 
 def _data_progress(quiet: bool) -> contextlib.AbstractContextManager[Callable[[str, int, int | None], None] | None]:
-    return contextlib.nullcontext() if quiet else byte_progress()
+    return contextlib.nullcontext() if quiet or launched_rank() > 0 else byte_progress()

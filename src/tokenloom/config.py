@@ -20,6 +20,7 @@ from tokenloom.errors import ConfigError
 Family = Literal["gpt2", "modern"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["constant", "linear", "cosine", "wsd"]
+Strategy = Literal["auto", "ddp", "fsdp"]
 Settings = Mapping[str, Mapping[str, Any]]
 """Values for some fields, nested like the TOML file: `{"train": {"max_steps": 100}}`."""
 
@@ -194,6 +195,8 @@ class TrainConfig(Section):
     """Precision of matrix products; auto selects bf16 if it is fast on the device, fp32 otherwise."""
     device: str = "auto"
     """Device: auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:N or mps."""
+    strategy: Strategy = "auto"
+    """Training in several processes (torchrun): ddp gives each the whole model, fsdp a part; auto chooses by memory."""
     compile: bool | None = None
     """Compile the model: slower start, faster steps. Defaults to yes if training takes long enough to gain from it."""
     seed: int = Field(default=1337, ge=0)

@@ -19,6 +19,16 @@ class TokenloomError(Exception):
     """Base of all errors that are caused by input, files or the machine."""
 
     exit_code = 1
+    is_reported = False
+    """Whether another process of a distributed run prints the error."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions are pickled by calling the class with `args`, which is not what every constructor takes.
+        return _restore, (type(self), self.args, self.__dict__)
+
+    def copy(self) -> TokenloomError:
+        """The same error as another object."""
+        return _restore(type(self), self.args, self.__dict__)
 
 
 class UsageError(TokenloomError):
@@ -68,6 +78,10 @@ class DivergedError(TrainingError):
         self.grad_norm = grad_norm
 
 
+class DistributedError(TokenloomError):
+    """Another process of a distributed run has ended, or cannot be reached."""
+
+
 class OutputError(TokenloomError):
     """Standard output cannot be written: a full disk, or a pipe whose reader has exited."""
 
@@ -85,3 +99,10 @@ class Interrupted(TokenloomError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def _restore(kind: type[TokenloomError], args: tuple[object, ...], attributes: dict[str, object]) -> TokenloomError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error

@@ -2,6 +2,7 @@
 
 RUN/config.toml        the resolved configuration
 RUN/identity.json      what must not change when the run is resumed; a folder without it is not a run
+RUN/launch.json        the torchrun command that trains the run, if any: processes that it restarts resume the run
 RUN/plan.json          size, cost and settings, as known when training started or was resumed
 RUN/baselines.json     results of compressors and token frequencies on the validation text
 RUN/metrics.jsonl      one metrics record per line
@@ -28,7 +29,7 @@ from tokenloom.config import Config
 from tokenloom.config_files import read_toml
 from tokenloom.errors import CheckpointError
 from tokenloom.metrics import MetricsRecord
-from tokenloom.run_records import Baselines, RunIdentity, RunPlan, RunSummary, SampleRecord
+from tokenloom.run_records import Baselines, RunIdentity, RunLaunch, RunPlan, RunSummary, SampleRecord
 from tokenloom.saved_config import saved_config
 from tokenloom.storage import write_json, write_text
 from tokenloom.strict_json import dump_json, load_json
@@ -77,6 +78,10 @@ class RunFolder:
     @property
     def identity_file(self) -> Path:
         return self.path / "identity.json"
+
+    @property
+    def launch_file(self) -> Path:
+        return self.path / "launch.json"
 
     @property
     def plan_file(self) -> Path:
@@ -208,6 +213,9 @@ class RunFolder:
     def identity(self) -> RunIdentity | None:
         return _read_object(self.identity_file, RunIdentity)
 
+    def launch(self) -> RunLaunch | None:
+        return _read_object(self.launch_file, RunLaunch)
+
     def plan(self) -> RunPlan | None:
         return _read_object(self.plan_file, RunPlan)
 
@@ -228,6 +236,9 @@ class RunFolder:
 
     def write_identity(self, identity: RunIdentity) -> None:
         write_json(self.identity_file, asdict(identity))
+
+    def write_launch(self, launch: RunLaunch) -> None:
+        write_json(self.launch_file, asdict(launch))
 
     def write_plan(self, plan: RunPlan) -> None:
         write_json(self.plan_file, asdict(plan))

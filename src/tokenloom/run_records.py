@@ -28,6 +28,14 @@ class RunIdentity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunLaunch:
+    """The torchrun command that trains a run."""
+
+    id: str
+    """The same for processes that it restarts."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Baselines:
     """Results of simpler methods on the validation text, for comparison with the model; units are in the names.
 

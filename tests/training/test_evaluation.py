@@ -15,23 +15,35 @@ def test_a_limited_evaluation_scores_that_many_batches(state):
     assert measurement.tokens == 2 * state.config.train.batch_size * state.config.model.block_size
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 4])
+class Share(World):
+    """One of several processes, without a group: sums over all of them are those of this one."""
+
+    def sum(self, values):
+        return list(values)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 5])
 @pytest.mark.parametrize("micro_batch_size", [None, 1, 2])
 def test_micro_batches_and_ranks_do_not_change_what_is_evaluated(state_of, monkeypatch, micro_batch_size, ranks):
     state = state_of(train={"batch_size": 8, "micro_batch_size": micro_batch_size})
-    state.world = World(world_size=ranks)
     expected = measure(state.model, state.validation, context=16, batch_size=8, max_windows=3 * 8)
-    sizes, loss = [], state.model.loss
+    loss = state.model.loss
+    sizes = [[] for _ in range(ranks)]
 
     def recorded_loss(ids, *arguments):
-        sizes.append(len(ids))
+        sizes[state.world.rank].append(len(ids))
         return loss(ids, *arguments)
 
     monkeypatch.setattr(state.model, "loss", recorded_loss)
-    measurement = evaluate(state, 3)
-    assert measurement.tokens == expected.tokens
-    assert measurement.loss == pytest.approx(expected.loss, rel=1e-6)  # fp32 sums of other batches
-    assert max(sizes) == state.micro_batch_size
+    shares = []
+    for rank in range(ranks):
+        state.world = Share(rank, ranks)
+        shares.append(evaluate(state, 3))
+    assert sum(share.tokens for share in shares) == expected.tokens
+    nats = sum(share.nats for share in shares)
+    assert nats == pytest.approx(expected.nats, rel=1e-6)  # fp32 sums of other batches
+    assert max(sizes[0]) == state.micro_batch_size
+    assert all(of_rank == sizes[0] for of_rank in sizes), "processes of a sharded model compute each batch together"
 
 
 def test_the_full_evaluation_scores_the_whole_validation_text(state):

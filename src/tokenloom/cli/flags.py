@@ -26,6 +26,7 @@ SHORT_NAMES: Mapping[str, str] = {
     "train.seed": "--seed",
     "train.device": "--device",
     "train.precision": "--precision",
+    "train.strategy": "--strategy",
     "train.compile": "--compile",
     "sample.prompts": "--prompt",
 }
@@ -51,6 +52,7 @@ FIELD_GROUPS: Mapping[str, Group] = {
         (
             "train.device",
             "train.precision",
+            "train.strategy",
             "train.compile",
             "train.micro_batch_size",
             "train.activation_checkpointing",

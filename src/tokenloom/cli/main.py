@@ -110,7 +110,7 @@ def _message_of(error: BaseException) -> tuple[str, int]:
         case OutputError() if isinstance(error.__cause__, BrokenPipeError):
             return "", 0  # the reader of stdout, such as head, has read enough
         case TokenloomError():
-            return str(error), error.exit_code
+            return "" if error.is_reported else str(error), error.exit_code
         case _ if _is_out_of_memory(error):
             return "out of memory. Use a smaller --preset, or --train.micro-batch-size 1.", 1
         case OSError():

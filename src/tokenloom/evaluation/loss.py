@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from functools import partial
+from itertools import chain, islice, repeat
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tokenloom.compute.parallel import World
 from tokenloom.config import ModelConfig
 from tokenloom.data.token_reader import TokenReader
 from tokenloom.errors import DataError, UsageError
@@ -34,6 +36,7 @@ def measure(
     device: torch.device | str | None = None,
     max_windows: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    world: World | None = None,
 ) -> Measurement:
     """Score every token of a text but the first, each exactly once, in windows of `context` tokens.
 
@@ -45,18 +48,23 @@ def measure(
     evenly spread and the same in every call. `progress` is called with the numbers of finished and of all windows. The
     model is in eval mode meanwhile. The caller chooses autocast.
 
+    Several processes, of which `world` is given, share the windows: each computes as many batches as the others, and
+    gets the sums over all of them.
+
     Raises `UsageError` for options out of range, and `DataError` for fewer than two tokens or for tokens outside the
     model's vocabulary.
     """
     stride = context if stride is None else stride
     _validate(len(tokens), model.config.block_size, context, stride, batch_size, max_windows)
     numbers = _evenly_spread(_count_windows(len(tokens) - 1, context, stride), max_windows)
+    world = World() if world is None else world
+    shared = _share(numbers, world, partial(_window, inputs=len(tokens) - 1, context=context, stride=stride))
     device = device or next(model.parameters()).device
     sums: list[Tensor] = []
     done, scored, scored_bytes = 0, 0, 0
     with torch.no_grad(), evaluating(model.modules()):
-        for ids, targets in _window_batches(tokens, numbers, context, stride, batch_size, model.config.vocabulary):
-            done += len(ids)
+        for ids, targets in _window_batches(tokens, shared, context, batch_size, model.config.vocabulary):
+            done = min(done + len(ids) * world.world_size, len(numbers))
             scored_targets = targets[targets != IGNORE_INDEX]
             scored += scored_targets.size
             if byte_lengths is not None:
@@ -66,8 +74,9 @@ def measure(
                 progress(done, len(numbers))
     # Transferred once at the end, because each transfer waits for the device; summed in float64.
     nats = torch.stack(sums).float().cpu().double().sum().item()
-    scored_length = None if byte_lengths is None else scored_bytes
-    return Measurement(nats=nats, tokens=scored, context=context, stride=stride, bytes=scored_length)
+    nats, all_scored, all_bytes = world.sum([nats, scored, scored_bytes])
+    scored_length = None if byte_lengths is None else int(all_bytes)
+    return Measurement(nats=nats, tokens=int(all_scored), context=context, stride=stride, bytes=scored_length)
 
 
 def default_context(block_size: int, tokens: int) -> int:
@@ -97,7 +106,8 @@ def windows(
     """The windows of `measure` one by one: ids and targets (1, T); targets not scored are `IGNORE_INDEX`."""
     _validate(len(tokens), config.block_size, context, stride, 1, None)
     numbers = range(_count_windows(len(tokens) - 1, context, stride))
-    return _window_batches(tokens, numbers, context, stride, 1, config.vocabulary)
+    all_windows = map(partial(_window, inputs=len(tokens) - 1, context=context, stride=stride), numbers)
+    return _window_batches(tokens, all_windows, context, 1, config.vocabulary)
 
 
 @contextmanager
@@ -122,14 +132,25 @@ class _Window(NamedTuple):
 
 
 def _window_batches(
-    tokens: TokenReader, numbers: Sequence[int], context: int, stride: int, batch_size: int, vocabulary: int
+    tokens: TokenReader, windows: Iterable[_Window], context: int, batch_size: int, vocabulary: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    inputs = len(tokens) - 1  # the last token is only a target
-    for first in range(0, len(numbers), batch_size):
-        batch = [_window(number, inputs, context, stride) for number in numbers[first : first + batch_size]]
-        ids, targets = _read(tokens, batch, width=min(context, inputs))
+    width = min(context, len(tokens) - 1)  # the last token is only a target
+    remaining = iter(windows)
+    while batch := list(islice(remaining, batch_size)):
+        ids, targets = _read(tokens, batch, width)
         _check_vocabulary(ids, targets, vocabulary)
         yield ids, targets
+
+
+def _share(numbers: Sequence[int], world: World, window: Callable[[int], _Window]) -> Iterator[_Window]:
+    """The windows of one process: every `world_size`-th, and if one is missing at the end, one that is not scored.
+
+    All processes get the same number of windows, because those of a sharded model compute each batch together.
+    """
+    own = numbers[world.rank :: world.world_size]
+    missing = -(-len(numbers) // world.world_size) - len(own)
+    first = window(0)
+    return chain(map(window, own), repeat(first._replace(scored_from=first.stop), missing))
 
 
 def _count_windows(inputs: int, context: int, stride: int) -> int:

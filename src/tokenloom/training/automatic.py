@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import torch
 
-from tokenloom.compute.parallel import init_process_group
-from tokenloom.compute.runtime import Runtime, choose_runtime, tune_malloc
+from tokenloom.compute.parallel import join_processes
+from tokenloom.compute.runtime import Runtime, tune_malloc
 from tokenloom.config import Config, DataConfig, ModelConfig, Settings, TrainConfig
 from tokenloom.config_files import read_preset
 from tokenloom.data.corpora import PYTHON_DOCS
@@ -65,8 +65,7 @@ def automatic_settings(config: Config, overrides: Sequence[Settings], deadline: 
 
     Under torchrun, rank 0 decides.
     """
-    world = init_process_group()
-    runtime = choose_runtime(config.train.device, config.train.precision, world.local_rank)
+    world, runtime = join_processes(config.train.device, config.train.precision)
     fixed = {name for layer in overrides for values in layer.values() for name in values}
     text_bytes, vocabulary = _text(config.data, config.data.tokenizer if "tokenizer" in fixed else None)
     seconds = deadline - time.time()

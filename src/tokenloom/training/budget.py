@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -125,15 +126,17 @@ def plan_steps(
     Times a few steps and parts of an evaluation on `state`, whose weights must be discarded afterwards. A plan has at
     least one step. Raises `UsageError` if there is no time for it and the budget is shorter than `SHORTEST_SECONDS`.
     """
-    seconds = limit.deadline - clock()
+    seconds = state.world.broadcast(limit.deadline - clock())
     may_refuse = limit.seconds < SHORTEST_SECONDS
-    if may_refuse and state.world.broadcast(seconds <= 0):
+    if may_refuse and seconds <= 0:
         raise UsageError(
             f"the budget ended {-seconds:.0f} s ago, before training could start. Run the same command again: prepared "
             "data is reused. Or use a longer --budget."
         )
     step_seconds = _step_seconds(state, seconds, timer)
-    evaluation_seconds, final_seconds = _evaluation_seconds(state, timer)
+    step_seconds, evaluation_seconds, final_seconds = state.world.broadcast(
+        (step_seconds, *_evaluation_seconds(state, timer))
+    )
     budget = TimeBudget(
         limit=limit,
         seconds=seconds,
@@ -149,11 +152,6 @@ def plan_steps(
             f"({evaluation_seconds + final_seconds:.1f} s) and saving. Use a longer --budget or a smaller --preset."
         )
     return max(1, steps), budget
-
-
-def is_review_due(state: TrainState, budget: TimeBudget) -> bool:
-    """`TimeBudget.is_review_due` on rank 0, in every process."""
-    return state.world.broadcast(budget.is_review_due(state.config.train, state.counters.step))
 
 
 def replan(state: TrainState, budget: TimeBudget, step_seconds: float, display: Display) -> TimeBudget:
@@ -240,7 +238,8 @@ def _evaluation_seconds(state: TrainState, timer: Clock) -> tuple[float, float]:
         during += sample_seconds
         if state.config.sample.temperature > 0:  # greedy decoding has a single result
             final += (FINAL_SAMPLES - 1) * sample_seconds
-    return during + _seconds(lambda: _write_discarded_checkpoint(state), timer), final
+    write = partial(state.world.on_main, lambda: _write_discarded_checkpoint(state))
+    return during + _seconds(write, timer), final
 
 
 def _write_discarded_checkpoint(state: TrainState) -> None:

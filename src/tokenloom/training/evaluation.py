@@ -21,8 +21,8 @@ def evaluate(
 ) -> Measurement | None:
     """Validation loss over as many windows as `batches` steps train on, or over the whole text; None without text.
 
-    Micro-batches and ranks only determine how many windows are computed at a time. `progress` is called with the
-    numbers of finished and of all windows.
+    Micro-batches and ranks only determine how many windows are computed at a time: each rank computes its share, and
+    the sums over all of them are returned. `progress` is called with the numbers of finished and of all windows.
     """
     if state.validation is None:
         return None
@@ -35,11 +35,12 @@ def evaluate(
             byte_lengths=state.tokenizer.byte_lengths,
             max_windows=None if batches is None else batches * state.config.train.batch_size,
             progress=progress,
+            world=state.world,
         )
 
 
 def generate_samples(state: TrainState, *, max_new_tokens: int | None = None, count: int = 1) -> list[SampleRecord]:
-    """Text generated after each of the configured prompts, with the same seed at every call.
+    """Text generated after each of the configured prompts, with the same seed at every call and in every process.
 
     A `count` above 1 adds samples with the next seeds, before that with the configured one; greedy decoding has a
     single result. `max_new_tokens` defaults to the configured number. Raises `TrainingError` if the logits are

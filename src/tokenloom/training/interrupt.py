@@ -6,10 +6,12 @@ import os
 import signal
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any, Self
+
+from tokenloom.compute.parallel import World
 
 SIGNALS = tuple(
     signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__
@@ -40,6 +42,14 @@ class StopRequest:
     def __exit__(self, *_: object) -> None:
         self._restore()
 
+    def votes(self) -> list[float]:
+        """For each of `SIGNALS`, 1 if it was received; their sums over all processes tell `received_in` what to do."""
+        return [float(self.requested and self.signal_number == number) for number in SIGNALS]
+
+    def agreed(self, world: World) -> signal.Signals | None:
+        """The signal that any of the processes has received; the same in all of them, which have to call this."""
+        return received_in(world.sum(self.votes()))
+
     def _request(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         self.signal_number = signal.Signals(number)
@@ -50,6 +60,11 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
+
+
+def received_in(votes: Sequence[float]) -> signal.Signals | None:
+    """The signal that any process has received, given the sums of their votes; None if there is none."""
+    return next((number for number, count in zip(SIGNALS, votes, strict=True) if count > 0), None)
 
 
 def _discard_output_to_closed_terminal() -> None:

@@ -10,10 +10,10 @@ from dataclasses import replace
 from tokenloom.errors import DivergedError, Interrupted
 from tokenloom.evaluation.measurement import Measurement
 from tokenloom.metrics import MetricsRecord
-from tokenloom.training.budget import TimeBudget, is_review_due, replan
+from tokenloom.training.budget import TimeBudget, replan
 from tokenloom.training.display import Display
 from tokenloom.training.evaluation import FINAL_SAMPLES, evaluate, generate_samples
-from tokenloom.training.interrupt import StopRequest
+from tokenloom.training.interrupt import StopRequest, received_in
 from tokenloom.training.metrics_log import MetricsLog
 from tokenloom.training.resuming import is_out_of_patience
 from tokenloom.training.saving import save, save_best
@@ -30,16 +30,24 @@ def train_loop(
 ) -> None:
     """Train up to `max_steps`, which is reviewed on the way if there is a budget. `log` is None on all ranks but 0.
 
+    All ranks make the same decisions: the signals that any of them has received and whether rank 0 wants to review the
+    plan are summed in the reduction of each step, and validation losses are those of all ranks.
+
     Does nothing if the checkpoint is that of the last step: the run was stopped in its final evaluation. Raises
     `Interrupted` when a stop was requested, after saving a checkpoint, and `DivergedError` when the loss or the
     gradient is not finite; the weights are not updated in that case, and the last record states them.
     """
     counters = state.counters
     stopwatch = Stopwatch(counters.seconds, timer)
+
+    def votes() -> list[float]:
+        due = budget is not None and state.world.is_main and budget.is_review_due(state.config.train, counters.step + 1)
+        return [float(due), *stop.votes()]
+
     while counters.step < state.config.train.max_steps and not is_out_of_patience(state.config.train, counters):
         try:
             with stopwatch.training():
-                result = train_step(state, counters.step)
+                result = train_step(state, counters.step, votes)
                 state.runtime.synchronize()
         except DivergedError as error:
             if log is not None:  # so that readers of the run know why it ended
@@ -52,7 +60,9 @@ def train_loop(
         tokens_per_sec = state.tokens_per_step / stopwatch.last
         display.stepped(counters.step, result.nats / state.tokens_per_step, tokens_per_sec)
 
-        if budget is not None and is_review_due(state, budget):
+        is_review_due, *stop_votes = result.votes
+        received = received_in(stop_votes)
+        if budget is not None and is_review_due:
             budget = replan(state, budget, stopwatch.mean_of_last(counters.step - budget.step), display)
         train = state.config.train
         finished = counters.step == train.max_steps
@@ -70,22 +80,26 @@ def train_loop(
             if log is not None:
                 log.record(record)
                 display.recorded(record)
-                count = FINAL_SAMPLES if finished else 1
-                for sample in generate_samples(state, count=count) if should_evaluate else []:
+            # In every process: those of a sharded model compute each token together.
+            for sample in generate_samples(state, count=FINAL_SAMPLES if finished else 1) if should_evaluate else []:
+                if log is not None:
                     log.sample(sample)
                     display.sampled(sample)
 
         out_of_patience = should_evaluate and is_out_of_patience(train, counters)
-        if finished or out_of_patience or stop.requested or counters.step % train.save_every == 0:
+        if should_evaluate:  # it took longer than a step, and so does saving
+            received = received or stop.agreed(state.world)
+        if finished or out_of_patience or received or counters.step % train.save_every == 0:
             save(state, display)
+            received = received or stop.agreed(state.world)
         if out_of_patience:
             display.notice(f"stopped early: no better validation loss in {train.patience} evaluations")
             return
-        if stop.requested:
+        if received:
             raise Interrupted(
                 f"stopped at step {counters.step:,} of {train.max_steps:,} after saving a checkpoint. "
                 f"Resume with: tokenloom train --resume {state.run.path}",
-                stop.signal_number,
+                received,
             )
 
 

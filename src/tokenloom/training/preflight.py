@@ -57,8 +57,8 @@ def preflight(config: Config, shards: Shards, world_size: int = 1) -> Estimate:
         )
     if batch % world_size:
         raise TrainingError(
-            f"train.batch_size {batch} is not a multiple of the {world_size} processes. "
-            f"Use --train.batch-size {-(-batch // world_size) * world_size}."
+            f"train.batch_size {batch} is not a multiple of the {world_size} processes. Use "
+            f"--train.batch-size {_nearest_multiples(batch, world_size)}, or {_divisors(batch, world_size)} processes."
         )
     parameters = count_parameters(config.model)
     return Estimate(
@@ -68,6 +68,18 @@ def preflight(config: Config, shards: Shards, world_size: int = 1) -> Estimate:
         validation_windows=validation_windows,
         memory_bytes=_memory_bytes(config, parameters, world_size),
     )
+
+
+def _nearest_multiples(batch: int, world_size: int) -> str:
+    """The batch sizes next to `batch` that the processes can share."""
+    lower = batch // world_size * world_size
+    return f"{lower} or {lower + world_size}" if lower else f"{world_size}"
+
+
+def _divisors(batch: int, most: int) -> str:
+    """The largest numbers of processes below `most` that can share the batch."""
+    fitting = [count for count in range(1, most) if batch % count == 0]
+    return " or ".join(map(str, fitting[-2:]))
 
 
 def _suggested_block_size(n_train: int, n_val: int) -> int:

@@ -9,24 +9,20 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
+from functools import partial
 
 import torch
 
 from tokenloom.compute.environment import Environment
-from tokenloom.compute.parallel import World, destroy_process_group, init_process_group
-from tokenloom.compute.runtime import (
-    Runtime,
-    available_memory,
-    choose_runtime,
-    peak_flops,
-    peak_memory_mb,
-    tune_malloc,
-)
+from tokenloom.compute.parallel import World, destroy_process_group, join_processes
+from tokenloom.compute.runtime import Runtime, available_memory, peak_flops, peak_memory_mb, tune_malloc
+from tokenloom.compute.strategies import parallelize
 from tokenloom.config import Config
 from tokenloom.data.batches import Batches
 from tokenloom.data.shards import Shards
 from tokenloom.errors import ConfigError, Interrupted, TrainingError
 from tokenloom.evaluation.baselines import baselines
+from tokenloom.evaluation.measurement import Measurement
 from tokenloom.model import build
 from tokenloom.reporting.report import write_report
 from tokenloom.run_folder import RunFolder
@@ -42,9 +38,10 @@ from tokenloom.training.loop import train_loop
 from tokenloom.training.metrics_log import MetricsLog
 from tokenloom.training.optimizer import Optimizer
 from tokenloom.training.preflight import Estimate, preflight
+from tokenloom.training.restarting import record_launch
 from tokenloom.training.resuming import checkpoint_to_resume, counters_of, identity_of
 from tokenloom.training.step import Counters, TrainState
-from tokenloom.weights.checkpoint import Checkpoint, list_checkpoints
+from tokenloom.weights.checkpoint import Checkpoint, list_checkpoints, open_checkpoint
 
 
 def train_run(
@@ -62,23 +59,34 @@ def train_run(
 
     With `resume`, training continues from the run's newest valid checkpoint with the same results, bit for bit, as
     without the interruption. A time `limit` determines `max_steps`. Under torchrun every process calls this, and only
-    rank 0 returns the summary. Raises `TrainingError`, `CheckpointError` and `UsageError`.
+    rank 0 returns the summary. Raises `TrainingError`, `CheckpointError` and `UsageError`, and `DistributedError` if
+    another process has ended.
     """
-    config = _with_vocab_size(config, shards)
-    world = init_process_group()
+    world, runtime = join_processes(config.train.device, config.train.precision)
     tune_malloc()
     display = display if display is not None and world.is_main else QuietDisplay()
     try:
-        runtime = choose_runtime(config.train.device, config.train.precision, world.local_rank)
+        config = _with_vocab_size(config, shards)
         estimate = preflight(config, shards, world.world_size)
         _refuse_if_too_large(estimate, runtime)
         with claimed_run(run, world, is_new=not resume) as folder:
-            environment = Environment.of(runtime, world)
-            checkpoint = checkpoint_to_resume(folder, config, shards, environment, display) if resume else None
+            checkpoint = _checkpoint_to_resume(config, shards, folder, runtime, world, display) if resume else None
             summary = _train(config, shards, folder, runtime, world, estimate, checkpoint, limit, display)
         return summary if world.is_main else None
+    except Exception as error:
+        world.leave(error)
+        raise
     finally:
         destroy_process_group()
+
+
+def _checkpoint_to_resume(
+    config: Config, shards: Shards, run: RunFolder, runtime: Runtime, world: World, display: Display
+) -> Checkpoint | None:
+    """The checkpoint that rank 0 chooses; each of the others verifies the files that it will read."""
+    environment = Environment.of(runtime, world)
+    checkpoint = world.on_main(lambda: checkpoint_to_resume(run, config, shards, environment, display))
+    return checkpoint if checkpoint is None or world.is_main else open_checkpoint(checkpoint.path)
 
 
 def _train(
@@ -93,7 +101,7 @@ def _train(
     display: Display,
 ) -> RunSummary:
     """Train, evaluate on the whole validation text, and write the report."""
-    run_baselines = _baselines(run, shards)
+    run_baselines = world.on_main(lambda: _baselines(run, shards))
     budget, compiled_block = None, None
     with StopRequest() as stop:
         if limit is not None and checkpoint is None:
@@ -110,8 +118,7 @@ def _train(
                     "prepared data is reused."
                 )
             del state  # it was trained on the batches that were timed
-        if world.is_main:
-            _write_run_files(run, config, shards, run_baselines)
+        world.on_main(lambda: _write_run_files(run, config, shards, run_baselines))
         state = build_state(config, shards, run, runtime, world, estimate, checkpoint, display.notice)
         if config.train.compile is None:
             state.change_settings(compile=world.broadcast(pays_to_compile(runtime, estimate_seconds(state))))
@@ -119,16 +126,12 @@ def _train(
         if compiled_block is not None:
             state.model.training_block = compiled_block  # it would take seconds to load it again
         plan = _plan(state, shards, estimate, limit, run_baselines)
-        if world.is_main:
-            run.write_plan(plan)
+        world.on_main(lambda: run.write_plan(plan))
         display.started(plan)
         with _open_log(state) as log:
             train_loop(state, log, display, stop, budget)
-        world.barrier()  # until rank 0 has written the last checkpoint
-        summary = _summary(state, estimate, stop)
-        if world.is_main:
-            run.write_summary(summary)
-            write_report(run.path)
+        summary = world.on_main(partial(_summary, state, estimate, _final_evaluation(state, stop)))
+        world.on_main(lambda: _write_results(run, summary))
     display.finished(summary)
     return summary
 
@@ -152,6 +155,7 @@ def build_state(
         model = build(config.model, torch.Generator().manual_seed(config.train.seed))
     model.to(runtime.device)
     model.activation_checkpointing = config.train.activation_checkpointing
+    parallelism = parallelize(model, world, config.train.strategy)
     optimizer = Optimizer(model, config.train)
     counters = Counters()
     if checkpoint:
@@ -182,6 +186,7 @@ def build_state(
         counters=counters,
         peak_flops=peak_flops(runtime),
         flops_per_token=estimate.flops_per_token,
+        parallelism=parallelism,
     )
     compile_if_configured(state, notify)
     return state
@@ -220,6 +225,7 @@ def _write_run_files(run: RunFolder, config: Config, shards: Shards, run_baselin
     run.remove_results()
     run.write_config(config)
     run.write_identity(identity_of(config, shards))
+    record_launch(run)
     if run_baselines is not None:
         run.write_baselines(run_baselines)
 
@@ -258,25 +264,31 @@ def _plan(
     )
 
 
-def _summary(state: TrainState, estimate: Estimate, stop: StopRequest) -> RunSummary:
-    """The headline figures; validation figures are over the whole validation text.
-
-    Raises `Interrupted` if a stop is requested during the evaluation.
-    """
+def _final_evaluation(state: TrainState, stop: StopRequest) -> Measurement | None:
+    """The measurement on the whole validation text; raises `Interrupted` if a stop is requested meanwhile."""
 
     def stop_if_requested(*_: int) -> None:
-        if stop.requested:
+        if received := stop.agreed(state.world):
             raise Interrupted(
                 f"stopped during the final evaluation, after saving a checkpoint at step {state.counters.step:,}. "
                 f"Complete the run with: tokenloom train --resume {state.run.path}",
-                stop.signal_number,
+                received,
             )
 
+    return evaluate(state, progress=stop_if_requested)
+
+
+def _write_results(run: RunFolder, summary: RunSummary) -> None:
+    run.write_summary(summary)
+    write_report(run.path)
+
+
+def _summary(state: TrainState, estimate: Estimate, measurement: Measurement | None) -> RunSummary:
+    """The headline figures; validation figures are those of the final evaluation."""
     counters, records = state.counters, state.run.metrics()
     rates = [record.tokens_per_sec for record in records if record.tokens_per_sec is not None]
     losses = [record.train_loss for record in records if record.train_loss is not None]
     evaluations = [record for record in records if record.val_loss is not None]
-    measurement = evaluate(state, progress=stop_if_requested)
     return RunSummary(
         run=str(state.run.path),
         checkpoint=str(list_checkpoints(state.run.checkpoints)[-1]),

@@ -12,19 +12,27 @@ from tokenloom.weights.checkpoint import Checkpoint, rotate_checkpoints, save_ch
 
 
 def save(state: TrainState, display: Display) -> None:
-    """Save everything that a resumed run needs, and remove old checkpoints."""
-    if state.world.is_main:
+    """Save everything that a resumed run needs, and remove old checkpoints.
+
+    Every process has to call this, and an error is raised in all of them.
+    """
+
+    def write() -> None:
         checkpoint = write_checkpoint(state, state.run.checkpoints)
         rotate_checkpoints(state.run.checkpoints, state.config.train.keep_checkpoints)
         display.notice(f"saved {checkpoint.path}")
-    state.world.barrier()
+
+    state.world.on_main(write)
 
 
 def save_best(state: TrainState) -> None:
-    """Save the weights as the best so far, replacing the previous best."""
-    if state.world.is_main:
+    """Save the weights as the best so far, replacing the previous best, as `save` does."""
+
+    def write() -> None:
         write_best(state, state.run.checkpoints)
         rotate_checkpoints(state.run.checkpoints, 1, kind="best")
+
+    state.world.on_main(write)
 
 
 def write_best(state: TrainState, folder: Path) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tokenloom.compute.parallel import World
 from tokenloom.compute.runtime import Runtime, seed_step
+from tokenloom.compute.strategies import OneProcess, Parallelism
 from tokenloom.config import Config
 from tokenloom.data.batches import Batches
 from tokenloom.data.token_reader import TokenReader
@@ -21,6 +24,9 @@ from tokenloom.training.optimizer import Optimizer
 
 # At this loss scale or below, a gradient that is not finite in fp16 is not caused by the scale.
 MIN_LOSS_SCALE = 1.0
+
+Votes = Callable[[], Sequence[float]]
+"""What this process contributes to decisions that all processes make together, asked for after the backward pass."""
 
 
 @dataclass
@@ -61,6 +67,7 @@ class TrainState:
     peak_flops: float
     """Measured FLOP/s of the device."""
     flops_per_token: float
+    parallelism: Parallelism = field(default_factory=OneProcess)
 
     def __post_init__(self) -> None:
         self.scaler = torch.amp.GradScaler(self.runtime.device.type, enabled=self.runtime.precision == "fp16")
@@ -80,8 +87,7 @@ class TrainState:
         """Change settings of [train], here and in the run's config.toml, so that a resumed run has them as well."""
         self.config = self.config.with_values(train=train)
         self.optimizer.config = self.config.train
-        if self.world.is_main:
-            self.run.write_config(self.config)
+        self.world.on_main(lambda: self.run.write_config(self.config))
 
 
 @dataclass(frozen=True)
@@ -95,16 +101,18 @@ class StepResult:
     """None without Muon."""
     grad_norm: float
     """Global gradient norm before clipping."""
+    votes: Sequence[float] = ()
+    """The sum of each vote over all processes."""
 
 
-def train_step(state: TrainState, step: int) -> StepResult:
-    """Update the weights once, after `step` finished steps.
+def train_step(state: TrainState, step: int, votes: Votes = tuple) -> StepResult:
+    """Update the weights once, after `step` finished steps. By default there are no `votes`.
 
     Raises `DivergedError` if the loss or the gradient is not finite; the weights are not updated in that case.
     """
     seed_step(state.config.train.seed, step, state.world.rank)
     while True:
-        nats = compute_gradient(state, step)
+        nats, counted = compute_gradient(state, step, votes)
         for optimizer in state.optimizer.parts.values():
             state.scaler.unscale_(optimizer)
         grad_norm = _clip_gradient(state.model, state.config.train.grad_clip)
@@ -118,27 +126,40 @@ def train_step(state: TrainState, step: int) -> StepResult:
     if state.scaler.is_enabled():
         state.scaler.update()
         state.counters.loss_scale = state.scaler.state_dict()
-    return StepResult(nats, rates["adamw"], rates.get("muon"), grad_norm)
+    return StepResult(nats, rates["adamw"], rates.get("muon"), grad_norm, counted)
 
 
-def compute_gradient(state: TrainState, step: int) -> float:
-    """Set every parameter's gradient to that of the step's mean loss; returns the summed loss in nats."""
+def compute_gradient(state: TrainState, step: int, votes: Votes = tuple) -> tuple[float, Sequence[float]]:
+    """Set every parameter's gradient to that of the step's mean loss.
+
+    Returns the loss in nats, summed over the step, and the sums of the votes. A loss that is not finite in one process
+    is not finite in all of them, and so is its gradient.
+    """
     device = state.runtime.device
     state.optimizer.zero_grad()
     ids, targets = state.batches.batch(step, state.world.rank, state.world.world_size)
     nats = torch.zeros((), device=device)
     state.model.train()
-    micro_batches = zip(
-        torch.split(ids, state.micro_batch_size), torch.split(targets, state.micro_batch_size), strict=True
+    parts = list(
+        zip(torch.split(ids, state.micro_batch_size), torch.split(targets, state.micro_batch_size), strict=True)
     )
-    for micro_ids, micro_targets in micro_batches:
-        with state.runtime.autocast():
-            loss = state.model.loss(micro_ids.to(device), micro_targets.to(device), "sum")
-        # Divide by the token count of the whole step, so that micro-batches and ranks add up to one mean.
-        state.scaler.scale(loss / state.tokens_per_step).backward()  # pyright: ignore  # torch does not annotate it
-        nats += loss.detach()
-    state.world.all_reduce_gradients(state.model.parameters())
-    return state.world.all_reduce(nats).item()
+    for number, (micro_ids, micro_targets) in enumerate(parts, start=1):
+        with state.parallelism.micro_batch(is_last=number == len(parts)):
+            with state.runtime.autocast():
+                loss = state.model.loss(micro_ids.to(device), micro_targets.to(device), "sum")
+            # Divide by the token count of the whole step, so that micro-batches and ranks add up to one mean.
+            state.scaler.scale(loss / state.tokens_per_step).backward()  # pyright: ignore  # torch does not annotate it
+            nats += loss.detach()
+    return _summed(state.world, nats, votes)
+
+
+def _summed(world: World, nats: Tensor, votes: Votes) -> tuple[float, Sequence[float]]:
+    """The sums over all processes, in the one reduction that a step has besides that of its gradient."""
+    if world.world_size == 1:
+        return nats.item(), votes()
+    own = torch.tensor(votes(), dtype=torch.float64).to(nats.device)
+    sums = world.all_reduce(torch.cat([nats.double().reshape(1), own])).cpu()
+    return sums[0].item(), [count.item() for count in sums[1:]]
 
 
 def _clip_gradient(model: GPT, max_norm: float | None) -> float:
