@@ -14,6 +14,10 @@ from tokenloom.data.tokenizers import load_tokenizer
 from tokenloom.model.gpt2 import GPT2
 from tokenloom.model.modern import Modern
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # tests run in several processes, so each of them computes on one core
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # in the processes that tests start
+
 if hasattr(signal, "SIGHUP"):  # nohup ignores it, here and in the processes that tests start
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
