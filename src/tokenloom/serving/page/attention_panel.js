@@ -79,7 +79,7 @@ export class AttentionPanel {
   /** What is drawn. */
   template() {
     const [overview, reply] = [this.#heads.reply, this.#head.reply];
-    if (!overview || !reply) return this.error ? nothing : html`<div class="skeleton block tall" aria-label="Loading"></div>`;
+    if (!overview || !reply) return this.error ? nothing : html`<div class="skeleton block tall" role="status" aria-label="Loading"></div>`;
     queueMicrotask(() => this.#paint());
     const query = this.#query;
     const isPending = this.#heads.isPending || this.#head.isPending;

@@ -4,7 +4,7 @@ import { html, nothing } from "./vendor/lit-html-3.3.3/lit-html.js";
 
 /** Nothing was received yet. */
 export function skeleton() {
-  return html`<div class="skeleton block" aria-label="Loading"></div>
+  return html`<div class="skeleton block" role="status" aria-label="Loading"></div>
     <div class="skeleton block tall"></div>`;
 }
 

@@ -108,7 +108,7 @@ export function shapePanel(entry, shape, error) {
       ? facts(shapeFacts(shape, entry.row))
       : error
         ? html`<p class="note diverged" role="alert">${error.message}</p>`
-        : html`<div class="skeleton block tall" aria-label="Loading"></div>`}
+        : html`<div class="skeleton block tall" role="status" aria-label="Loading"></div>`}
   </section>`;
 }
 

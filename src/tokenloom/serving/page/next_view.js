@@ -86,7 +86,7 @@ export class NextView {
                   pick: (token) => this.#pick(token),
                   point: (index) => this.#point(index),
                 })}`
-              : html`<div class="skeleton block tall" aria-label="Loading"></div>`}
+              : html`<div class="skeleton block tall" role="status" aria-label="Loading"></div>`}
           </section>
           <section class="card" aria-label="Sampling">
             <h2>Sampling</h2>

@@ -114,7 +114,7 @@ export class ReadView {
   }
 
   #nothingYet(isPending) {
-    if (isPending) return html`<div class="skeleton block tall" aria-label="Loading"></div>`;
+    if (isPending) return html`<div class="skeleton block tall" role="status" aria-label="Loading"></div>`;
     if (this.#app.text.value) return nothing;
     return html`<p class="soft">
       No text yet. <button @click=${() => this.#edit(EXAMPLE)}>Use an example</button>
