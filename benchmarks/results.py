@@ -93,6 +93,13 @@ def bench_table(
     return markdown(["", unit, "range", "times as fast", "peak memory (ratio)"], rows)
 
 
+def page_table(results: Sequence[dict]) -> list[str]:
+    """The newest figures of benchmarks/page.py, next to their goals."""
+    cell = "{median:,.1f} {unit}", "{high:,.1f} {unit}", "{limit:,.0f} {unit}"
+    rows = [[row["what"], *(text.format(**row) for text in cell)] for row in results[-1]["rows"]]
+    return markdown(["", "median", "95th percentile", "goal, at most"], rows)
+
+
 tokens_per_sec = partial(bench_table, metric="tokens_per_sec", unit="tokens/s")
 STEP_COLUMNS = {
     "this commit": "{case}",
@@ -206,6 +213,11 @@ SECTIONS = {
                 partial(bench_table, metric="train_seconds", unit="seconds", digits=1, lower_is_better=True),
             ),
         ),
+    ),
+    "page": Section(
+        "The page",
+        "What `tokenloom serve` and its page take, and what they cost a training that they follow.",
+        (Part("page", 8, "benchmarks/page.py --json", page_table),),
     ),
     "parity": Section("Parity with transformers", "The same weights in both, in both directions."),
     "gguf": Section("GGUF in llama.cpp", 'Greedy tokens after "Every effort moves you", compared with Tokenloom\'s.'),
