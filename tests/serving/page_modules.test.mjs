@@ -5,6 +5,8 @@ import { test } from "node:test";
 
 const load = (name) => import(`${process.env.PAGE}/${name}.js`);
 const attention = await load("attention");
+const branches = await load("branches");
+const { LinkedBranches } = await load("linked_branches");
 const { ago, bytes, compact, counted, duration, fixed, percent, visibleToken } = await load("format");
 const { checkpointsOf, findModel, missingIds, modelEntries, modelGroups, pinnedId, shapeFacts } = await load("models");
 const { isPickable, samplingFields } = await load("sampling");
@@ -374,4 +376,68 @@ test("a request is written as commands", () => {
   assert.ok(line.includes(`it'"'"'s`));
   const lines = written.pythonLines("http://localhost", body, false);
   assert.ok(lines.includes('prompt="it\'s", max_tokens=8, seed=3, extra_body={"top_k":5}'));
+});
+
+const token = (id, text, probability = 0.5) => ({ id, text, logProbability: Math.log(probability) });
+
+/** "all" with two branches: " work and", and " play", at which it is. */
+function someTree() {
+  let tree = branches.newTree("all");
+  tree = branches.chosen(branches.chosen(tree, token(1, " work")), token(2, " and", 0.25));
+  return branches.chosen(branches.moved(tree, 0), token(3, " play"));
+}
+
+test("a token that is chosen where another was begins a branch, and the same one does not", () => {
+  const tree = someTree();
+  assert.equal(branches.textAt(tree), "all play");
+  assert.deepEqual(branches.childrenOf(tree, 0), [1, 3]);
+  const again = branches.chosen(branches.moved(tree, 0), token(1, " work"));
+  assert.deepEqual([branches.textAt(again), again.nodes.length], ["all work", 4]);
+  assert.deepEqual(branches.rowsOf(tree), { nodes: [0], branches: [{ nodes: [1, 2], branches: [] }, { nodes: [3], branches: [] }] });
+  assert.deepEqual(branches.pathTo(tree, 2), [0, 1, 2]);
+});
+
+test("undo takes the last token back, and redo goes to where one was", () => {
+  let tree = branches.moved(someTree(), 2);
+  for (let count = 0; count < 2; count += 1) tree = branches.moved(tree, branches.undoTarget(tree));
+  assert.deepEqual([tree.at, branches.undoTarget(tree)], [0, null]);
+  assert.equal(branches.redoTarget(tree), 1); // not the newest branch, but the one that was left
+  for (const expected of [1, 2]) {
+    tree = branches.moved(tree, branches.redoTarget(tree));
+    assert.equal(tree.at, expected);
+  }
+  assert.equal(branches.redoTarget(tree), null);
+  assert.equal(branches.redoTarget(branches.moved(branches.moved(tree, 3), 0)), 3);
+});
+
+test("branches survive the address next to their text, and others are refused", async () => {
+  const tree = branches.moved(someTree(), 1);
+  const packed = await branches.packBranches(tree);
+  const found = await branches.unpackBranches(packed, "all work");
+  assert.deepEqual([found.at, found.tip, branches.textAt(found, 2), branches.textAt(found, 3)], [1, 1, "all work and", "all play"]);
+  assert.ok(Math.abs(found.nodes[2].logProbability - Math.log(0.25)) < 1e-4);
+  assert.equal(await branches.packBranches(branches.newTree("all")), "");
+  assert.equal(await branches.unpackBranches(packed, "another text"), null);
+  for (const value of [[9, 0, []], [0, 0, [[1, 1, "a", 0]]], [0, 0, [[0, 1, "", 0]]], [0, 0, [[0, 1, "a", null]]], [0, 0, [7]], {}]) {
+    assert.equal(await branches.unpackBranches(await packText(JSON.stringify(value)), "all"), null);
+  }
+  assert.equal(await branches.unpackBranches("%%%", "all"), null);
+});
+
+test("branches are read from the address, and stay without it if they are too long for it", async () => {
+  const linked = new LinkedBranches();
+  const tree = someTree();
+  const packed = await branches.packBranches(tree);
+  await linked.read(packed, "all play");
+  assert.deepEqual([linked.tree.nodes.length, linked.isTooLong], [4, false]);
+  await linked.read(null, "all play");
+  assert.equal(linked.tree.nodes.length, 1);
+
+  linked.tree = tree;
+  assert.equal(linked.accept(packed, LONGEST_LINK), null);
+  assert.ok(linked.isTooLong);
+  await linked.read(null, "all work");
+  assert.deepEqual([linked.tree.nodes.length, linked.tree.at], [4, 1]);
+  await linked.read(null, "something else");
+  assert.deepEqual([branches.textAt(linked.tree), linked.tree.nodes.length, linked.isTooLong], ["something else", 1, false]);
 });

@@ -22,7 +22,7 @@ const VIEWS = {
   write: { label: "Write", title: "A text that the model continues", View: WriteView },
   models: { label: "Models", title: "Shapes, checkpoints and memory", View: ModelsView },
 };
-const SHARED = ["m", "z"]; // parameters that a link to another view keeps
+const SHARED = ["m", "z", "tree"]; // parameters that a link to another view keeps
 
 /** What the views use: the API, the state, the runs and models, and the text that they share. */
 class App {

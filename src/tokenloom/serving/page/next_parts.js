@@ -24,19 +24,36 @@ export function sliders(values, set) {
   </div>`;
 }
 
-/** The way from logits to perplexity for a token, as in section 5.1.2 of the book. */
-export function steps(token, entropy) {
+/** The way from logits to perplexity for one of the tokens, as in section 5.1.2 of the book. */
+export function steps(reply, index) {
+  const token = reply.tokens[index];
+  const [likeliest] = reply.tokens;
   const loss = -Number(token.log_probability);
-  const columns = [
-    ["logit", fixed(token.logit)],
-    ["softmax: probability", percent(token.probability)],
-    ["log-probability", `${fixed(token.log_probability)} nats`],
-    ["cross-entropy, if it comes next", `${fixed(loss)} nats`],
-    ["perplexity", fixed(Math.exp(loss), 2)],
-    ["entropy of all tokens", `${fixed(entropy)} nats`],
+  const total = likeliest.logit - Number(likeliest.log_probability); // log Σ exp(logit)
+  const isLikeliest = token.logit === likeliest.logit;
+  const rows = [
+    ["logit", "output of the model", fixed(token.logit)],
+    ["softmax", `exp(${fixed(token.logit)} − ${fixed(total)})`, percent(token.probability)],
+    ["argmax", isLikeliest ? "no logit is larger" : html`rank ${whole(index + 1)}, after ${tokenOf(likeliest)}`, isLikeliest ? "yes" : "no"],
+    ["log-probability", "log of the probability", `${fixed(token.log_probability)} nats`],
+    ["cross-entropy", "its negative, if the token comes next", `${fixed(loss)} nats`],
+    ["perplexity", `exp(${fixed(loss)})`, fixed(Math.exp(loss), 2)],
   ];
-  return html`<h2>From logits to perplexity: <span class="token">${visibleToken(token.text)}</span></h2>
-    <dl class="readout">${columns.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
+  return html`<section class="card" aria-label="From logits to perplexity">
+    <h2>From logits to perplexity: ${tokenOf(token)}</h2>
+    <ol class="steps">
+      ${rows.map(
+        ([name, how, value]) => html`<li data-step=${name}>
+          <span>${name}</span><span class="soft">${how}</span><span class="value">${value}</span>
+        </li>`,
+      )}
+    </ol>
+    <p class="soft">Before the sampling parameters. Entropy of all tokens: ${fixed(reply.entropy)} nats.</p>
+  </section>`;
+}
+
+function tokenOf(token) {
+  return html`<span class="token">${visibleToken(token.text)}</span>`;
 }
 
 /** The most likely tokens: outlined before the sampling parameters, filled after them. */

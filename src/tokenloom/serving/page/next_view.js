@@ -1,7 +1,10 @@
 // The view of the next token: what the model predicts, what sampling does to it, and a text that grows by choices.
 
+import { branchList } from "./branch_list.js";
+import { chosen, moved, packBranches, redoTarget, textAt, undoTarget } from "./branches.js";
 import { missingModels, noModel } from "./empty_states.js";
 import { Latest } from "./latest.js";
+import { LinkedBranches } from "./linked_branches.js";
 import { KEYS, bars, barsLegend, sliders, steps } from "./next_parts.js";
 import { settled } from "./polling.js";
 import { SLIDERS, isPickable, samplingFields } from "./sampling.js";
@@ -9,15 +12,17 @@ import { numberParam } from "./state.js";
 import { html, nothing, render } from "./vendor/lit-html-3.3.3/lit-html.js";
 
 const SHOWN = 20; // tokens
+const UNDO = ["backspace", "Control+z"];
+const REDO = ["Control+Shift+z", "Control+y"];
 
 export class NextView {
   #app;
   #host;
   #answer = new Latest();
-  #picked = []; // texts of the tokens that were added since the text was edited
+  #branches = new LinkedBranches();
   #pointed = 0;
   #asked = null; // the text that the answer continues
-  #write = settled(() => this.#link(this.#app.text.value, { replace: true }), 300);
+  #write = settled(() => this.#link(), 300);
   #onKey = (event) => this.#press(event);
 
   constructor(app, host) {
@@ -34,7 +39,9 @@ export class NextView {
 
   /** Take what the address says, and ask for what is not known yet. */
   async update() {
-    await this.#app.text.read(this.#app.state.params.get("z"));
+    const { text, state } = this.#app;
+    await text.read(state.params.get("z"));
+    await this.#branches.read(state.params.get("tree"), text.value);
     this.#ask();
     this.#draw();
   }
@@ -61,6 +68,8 @@ export class NextView {
       return;
     }
     const { reply, error, isPending } = this.#answer;
+    const { tree, isTooLong } = this.#branches;
+    const pointed = Math.min(this.#pointed, (reply?.tokens.length ?? 1) - 1);
     render(
       html`
         <h1 class="hidden">Next</h1>
@@ -73,7 +82,14 @@ export class NextView {
             ></textarea>
           </label>
           <div class="controls">
-            <button ?disabled=${!this.#picked.length} aria-keyshortcuts="Backspace" @click=${() => this.#undo()}>Undo</button>
+            <button
+              ?disabled=${undoTarget(tree) === null} aria-keyshortcuts="Backspace Control+Z"
+              @click=${() => this.#goTo(undoTarget(tree))}
+            >Undo</button>
+            <button
+              ?disabled=${redoTarget(tree) === null} aria-keyshortcuts="Control+Shift+Z Control+Y"
+              @click=${() => this.#goTo(redoTarget(tree))}
+            >Redo</button>
             <span class="soft">Keys 1 to ${KEYS} add a token, Backspace takes the last one back.</span>
           </div>
           ${missingModels(this.#app.missing("m"))}
@@ -88,11 +104,14 @@ export class NextView {
                 })}`
               : html`<div class="skeleton block tall" role="status" aria-label="Loading"></div>`}
           </section>
-          <section class="card" aria-label="Sampling">
-            <h2>Sampling</h2>
-            ${sliders(this.#values, (param, value) => this.#set(param, value))}
-            ${reply?.tokens.length ? steps(reply.tokens[Math.min(this.#pointed, reply.tokens.length - 1)], reply.entropy) : nothing}
-          </section>
+          <div class="view">
+            ${tree.nodes.length > 1 ? branchList(tree, { go: (node) => this.#goTo(node), isTooLong }) : nothing}
+            <section class="card" aria-label="Sampling">
+              <h2>Sampling</h2>
+              ${sliders(this.#values, (param, value) => this.#set(param, value))}
+            </section>
+            ${reply?.tokens.length ? steps(reply, pointed) : nothing}
+          </div>
         </div>
       `,
       this.#host,
@@ -101,13 +120,33 @@ export class NextView {
 
   #edit(value) {
     this.#app.text.value = value;
-    this.#picked = [];
+    this.#branches.begin(value);
     this.#write();
+    this.#draw();
   }
 
-  async #link(value, options) {
-    const z = await this.#app.text.write(value);
-    this.#app.go({ z }, options);
+  /** Put a text that was typed into the address. One that had branches stays in the history. */
+  async #link() {
+    if (this.#branches.tree.nodes.length > 1) return; // meanwhile a token was chosen, which is in the address
+    const z = await this.#app.text.write(this.#app.text.value);
+    this.#app.go({ z, tree: null }, { replace: !this.#app.state.params.has("tree") });
+  }
+
+  /** Show the text at which a tree is, and put both into the address. */
+  async #show(tree) {
+    const { text } = this.#app;
+    this.#branches.tree = tree;
+    text.value = textAt(tree);
+    this.#pointed = 0;
+    const packed = await packBranches(tree);
+    const z = await text.write(textAt(tree));
+    if (tree !== this.#branches.tree) return; // meanwhile another one is shown
+    this.#app.go({ z, tree: this.#branches.accept(packed, z?.length ?? 0) });
+  }
+
+  #goTo(node) {
+    const { tree } = this.#branches;
+    if (node !== null && node !== tree.at) this.#show(moved(tree, node));
   }
 
   #set(param, value) {
@@ -118,15 +157,7 @@ export class NextView {
   #pick(token) {
     const isOld = this.#answer.isPending || this.#asked !== this.#app.text.value;
     if (isOld || !isPickable(token)) return;
-    this.#picked.push(token.text);
-    this.#pointed = 0;
-    this.#link(this.#app.text.value + token.text);
-  }
-
-  #undo() {
-    const last = this.#picked.pop();
-    const { value } = this.#app.text;
-    if (last !== undefined && value.endsWith(last)) this.#link(value.slice(0, value.length - last.length));
+    this.#show(chosen(this.#branches.tree, { ...token, logProbability: Number(token.log_probability) }));
   }
 
   #point(index) {
@@ -135,12 +166,15 @@ export class NextView {
     this.#draw();
   }
 
-  /** Number keys and Backspace, except where text is typed. */
+  /** Number keys, undo and redo, except where text is typed. */
   #press(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("textarea, select, input:not([type=range])")) return;
+    if (event.altKey || event.target.closest("textarea, select, input:not([type=range])")) return;
+    const { tree } = this.#branches;
+    const key = `${event.ctrlKey || event.metaKey ? "Control+" : ""}${event.shiftKey ? "Shift+" : ""}${event.key.toLowerCase()}`;
     const tokens = this.#answer.reply?.tokens ?? [];
-    if (/^[1-9]$/.test(event.key) && Number(event.key) <= tokens.length) this.#pick(tokens[Number(event.key) - 1]);
-    else if (event.key === "Backspace") this.#undo();
+    if (/^[1-9]$/.test(key) && Number(key) <= tokens.length) this.#pick(tokens[Number(key) - 1]);
+    else if (UNDO.includes(key)) this.#goTo(undoTarget(tree));
+    else if (REDO.includes(key)) this.#goTo(redoTarget(tree));
     else return;
     event.preventDefault();
   }
