@@ -109,6 +109,7 @@ def test_the_public_names_are_these():
         "compare",
         "evaluate",
         "export",
+        "find_copied",
         "generate",
         "inspect",
         "load",

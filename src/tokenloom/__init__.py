@@ -22,6 +22,7 @@ _MODULES = {
     "compare": "tokenloom.api",
     "evaluate": "tokenloom.api",
     "export": "tokenloom.api",
+    "find_copied": "tokenloom.evaluation.copied_text",
     "generate": "tokenloom.api",
     "inspect": "tokenloom.api",
     "load": "tokenloom.weights.load",
@@ -42,6 +43,7 @@ __all__ = [
     "compare",
     "evaluate",
     "export",
+    "find_copied",
     "generate",
     "inspect",
     "load",
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from tokenloom.config import Config
     from tokenloom.data.tokenizers import load_tokenizer
     from tokenloom.errors import TokenloomError
+    from tokenloom.evaluation.copied_text import find_copied
     from tokenloom.model import GPT2, Modern
     from tokenloom.sampling_params import SamplingParams
     from tokenloom.serving.launch import serve

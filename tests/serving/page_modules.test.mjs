@@ -7,6 +7,7 @@ const load = (name) => import(`${process.env.PAGE}/${name}.js`);
 const attention = await load("attention");
 const branches = await load("branches");
 const { LinkedBranches } = await load("linked_branches");
+const copied = await load("copied");
 const { ago, bytes, compact, counted, duration, fixed, percent, visibleToken } = await load("format");
 const { checkpointsOf, findModel, missingIds, modelEntries, modelGroups, pinnedId, shapeFacts } = await load("models");
 const { isPickable, samplingFields } = await load("sampling");
@@ -440,4 +441,15 @@ test("branches are read from the address, and stay without it if they are too lo
   assert.deepEqual([linked.tree.nodes.length, linked.tree.at], [4, 1]);
   await linked.read(null, "something else");
   assert.deepEqual([branches.textAt(linked.tree), linked.tree.nodes.length, linked.isTooLong], ["something else", 1, false]);
+});
+
+test("a text is cut at its copied passages, in characters", () => {
+  const passages = [{ start: 1, end: 3 }, { start: 2, end: 5 }];
+  const parts = (from, to) => copied.copiedParts([..."🙂bcdefg"], passages, from, to).map(({ text, passage }) => [text, passages.indexOf(passage)]);
+  assert.deepEqual(parts(), [["🙂", -1], ["bc", 0], ["de", 1], ["fg", -1]]);
+  assert.deepEqual(parts(0, 2), [["🙂", -1], ["b", 0]]);
+  assert.deepEqual(parts(4, 7), [["e", 1], ["fg", -1]]);
+  assert.deepEqual([copied.countCopied(passages), copied.countCopied(passages, 4), copied.countCopied([])], [4, 1, 0]);
+  assert.deepEqual(copied.passagesAfter(passages, 3), [passages[1]]);
+  assert.deepEqual([copied.passageAt(passages, 0, 1), copied.passageAt(passages, 4, 6)], [null, passages[1]]);
 });

@@ -16,16 +16,19 @@ from tokenloom.cli.output import print_json, print_notice, print_progress, print
 from tokenloom.cli.parameters import HARDWARE, OUTPUT, SAMPLING, Device, InferencePrecision, Json, ModelArgument, Trust
 from tokenloom.cli.stdin import text_argument, text_or_stdin
 from tokenloom.errors import UsageError
-from tokenloom.reporting.formatting import quoted
+from tokenloom.reporting.formatting import counted, quoted
 from tokenloom.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from tokenloom.data.tokenizers import Tokenizer
+    from tokenloom.evaluation.copied_text import CopiedText, TrainingText
     from tokenloom.generation.logprobs import TokenLogprobs
     from tokenloom.generation.text import TextPiece
+    from tokenloom.weights.load import LoadedModel
 
 DEFAULT_SAMPLING = SamplingParams()
 MAX_SAMPLES = 1_000_000  # all of them are held in memory
+_QUOTED = 100  # characters of a passage
 
 
 @dataclass
@@ -36,6 +39,8 @@ class Completion:
     token_ids: list[int] = field(default_factory=list[int])
     finish_reason: str | None = None
     logprobs: list[TokenLogprobs] = field(default_factory=list["TokenLogprobs"])
+    copied: CopiedText | None = None
+    """What of prompt and text is copied, if it was compared with the training text."""
 
     def to_json(self, tokenizer: Tokenizer, *, logprobs: bool) -> dict[str, object]:
         """The completion as `--json` prints it."""
@@ -44,7 +49,9 @@ class Completion:
             "token_ids": self.token_ids,
             "finish_reason": self.finish_reason,
         }
-        return result | ({"logprobs": [_logprobs_json(one, tokenizer) for one in self.logprobs]} if logprobs else {})
+        if logprobs:
+            result["logprobs"] = [_logprobs_json(one, tokenizer) for one in self.logprobs]
+        return result if self.copied is None else result | {"copied": self.copied.to_json()}
 
 
 def generate(
@@ -56,6 +63,7 @@ def generate(
     stop: Annotated[list[str] | None, Parameter(group=SAMPLING, negative="")] = None,
     seed: Annotated[int | None, Parameter(group=SAMPLING)] = None,
     logprobs: Annotated[int | None, Parameter(group=OUTPUT)] = None,
+    copied: Annotated[bool, Parameter(group=OUTPUT, negative="")] = False,
     sampling: Annotated[SamplingParams, Parameter(name="*", group=SAMPLING)] = DEFAULT_SAMPLING,
     quantize: Annotated[Literal["int8"] | None, Parameter(group=HARDWARE)] = None,
     device: Device = "auto",
@@ -79,6 +87,8 @@ def generate(
         Random seed; the same seed generates the same text. Defaults to a new seed for every call.
     logprobs
         Print the log-probability of each generated token, with so many of the most likely tokens (0 to 20).
+    copied
+        Print the passages that are copied word for word from the training text of the run.
     quantize
         Quantize the weights to int8: half the memory of bf16, and the fastest choice on a CPU.
     """
@@ -94,6 +104,7 @@ def generate(
     runtime = choose_runtime(device, precision)
     text = text_or_stdin(prompt, "--prompt")
     loaded = load_model(model, trust=trust)
+    training_text = _training_text(loaded) if copied else None
     seed = time.time_ns() % 2**31 if seed is None else seed
     _announce_truncation(len(loaded.tokenizer.encode(text)), loaded.model.config.block_size)
     pieces = stream_text(
@@ -113,6 +124,9 @@ def generate(
     started = time.perf_counter()
     completions = _collect(pieces, num_samples, streaming)
     rate = sum(len(one.token_ids) for one in completions) / max(time.perf_counter() - started, 1e-9)
+    if training_text is not None:
+        for one in completions:
+            one.copied = training_text.find_copied(text + one.text).after(len(text))
     if json:
         results = [one.to_json(loaded.tokenizer, logprobs=logprobs is not None) for one in completions]
         print_json({"prompt": text, "completions": results, "tokens_per_sec": rate, "seed": seed})
@@ -121,6 +135,8 @@ def generate(
         write_text("\n" if streaming else f"--- {number} of {num_samples}\n{text}{completion.text}\n")
         if logprobs is not None:
             _print_table(completion.logprobs, loaded.tokenizer)
+        if completion.copied is not None:
+            _print_copied(completion.copied, text + completion.text)
     if sys.stderr.isatty():
         print_progress(f"{rate:,.0f} tokens/s, seed {seed}")
 
@@ -139,6 +155,16 @@ def _collect(pieces: Iterable[TextPiece], num_samples: int, streaming: bool) -> 
         if streaming:
             write_text(piece.text)
     return completions
+
+
+def _training_text(loaded: LoadedModel) -> TrainingText:
+    from tokenloom.evaluation.copied_text import training_text_of
+    from tokenloom.run_folder import RunFolder
+
+    run = RunFolder.of_checkpoint(loaded.path)
+    if run is None:
+        raise UsageError(f"--copied needs a run, whose training text is known; {loaded.path} is not in one. Omit it.")
+    return training_text_of(run)
 
 
 def _announce_truncation(tokens: int, block_size: int) -> None:
@@ -170,3 +196,14 @@ def _print_table(logprobs: Iterable[TokenLogprobs], tokenizer: Tokenizer) -> Non
         print_result(
             f"{text(token, 20):20} {token:>6} {abs(logprob):>7.3f} {math.exp(logprob):>11.3e}  {others}".rstrip()
         )
+
+
+def _print_copied(copied: CopiedText, text: str) -> None:
+    whole = copied.compared_tokens == copied.training_tokens
+    source = "the training text" if whole else f"the first {copied.compared_tokens:,} tokens of the training text"
+    print_result(
+        f"copied from {source}: {counted(copied.characters, 'character')}, "
+        f"in passages of at least {copied.shortest_tokens:,} tokens"
+    )
+    for passage in copied.passages:
+        print_result(f"  token {passage.position:,}: {quoted(text[passage.start : passage.end], _QUOTED)}")

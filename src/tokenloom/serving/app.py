@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from tokenloom import __version__
 from tokenloom.errors import DataError, TokenizerError, TokenloomError, UsageError, shortened
-from tokenloom.serving import explanation_api, models_api, openai_api, runs_api, status_api, tokenizer_api
+from tokenloom.serving import copied_api, explanation_api, models_api, openai_api, runs_api, status_api, tokenizer_api
 from tokenloom.serving.errors import RequestError
 from tokenloom.serving.middleware import BufferedBody, ReplyHeaders, RequestChecks, RequestTurns, StalledReaders
 from tokenloom.serving.page_files import PageFiles
@@ -69,7 +69,7 @@ def create_app(
         responses={"default": {"model": ErrorReply, "description": "An error"}},
     )
     api.state.services = services
-    for routes in (openai_api, tokenizer_api, status_api, runs_api, models_api, explanation_api):
+    for routes in (openai_api, tokenizer_api, status_api, runs_api, copied_api, models_api, explanation_api):
         api.include_router(routes.router)
     page = PageFiles()
     api.add_route("/", page.index, include_in_schema=False)

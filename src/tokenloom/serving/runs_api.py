@@ -58,7 +58,7 @@ async def compare_settings(
     services = services_of(request)
 
     def read() -> object:
-        configs = [services.followed.files(_find(services.store, id)).config for id in run]
+        configs = [services.followed.files(find_run(services.store, id)).config for id in run]
         return {"runs": run, "differences": [difference.to_json() for difference in find_differences(configs)]}
 
     return await read_reply(services, read)
@@ -70,7 +70,7 @@ async def read_records(request: Request, id: str, cursor: CursorText = None) -> 
     services = services_of(request)
     position = _cursor(cursor)
     return await read_reply(
-        services, lambda: services.followed.records(_find(services.store, id), position).to_json("records")
+        services, lambda: services.followed.records(find_run(services.store, id), position).to_json("records")
     )
 
 
@@ -80,7 +80,7 @@ async def read_samples(request: Request, id: str, cursor: CursorText = None) -> 
     services = services_of(request)
     position = _cursor(cursor)
     return await read_reply(
-        services, lambda: services.followed.samples(_find(services.store, id), position).to_json("samples")
+        services, lambda: services.followed.samples(find_run(services.store, id), position).to_json("samples")
     )
 
 
@@ -104,7 +104,7 @@ async def read_series(
     first, last = start or 0, math.inf if stop is None else stop
     return await read_reply(
         services,
-        lambda: services.followed.series(_find(services.store, id), metric, first, last, buckets).to_json(),
+        lambda: services.followed.series(find_run(services.store, id), metric, first, last, buckets).to_json(),
     )
 
 
@@ -117,7 +117,7 @@ async def read_run(request: Request, id: str) -> Response:
     services = services_of(request)
 
     def read() -> object:
-        run = _find(services.store, id)
+        run = find_run(services.store, id)
         row = services.followed.row(id, run)
         files = services.followed.files(run).to_json() if row.problem is None else {}
         return {"row": row.to_json(), **files, "models": _checkpoints_json(services, id, run)}
@@ -125,7 +125,8 @@ async def read_run(request: Request, id: str) -> Response:
     return await read_reply(services, read)
 
 
-def _find(store: ModelStore, id: str) -> RunFolder:
+def find_run(store: ModelStore, id: str) -> RunFolder:
+    """The run with an id; raises `RequestError` (404)."""
     runs = store.runs()
     if id not in runs:
         available = f"Available: {', '.join(list(runs)[:10])}." if runs else "There are none yet."

@@ -15,6 +15,7 @@ from tokenloom.serving.follow import FollowedRuns
 from tokenloom.serving.models import AcquiredModel, ModelRef, ModelStore
 from tokenloom.serving.server_metrics import ServerMetrics
 from tokenloom.serving.threads import Threads
+from tokenloom.serving.training_texts import TrainingTexts
 from tokenloom.serving.turns import Turns
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class Services:
     explaining: Threads = field(default_factory=lambda: Threads(EXPLAINING_THREADS, "tokenloom-explain"))
     followed: FollowedRuns = field(default_factory=FollowedRuns)
     turns: Turns = field(default_factory=lambda: Turns(TURNS))
+    training_texts: TrainingTexts = field(default_factory=TrainingTexts)
     _explaining: int = 0
 
     async def resolve(self, id: str | None) -> ModelRef:

@@ -1,5 +1,6 @@
 // The parts of the Runs view besides the chart: table, readout, samples and differences.
 
+import { comparedNote, copiedNote, underlined } from "./copied_parts.js";
 import { compact, duration, fixed, whole } from "./format.js";
 import { READOUT } from "./run_drawing.js";
 import { SIGNS, describe, figuresOf, resumeCommand, settingText } from "./run_status.js";
@@ -7,6 +8,7 @@ import { evenlySpaced, sampleSteps, samplesAt, valueAt } from "./series.js";
 import { html, nothing } from "./vendor/lit-html-3.3.3/lit-html.js";
 
 const HIDDEN_ROWS = 50;
+const MOST_COMPARED = 64; // texts, as the server accepts them
 
 /** The table of all runs; `colors` are those of the selected ones. */
 export function runTable(rows, { selected, colors, toggle, only, now }) {
@@ -88,11 +90,12 @@ function valueOf(column, axis, step) {
   return valueAt({ step: column.step, value: column[axis] }, step) ?? column[axis][0];
 }
 
-/** The samples of runs at a step, with a slider over all steps that have some. */
-export function samplesPanel(runs, step, { scrub, isLoading }) {
+/** The samples of runs at a step, with a slider over all steps that have some; `copiedOf` a run says what is copied. */
+export function samplesPanel(runs, step, { scrub, isLoading, copiedOf }) {
   const steps = [...new Set(runs.flatMap((run) => sampleSteps(run.samples)))].sort((a, b) => a - b);
   if (!steps.length) return html`<p class="soft">${isLoading ? "Loading…" : "No sample yet: one is generated at every evaluation."}</p>`;
   const index = Math.max(0, steps.filter((one) => one <= step).length - 1);
+  const shown = runs.map((run) => ({ run, samples: samplesAt(run.samples, step), copied: copiedOf(run) }));
   return html`
     <label class="slider">
       <span>earlier</span>
@@ -103,15 +106,24 @@ export function samplesPanel(runs, step, { scrub, isLoading }) {
       />
       <span>later</span>
     </label>
-    ${runs.map((run) =>
-      samplesAt(run.samples, step).map(
-        (sample) => html`<article class="sample">
+    ${shown.map(({ run, samples, copied }) =>
+      samples.map((sample, number) => {
+        const found = copied?.texts[number] ?? null;
+        return html`<article class="sample">
           <p class="soft">${runs.length > 1 ? `${run.id}, ` : ""}step ${whole(sample.step)}, ${compact(sample.tokens)} tokens seen</p>
-          <pre><b>${sample.prompt}</b>${sample.text}</pre>
-        </article>`,
-      ),
+          <pre>${underlined(sample.prompt, sample.text, found)}</pre>
+          ${copiedNote(found, [...sample.prompt].length, [...sample.text].length)}
+        </article>`;
+      }),
     )}
+    ${comparedNote(shown.filter(({ samples }) => samples.length).map(({ copied }) => copied))}
   `;
+}
+
+/** The texts at a step that are compared with the training text of their run. */
+export function comparedTexts(run, step) {
+  const texts = samplesAt(run.samples, step).map((sample) => sample.prompt + sample.text);
+  return { run: run.id, texts: texts.slice(0, MOST_COMPARED) };
 }
 
 /** The settings in which the selected runs differ. */

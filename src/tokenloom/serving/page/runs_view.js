@@ -1,11 +1,12 @@
 // The view of runs: curves and samples on one cursor, while the runs train.
 
+import { CopiedPassages } from "./copied.js";
 import { Curves } from "./curves.js";
 import { noRuns, skeleton } from "./empty_states.js";
 import { oncePerFrame, settled } from "./polling.js";
 import { CHARTS, MOST_RUNS, drawingOf, formatRange, longestColumn, nonFiniteNotes, parseRange } from "./run_drawing.js";
 import { RunFeed } from "./run_feed.js";
-import { differencesTable, hiddenTable, lineLegend, readout, runTable, samplesPanel, stateNote } from "./runs_parts.js";
+import { comparedTexts, differencesTable, hiddenTable, lineLegend, readout, runTable, samplesPanel, stateNote } from "./runs_parts.js";
 import { AXES, axisAt, nearestIndex, stepAt } from "./series.js";
 import { numberParam } from "./state.js";
 import { onThemeChange, readPalette } from "./theme.js";
@@ -24,6 +25,7 @@ export class RunsView {
   #curves = null;
   #feeds = new Map();
   #differences = null; // {key, reply}
+  #copied;
   #at = null; // step of the cursor; null: the last one
   #linkedAt = null;
   #zoomed = null; // for which runs and which range points were read
@@ -39,6 +41,7 @@ export class RunsView {
     this.#app = app;
     this.#host = host;
     host.className = "view runs-view";
+    this.#copied = new CopiedPassages(app.api, () => this.#draw());
     this.#endTheme = onThemeChange(() => {
       this.#palette = readPalette();
       this.#drawn.key = null;
@@ -155,6 +158,7 @@ export class RunsView {
       onCursor: (x) => this.#scrub(this.#stepAt(x)),
       onRange: (range) => this.#zoom(range),
     });
+    this.#copied.want(runs.map((run) => comparedTexts(run, this.#step(runs))));
     this.#curves.draw(drawing);
     this.#placeCursor();
   }
@@ -204,7 +208,11 @@ export class RunsView {
         </section>
         <section class="card samples" aria-label="Samples">
           <h2>Samples</h2>
-          ${samplesPanel(runs, step, { scrub: (at) => this.#scrub(at), isLoading })}
+          ${samplesPanel(runs, step, {
+            isLoading,
+            scrub: (at) => this.#scrub(at),
+            copiedOf: (run) => this.#copied.of(comparedTexts(run, step)),
+          })}
         </section>
       </div>
       ${runs.length > 1 ? differencesTable(this.#differences?.reply) : nothing}

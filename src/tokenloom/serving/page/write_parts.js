@@ -1,5 +1,7 @@
 // The parts of the Write view: samples of tokens, and the alternatives of one.
 
+import { passageAt } from "./copied.js";
+import { copiedNote, sourceText } from "./copied_parts.js";
 import { counted, percent, visibleToken, whole } from "./format.js";
 import { isPickable } from "./sampling.js";
 import { heatLevel } from "./scales.js";
@@ -9,20 +11,26 @@ import { curlLine, pythonLines, tokenTexts } from "./written.js";
 
 const ENDS = { stop: "ended by itself", length: "ended at the length that was asked for" };
 
-/** A continuation, token by token; `opened` is the number of the token whose alternatives are shown, or null. */
-export function sampleCard(sample, { number, opened, isWriting, open, keep, branch }) {
+/**
+ * A continuation, token by token; `opened` is the number of the token whose alternatives are shown, or null.
+ * `copied` has the passages that were found, or null, and the number of characters that were compared before it.
+ */
+export function sampleCard(sample, { number, opened, isWriting, copied, open, keep, branch }) {
   const texts = tokenTexts(sample);
+  const tokenOf = (token, index) => {
+    const start = copied.from + token.offset;
+    const passage = passageAt(copied.found?.passages ?? [], start, start + [...texts[index]].length);
+    return html`<span
+      class="token heat-${heatLevel(-token.logprob)} ${passage ? "copied" : ""}" role="button" tabindex="0"
+      aria-expanded=${index === opened} title=${passage ? `Copied from ${sourceText(passage)}` : nothing}
+      aria-label="${texts[index] || "end of text"}: ${percent(Math.exp(token.logprob))}${passage ? ", copied" : ""}"
+      @click=${() => open(index)} @keydown=${(event) => event.key === "Enter" && open(index)}
+    >${displayed(texts[index]) || "∎"}</span>`;
+  };
   return html`<section class="card written" aria-label="Continuation ${number}">
-    <div class="tokens">
-      ${sample.tokens.map(
-        (token, index) => html`<span
-          class="token heat-${heatLevel(-token.logprob)}" role="button" tabindex="0"
-          aria-expanded=${index === opened} aria-label="${texts[index] || "end of text"}: ${percent(Math.exp(token.logprob))}"
-          @click=${() => open(index)} @keydown=${(event) => event.key === "Enter" && open(index)}
-        >${displayed(texts[index]) || "∎"}</span>`,
-      )}
-    </div>
+    <div class="tokens">${sample.tokens.map(tokenOf)}</div>
     ${opened !== null && sample.tokens[opened] ? alternatives(sample.tokens[opened], isWriting, (other) => branch(opened, other)) : nothing}
+    ${copiedNote(copied.found, copied.from, [...sample.text].length)}
     <div class="controls">
       <button ?disabled=${isWriting || !sample.text} @click=${keep}>Keep</button>
       <span class="soft">${isWriting ? "writing…" : (ENDS[sample.finish] ?? "stopped")}. Choose a token for its alternatives.</span>

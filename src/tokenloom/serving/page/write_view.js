@@ -1,5 +1,7 @@
 // The view in which a model continues a text: one text that is edited, and continuations that are kept or not.
 
+import { CopiedPassages } from "./copied.js";
+import { comparedNote } from "./copied_parts.js";
 import { missingModels, noModel } from "./empty_states.js";
 import { readEvents } from "./events.js";
 import { Latest } from "./latest.js";
@@ -14,6 +16,7 @@ import { branched, emptySample, extended, fitted } from "./written.js";
 const ALTERNATIVES = 10;
 const COUNTS = [1, 2, 4]; // continuations at a time
 const LENGTH = { initial: 64, low: 1, high: 512 };
+const COMPARED = 500; // characters before a continuation that are compared with the training text too
 
 export class WriteView {
   #app;
@@ -26,6 +29,7 @@ export class WriteView {
   #encoded = new Latest(); // the tokens of the text
   #prompt = null; // of the last request: {ids, total, maxTokens, context}
   #draw = oncePerFrame(() => this.#drawNow());
+  #copied;
   #isDestroyed = false;
   #link = settled(async () => {
     const z = await this.#app.text.write(this.#app.text.value);
@@ -36,6 +40,7 @@ export class WriteView {
     this.#app = app;
     this.#host = host;
     host.className = "view write-view";
+    this.#copied = new CopiedPassages(app.api, () => this.#draw());
   }
 
   destroy() {
@@ -89,6 +94,11 @@ export class WriteView {
       return;
     }
     const isWriting = this.#writing !== null;
+    const before = [...this.#app.text.value].slice(-COMPARED).join("");
+    const texts = isWriting ? [] : this.#samples.map((sample) => before + sample.text);
+    const compared = { run: this.#app.model?.run ?? null, texts };
+    this.#copied.want([compared]);
+    const copied = this.#copied.of(compared);
     render(
       html`
         <h1 class="hidden">Write</h1>
@@ -122,7 +132,10 @@ export class WriteView {
               ${missingModels(this.#app.missing("m"))}
               ${this.#error ? html`<p class="note diverged" role="alert">${this.#error.message}</p>` : nothing}
             </section>
-            ${this.#samples.map((sample, index) => this.#card(sample, index, isWriting))}
+            ${this.#samples.map((sample, index) =>
+              this.#card(sample, index, isWriting, { found: copied?.texts[index] ?? null, from: [...before].length }),
+            )}
+            ${this.#samples.length && copied ? comparedNote([copied]) : nothing}
             ${this.#request ? commands(location.origin, this.#request, Boolean(this.#app.api.key)) : nothing}
           </div>
           <section class="card" aria-label="Sampling">
@@ -135,9 +148,10 @@ export class WriteView {
     );
   }
 
-  #card(sample, index, isWriting) {
+  #card(sample, index, isWriting, copied) {
     return sampleCard(sample, {
       isWriting,
+      copied,
       number: index + 1,
       opened: this.#opened?.sample === index ? this.#opened.token : null,
       open: (token) => {
