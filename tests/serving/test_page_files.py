@@ -61,13 +61,14 @@ def test_the_colors_of_the_page_and_of_the_report_are_in_one_file():
     theme = files.pop("theme.css")
     report = {path.name: path.read_text(encoding="utf-8") for path in REPORT.iterdir()}
     assert report.pop("theme.css") == theme
+    scripts = "".join(text for name, text in files.items() if name.endswith(".js"))
     light, dark = theme.split("@media")
     assert set(re.findall(r"(--[\w-]+): #", light)) == set(re.findall(r"(--[\w-]+): #", dark))
     for name, text in (files | report).items():
         if name.endswith(".css"):
             assert not re.search(r"#[0-9a-f]{3,8}\b|\brgba?\(|\bhsla?\(", text), name
             used = set(re.findall(r"var\((--[\w-]+)", text))
-            assert used <= set(re.findall(r"(--[\w-]+):", theme + text)), name
+            assert used <= set(re.findall(r"(--[\w-]+):", theme + text + scripts)), name
 
 
 @pytest.mark.parametrize("path", [path for path in OWN if path.suffix == ".js"], ids=lambda path: path.name)
