@@ -5,6 +5,7 @@ import { counted, fixed, percent, visibleToken } from "./format.js";
 import { html, nothing } from "./vendor/lit-html-3.3.3/lit-html.js";
 
 const SHOWN_OF_TEXT = 24; // characters
+const MARGIN = 8; // px
 
 /** The tree; `go` shows the text of a node. */
 export function branchList(tree, { go, isTooLong }) {
@@ -19,6 +20,16 @@ export function branchList(tree, { go, isTooLong }) {
     <p class="soft" data-path>${pathText(tree, path)}</p>
     ${isTooLong ? html`<p class="note">There are too many branches for a link: the address has the text only.</p>` : nothing}
   </section>`;
+}
+
+/** Scroll the tree, and not the page, so that the node is seen at which it is. */
+export function showCurrent(host) {
+  const list = host.querySelector(".branches");
+  const current = list?.querySelector("[aria-current]");
+  if (!current) return;
+  const [outer, inner] = [list.getBoundingClientRect(), current.getBoundingClientRect()];
+  if (inner.top < outer.top) list.scrollTop -= outer.top - inner.top + MARGIN;
+  if (inner.bottom > outer.bottom) list.scrollTop += inner.bottom - outer.bottom + MARGIN;
 }
 
 function nodeButton(tree, node, path, go) {

@@ -32,7 +32,7 @@ export function copiedNote(found, promptLength, length) {
   const longest = passages.reduce((best, one) => (one.end - one.start > best.end - best.start ? one : best));
   return html`<p class="soft" data-copied=${countCopied(passages, promptLength)}>
     <span class="copied">Underlined</span>: ${whole(countCopied(passages, promptLength))} of ${counted(length, "character")}
-    in ${counted(passages.length, "passage")}. The longest is from ${sourceText(longest)}.
+    in ${counted(passages.length, "passage")}. ${passages.length > 1 ? "The longest" : "It"} is from ${sourceText(longest)}.
   </p>`;
 }
 

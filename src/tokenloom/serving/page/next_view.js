@@ -1,6 +1,6 @@
 // The view of the next token: what the model predicts, what sampling does to it, and a text that grows by choices.
 
-import { branchList } from "./branch_list.js";
+import { branchList, showCurrent } from "./branch_list.js";
 import { chosen, moved, packBranches, redoTarget, textAt, undoTarget } from "./branches.js";
 import { missingModels, noModel } from "./empty_states.js";
 import { Latest } from "./latest.js";
@@ -22,6 +22,7 @@ export class NextView {
   #branches = new LinkedBranches();
   #pointed = 0;
   #asked = null; // the text that the answer continues
+  #seen = null; // the tree that was drawn
   #write = settled(() => this.#link(), 300);
   #onKey = (event) => this.#press(event);
 
@@ -116,6 +117,8 @@ export class NextView {
       `,
       this.#host,
     );
+    if (tree !== this.#seen) showCurrent(this.#host);
+    this.#seen = tree;
   }
 
   #edit(value) {
