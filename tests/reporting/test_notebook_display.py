@@ -73,13 +73,16 @@ def test_at_the_end_it_shows_the_summary():
     assert "1.70 bits/byte" in output.html
 
 
-def test_notices_are_escaped_and_kept():
+def test_notices_before_the_start_are_kept_and_of_later_ones_the_newest():
     output = Output()
     with NotebookDisplay(output.show) as display:
         display.notice("<b>first</b>")
         display.started(PLAN)
-    assert "&lt;b&gt;first&lt;/b&gt;" in output.html
-    assert "3.4M parameters" in output.html
+        for step in range(100, 1000, 100):
+            display.notice(f"saved step {step}")
+    assert output.html.index("&lt;b&gt;first&lt;/b&gt;") < output.html.index("3.4M parameters")
+    assert output.html.index("3.4M parameters") < output.html.index("saved step 900")
+    assert output.html.count("saved step") == 5
 
 
 def test_only_the_kernel_of_a_notebook_is_taken_for_a_notebook(monkeypatch):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from html import escape
@@ -19,6 +20,7 @@ from tokenloom.reporting.series import TRAIN
 from tokenloom.reporting.svg_charts import losses_svg
 from tokenloom.run_records import RunPlan, RunSummary, SampleRecord
 
+LAST_MESSAGES = 5
 INTERVAL = 0.5  # seconds between two updates: each sends the whole output to the browser
 
 _STYLE = (
@@ -55,6 +57,9 @@ class NotebookDisplay:
         self._records: list[MetricsRecord] = []
         self._sample: SampleRecord | None = None
         self._notices: list[str] = []
+        """Notices before the start, which explain the plan."""
+        self._messages: deque[str] = deque(maxlen=LAST_MESSAGES)
+        """The newest notices since then."""
         self._summary: RunSummary | None = None
 
     def __enter__(self) -> Self:
@@ -82,7 +87,7 @@ class NotebookDisplay:
         self._renew_in_time()
 
     def notice(self, text: str) -> None:
-        self._notices.append(text)
+        (self._notices if self._plan is None else self._messages).append(text)
         self._renew()
 
     def replanned(self, max_steps: int) -> None:
@@ -113,6 +118,7 @@ class NotebookDisplay:
         if self._sample is not None:
             sample = self._sample
             parts.append(f"<pre><b>{_shown(sample.prompt)}</b>{_shown(sample.text)}</pre>")
+        parts.append(_lines(self._messages))
         if self._summary is not None:
             parts.append(_lines(summary_lines(self._summary, self._plan.baselines if self._plan else None)))
         return f'<div class="tokenloom-run">{"".join(parts)}</div>'
