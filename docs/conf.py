@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 DOCS = Path(__file__).parent
-sys.path.insert(0, str(DOCS))
+ROOT = DOCS.parent
+sys.path[:0] = [str(DOCS), str(ROOT)]
 
 project = "Tokenloom"
 author = "The Tokenloom authors"
@@ -27,6 +28,9 @@ project_copyright = author
 version = release = tokenloom.__version__
 
 extensions = ["myst_parser"]
+# The cells of the chapter are executed by scripts that a copy of this folder alone does not have.
+if (ROOT / "scripts" / "chapter").is_dir():
+    extensions.append("scripts.chapter.sphinx_pages")
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
 exclude_patterns = ["_build"]
