@@ -48,7 +48,7 @@ PROMPT = "Every effort moves you"
 TOKENS = 64
 TOKEN = " forward"  # the only token that the models generate
 WARMUP = 1.5  # seconds
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 TRAINING_FLAGS = {
     "tokenizer": "byte",
     "train.max-steps": 1_000_000,
@@ -73,13 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=DATA)
     options = parser.parse_args(arguments)
     session = Session(options.results, time.monotonic() + 60 * options.minutes)
-    servers = SERVERS if has_llama(options.llama) else SERVERS[:1]
-    if servers != SERVERS:
-        print("llama.cpp: skipped, since llama_cpp.server cannot be imported. See --llama.", file=sys.stderr)
     if "training" in options.parts:
         seconds = options.rounds * 2 * options.turn + 30
         session.measure({"part": "training"}, seconds, lambda: measure_training(options.rounds, options.turn))
     if "tokens" in options.parts:
+        servers = SERVERS if has_llama(options.llama) else SERVERS[:1]
+        if servers != SERVERS:
+            print("llama.cpp: skipped, since llama_cpp.server cannot be imported. See --llama.", file=sys.stderr)
         with tempfile.TemporaryDirectory() as folder:
             for shape in options.shapes:
                 export_models(shape, Path(folder, shape))
@@ -250,7 +250,7 @@ def measure_training(rounds: int, turn: float) -> dict:
         train = [*command, "train", "text.txt", "--out", str(run), *flags]
         with running(train, cwd=folder) as process:
             steps = StepTimes(run / "metrics.jsonl", process)
-            steps.wait_for(20)
+            steps.wait_for(5)
             without, beside = list[float](), list[float]()
             for _ in range(rounds):
                 without += steps.during(turn)
@@ -276,7 +276,7 @@ class StepTimes:
         self._process = process
 
     def wait_for(self, count: int) -> None:
-        """Wait until there are so many steps; raises `RuntimeError` if the run ends, or takes a minute."""
+        """Wait until there are so many steps; raises `RuntimeError` if the run ends, or takes two minutes."""
         end = time.monotonic() + START_SECONDS
         while len(self._seconds()) < count:
             if self._process.poll() is not None or time.monotonic() > end:
