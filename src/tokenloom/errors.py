@@ -6,7 +6,27 @@ and exits with `exit_code`; in Python they are ordinary exceptions. Bugs in Toke
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Literal
+
+Topic = Literal["memory", "not finite", "resuming", "lossy tokenizer"]
+
+DOCUMENTATION = "docs"
+"""Where the documentation is: a folder of the repository."""
+# The pages that say more than a message of one line can: what was probably the cause, and what to try in which order.
+PAGES: Mapping[Topic, str] = {
+    "memory": "how-to/memory.md",
+    "not finite": "how-to/loss-curves.md#the-loss-is-not-finite",
+    "resuming": "how-to/resume.md#what-may-change",
+    "lossy tokenizer": "how-to/tokenizers.md#if-a-tokenizer-is-refused",
+}
+
 MAX_QUOTED = 100  # characters of a value in a message
+
+
+def see_page(topic: Topic | None) -> str:
+    """A sentence that names the page of a topic, to follow a message; empty without a topic."""
+    return f" See {DOCUMENTATION}/{PAGES[topic]}." if topic else ""
 
 
 def shortened(value: str, limit: int = MAX_QUOTED) -> str:
@@ -21,6 +41,10 @@ class TokenloomError(Exception):
     exit_code = 1
     is_reported = False
     """Whether another process of a distributed run prints the error."""
+
+    def __init__(self, message: str = "", *, topic: Topic | None = None) -> None:
+        super().__init__(message)
+        self.topic: Topic | None = topic
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions are pickled by calling the class with `args`, which is not what every constructor takes.
@@ -73,7 +97,7 @@ class DivergedError(TrainingError):
     """The loss or the gradient of a training step is not finite."""
 
     def __init__(self, message: str, loss: float, grad_norm: float) -> None:
-        super().__init__(message)
+        super().__init__(message, topic="not finite")
         self.loss = loss
         self.grad_norm = grad_norm
 

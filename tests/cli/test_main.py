@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tokenloom.cli.main import main
+from tokenloom.errors import CheckpointError, DivergedError
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,29 @@ def test_errors_become_one_line_and_an_exit_code(capsys, monkeypatch, error, cod
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [
+        (
+            DivergedError("step 3: the loss is not finite.", 1.0, 1.0),
+            "See docs/how-to/loss-curves.md#the-loss-is-not-finite.",
+        ),
+        (CheckpointError("cannot be resumed.", topic="resuming"), "See docs/how-to/resume.md#what-may-change."),
+        (CheckpointError("runs/x does not exist."), "does not exist."),
+    ],
+)
+def test_an_error_names_its_page_of_the_documentation_if_it_has_one(capsys, monkeypatch, error, end):
+    def fail():
+        raise error
+
+    monkeypatch.setattr("tokenloom.cli.info.preset_names", fail)
+    with pytest.raises(SystemExit):
+        main(["info"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"tokenloom: {error}")
+    assert line.endswith(end)
 
 
 def test_an_unexpected_error_says_where_to_report_it_and_the_traceback_is_shown_on_request(capsys, monkeypatch):

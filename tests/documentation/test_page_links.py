@@ -2,9 +2,12 @@
 
 import posixpath
 import re
+from typing import get_args
 
 import pytest
 from documentation_pages import FENCE, ROOT, all_pages, slugs
+
+from tokenloom.errors import Topic, see_page
 
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]*))?\)")
 DOCUMENTS = {path.name: path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("*.md"))}
@@ -59,3 +62,10 @@ def test_pictures_have_a_description():
     images = re.findall(r"!\[([^]]*)\]\(", "".join(all_pages().values()))
     assert images
     assert all(len(text) > 10 for text in images)
+
+
+@pytest.mark.parametrize("topic", get_args(Topic))
+def test_the_page_that_an_error_names_exists(topic):
+    sentence = see_page(topic)
+    (name,) = re.findall(r"^ See (\S+)\.$", sentence)
+    assert broken("README.md", f"[page]({name})", ".") == []

@@ -19,7 +19,7 @@ from tokenloom.cli.parameters import ARGUMENTS
 from tokenloom.cli.signals import StoppedBySignal, StopSignals
 from tokenloom.cli.streams import standard_streams
 from tokenloom.config import suggest_key, validation_message
-from tokenloom.errors import OutputError, TokenloomError
+from tokenloom.errors import OutputError, TokenloomError, see_page
 
 COMMANDS = (
     "train",
@@ -110,9 +110,9 @@ def _message_of(error: BaseException) -> tuple[str, int]:
         case OutputError() if isinstance(error.__cause__, BrokenPipeError):
             return "", 0  # the reader of stdout, such as head, has read enough
         case TokenloomError():
-            return "" if error.is_reported else str(error), error.exit_code
+            return "" if error.is_reported else f"{error}{see_page(error.topic)}", error.exit_code
         case _ if _is_out_of_memory(error):
-            return "out of memory. Use a smaller --preset, or --train.micro-batch-size 1.", 1
+            return f"out of memory. Use a smaller --preset, or --train.micro-batch-size 1.{see_page('memory')}", 1
         case OSError():
             path = error.filename or "input or output"
             return f"{error.strerror or error}: {path}. Check the path and its permissions.", 1

@@ -187,7 +187,8 @@ def _refuse_if_finished(run: RunFolder, config: Config, checkpoint: Checkpoint) 
 def _refusal(run: RunFolder, name: str, before: object, now: object, reason: str = "") -> CheckpointError:
     return CheckpointError(
         f"{run.path} cannot be resumed: its {name} was {_shorten(before)}, now it is {_shorten(now)}{reason}. "
-        "Resume with the settings that it was started with, or start a new run."
+        "Resume with the settings that it was started with, or start a new run.",
+        topic="resuming",
     )
 
 

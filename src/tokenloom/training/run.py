@@ -207,7 +207,8 @@ def _refuse_if_too_large(estimate: Estimate, runtime: Runtime) -> None:
     if estimate.memory_bytes > available:
         raise TrainingError(
             f"training needs about {estimate.memory_bytes / 1e9:.1f} GB of memory, but only {available / 1e9:.1f} GB "
-            "are free. Use a smaller --preset, --train.micro-batch-size 1, or --train.activation-checkpointing."
+            "are free. Use a smaller --preset, --train.micro-batch-size 1, or --train.activation-checkpointing.",
+            topic="memory",
         )
 
 

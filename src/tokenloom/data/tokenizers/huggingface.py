@@ -96,7 +96,8 @@ class HuggingFaceTokenizer(Tokenizer):
                 end = start + _EXCERPT_CHARACTERS
                 raise TokenizerError(
                     f"{name} is not lossless: {text[start:end]!r} is decoded as {decoded[start:end]!r}. "
-                    "Choose a byte-level tokenizer, such as gpt2."
+                    "Choose a byte-level tokenizer, such as gpt2.",
+                    topic="lossy tokenizer",
                 )
 
 
@@ -106,7 +107,8 @@ def _check_components(content: TokenizerJson, name: str) -> None:
     if normalizers:
         raise TokenizerError(
             f"{name} is not lossless: it changes text before encoding it (normalizer {normalizers[0]}). "
-            "Choose a byte-level tokenizer without a normalizer, such as gpt2."
+            "Choose a byte-level tokenizer without a normalizer, such as gpt2.",
+            topic="lossy tokenizer",
         )
     pre_tokenizers = {
         str(component["type"]): component for component in _flatten(content.get("pre_tokenizer"), "pretokenizers")
@@ -114,12 +116,14 @@ def _check_components(content: TokenizerJson, name: str) -> None:
     if "ByteLevel" not in pre_tokenizers:
         actual = f"its pre-tokenizer is {', '.join(pre_tokenizers)}" if pre_tokenizers else "it has no pre-tokenizer"
         raise TokenizerError(
-            f"{name} is not byte-level: {actual}, not ByteLevel. Choose a byte-level tokenizer, such as gpt2."
+            f"{name} is not byte-level: {actual}, not ByteLevel. Choose a byte-level tokenizer, such as gpt2.",
+            topic="lossy tokenizer",
         )
     if pre_tokenizers["ByteLevel"].get("add_prefix_space"):
         raise TokenizerError(
             f"{name} is not lossless: it puts a space before every text (add_prefix_space). "
-            "Set add_prefix_space to false, or choose another tokenizer."
+            "Set add_prefix_space to false, or choose another tokenizer.",
+            topic="lossy tokenizer",
         )
     if (content.get("model") or {}).get("dropout"):
         raise TokenizerError(f"{name} omits merges at random (dropout). Set dropout to null.")
