@@ -2,13 +2,12 @@
 
 import os
 import re
-import shlex
+import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from documented_commands import Block, Reader, blocks_of, faster, write_texts
 
 import tokenloom
 from tokenloom.cli.main import COMMANDS
@@ -16,63 +15,34 @@ from tokenloom.errors import Interrupted
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SMALL = "--train.max-steps 2 --train.batch-size 2 --train.micro-batch-size 2 --model.n-layer 1 --model.block-size 32"
-# Patterns in a command, and what makes the same command fast.
-FASTER = {
-    r"^tokenloom train --resume (\S+)": r"tokenloom train --resume \1 --train.max-steps 4",
-    r"--budget 5m": "--budget 30s --train.batch-size 2 --model.n-layer 1 --model.n-head 1 --model.n-embd 32 "
-    "--sample.max-new-tokens 5",
-    r"^(.*tokenloom train\b(?! --resume)(?!.*--budget).*)$": rf"\1 {SMALL}",
-    r"--tokenizer gpt2": "--tokenizer gpt2 --model.n-embd 24",  # 50,257 rows of 768 take seconds a step
-}
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def reader(tmp_path_factory) -> Reader:
     folder = tmp_path_factory.mktemp("reader")
-    text = "".join(f"Chapter {n}. It was night {n}, and {n * n} stars were out.\n" for n in range(1500))
-    (folder / "book.txt").write_text(text)
-    (folder / "corpus").mkdir()
-    for part in range(20):
-        (folder / "corpus" / f"{part}.md").write_text(text[part * 900 : (part + 2) * 900])
-    return folder
+    write_texts(folder)
+    return Reader(folder, folder / "cache")
 
 
-def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {
-        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
-        "TOKENLOOM_CACHE": str(folder / "cache"),
-        "OMP_NUM_THREADS": "1",
-    }
-    environment |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
-    return subprocess.run(
-        ["sh", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
-    )
+def blocks(language: str) -> list[Block]:
+    return [block for block in blocks_of(README) if block.language == language]
 
 
-@pytest.mark.timeout(900)  # a dozen processes, each with its own start: minutes on a busy machine
+@pytest.mark.timeout(900)  # minutes on a busy machine
 @pytest.mark.skipif(os.name == "nt", reason="the commands are those of a POSIX shell")
-def test_the_commands_run_one_after_the_other(folder):
-    commands = [line.partition("  #")[0].strip() for line in "".join(blocks("sh")).splitlines()]
+def test_the_commands_run_one_after_the_other(reader):
+    commands = [command for block in blocks("sh") for command in block.commands]
     commands = [command for command in commands if "tokenloom" in command and not command.startswith("pip")]
     assert len(commands) >= 5
+    assert any("|" in command for command in commands)  # at least one runs in a shell, with the installed command
     for command in commands:
-        for pattern, replacement in FASTER.items():
-            command = re.sub(pattern, replacement, command)
-        result = run(command, folder)
-        assert result.returncode == 0, f"{command}\n{result.stderr}"
+        reader.run(faster(command))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="the command is that of a POSIX shell")
-def test_the_python_snippet_runs(folder):
+def test_the_python_snippet_runs(reader):
     (snippet,) = blocks("python")
-    result = run(f"rm -rf runs/book; {shlex.quote(sys.executable)} -c {shlex.quote(snippet)}", folder)
-    assert result.returncode == 0, result.stderr
-    assert len(result.stdout.strip().splitlines()) >= 2
+    shutil.rmtree(reader.folder / "runs", ignore_errors=True)
+    assert len(reader.run_python(snippet.text).strip().splitlines()) >= 2
 
 
 def test_the_table_names_every_command():
