@@ -158,6 +158,6 @@ def test_processes_that_torchrun_did_not_start_are_an_error_in_one_line(monkeypa
         join_processes("cpu", "fp32")
 
 
-def test_sharding_is_refused_until_it_is_supported(model):
-    with pytest.raises(UsageError, match="--strategy ddp"):
+def test_one_process_cannot_divide_a_model(model):
+    with pytest.raises(UsageError, match="--strategy fsdp needs several processes. .* or use --strategy auto"):
         parallelize(model, World(), "fsdp")

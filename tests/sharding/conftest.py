@@ -1,4 +1,4 @@
-"""One group of two processes for all tests here, because starting processes takes seconds."""
+"""One pair of processes for all tests here, because starting processes takes seconds."""
 
 import pytest
 from sharded_processes import run_processes
@@ -8,8 +8,10 @@ from sharded_processes import run_processes
 def two_processes(tmp_path_factory):
     """The folder of what two processes have written."""
     from test_sharded_checkpoint import saves_and_trains_on
+    from test_sharded_run import resumes_a_run, trains_a_run, write_text
     from test_sharding import trains
 
     folder = tmp_path_factory.mktemp("two")
-    run_processes(2, folder, trains, saves_and_trains_on)
+    write_text(folder)
+    run_processes(2, folder, trains, saves_and_trains_on, trains_a_run, resumes_a_run)
     return folder

@@ -40,7 +40,8 @@ def whole_on_main(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tens
     """Whole tensors on the CPU of the main process; nothing in the others."""
     gathered: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        full = whole(tensor.detach())
+        with world.errors_named():
+            full = whole(tensor.detach())
         if world.is_main:
             gathered[name] = full.cpu()
     return gathered
@@ -52,7 +53,8 @@ def whole_share(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tensor
     for (name, tensor), owner in zip(
         tensors.items(), _balanced_owners(tensors.values(), world.world_size), strict=True
     ):
-        full = whole(tensor.detach())
+        with world.errors_named():
+            full = whole(tensor.detach())
         if owner == world.rank:
             share[name] = full.cpu()
     return share

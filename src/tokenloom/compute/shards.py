@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import torch
+import torch.distributed
 from torch import nn
 
 from tokenloom.compute.parallel import World
@@ -35,6 +36,7 @@ class Shards:
     def __init__(self, model: nn.Module, world: World, device: torch.device, group_size: int | None = None) -> None:
         from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
+        self._world = world
         weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
         mesh = _mesh(world, device, group_size)
         for block in cast("Iterable[nn.Module]", model.get_submodule("h")):
@@ -46,14 +48,26 @@ class Shards:
                 module.set_gradient_divide_factor(1.0)
                 module.set_force_sum_reduction_for_comms(True)
         register_fsdp_forward_method(model, "loss")
-        for name, parameter in model.named_parameters():
-            set_from_main(parameter, weights.pop(name))
+        with world.errors_named():
+            for name, parameter in model.named_parameters():
+                set_from_main(parameter, weights.pop(name))
 
     @contextmanager
     def micro_batch(self, *, is_last: bool) -> Generator[None]:
         """A context for the forward and backward pass of one micro-batch; gradients are the sums after the last one."""
         self._model.set_requires_gradient_sync(is_last)
-        yield
+        try:
+            yield
+        except RuntimeError as error:
+            if not _is_lost_connection(error):
+                raise
+            with self._world.errors_named():
+                raise
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    # gloo's errors have no class of their own.
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
 def _mesh(world: World, device: torch.device, group_size: int | None) -> DeviceMesh:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
+import torch
 from torch import nn
 
 from tokenloom.compute.parallel import World
 from tokenloom.compute.replicas import Replicas
+from tokenloom.compute.shards import Shards
 from tokenloom.config import Strategy
 from tokenloom.errors import UsageError
 
@@ -32,22 +34,29 @@ class OneProcess:
         return nullcontext()
 
 
-def parallelize(model: nn.Module, world: World, strategy: Strategy) -> Parallelism:
-    """Share the training of a model among the processes; to be called before its optimizer is created.
+def parallelize(model: nn.Module, world: World, strategy: Strategy, device: torch.device | None = None) -> Parallelism:
+    """Share the training of a model among the processes, on `device`; to be called before its optimizer is created.
 
-    Raises `UsageError` for a strategy that is not supported.
+    The weights are those of rank 0. Raises `UsageError` for a strategy that one process cannot have.
     """
-    if world.world_size == 1 and strategy != "fsdp":
-        return OneProcess()
-    return STRATEGIES[strategy](model, world)
+    device = device or next(model.parameters()).device
+    if world.world_size > 1:
+        return STRATEGIES[strategy](model, world, device)
+    if strategy == "fsdp":
+        raise UsageError(
+            "--strategy fsdp needs several processes. Start them with torchrun, or use --strategy auto, with which one "
+            "process has the whole model."
+        )
+    model.to(device)
+    return OneProcess()
 
 
-def _refuse_fsdp(model: nn.Module, world: World) -> Parallelism:
-    raise UsageError("--strategy fsdp is not supported yet. Use --strategy ddp, with a model that fits each process.")
+def _replicas(model: nn.Module, world: World, device: torch.device) -> Parallelism:
+    return Replicas(model.to(device), world)
 
 
-STRATEGIES: Mapping[Strategy, Callable[[nn.Module, World], Parallelism]] = {
-    "auto": Replicas,
-    "ddp": Replicas,
-    "fsdp": _refuse_fsdp,
-}
+class _Constructor(Protocol):
+    def __call__(self, model: nn.Module, world: World, device: torch.device) -> Parallelism: ...
+
+
+STRATEGIES: Mapping[Strategy, _Constructor] = {"auto": _replicas, "ddp": _replicas, "fsdp": Shards}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import psutil
@@ -238,16 +238,22 @@ def _evaluation_seconds(state: TrainState, timer: Clock) -> tuple[float, float]:
         during += sample_seconds
         if state.config.sample.temperature > 0:  # greedy decoding has a single result
             final += (FINAL_SAMPLES - 1) * sample_seconds
-    write = partial(state.world.on_main, lambda: _write_discarded_checkpoint(state))
-    return during + _seconds(write, timer), final
+    return during + _seconds(lambda: _write_discarded_checkpoint(state), timer), final
 
 
 def _write_discarded_checkpoint(state: TrainState) -> None:
-    parent = state.run.path.parent
+    folder = Path(state.world.on_main(lambda: _temporary_folder(state.run.path.parent)))
+    try:
+        write_checkpoint(state, folder)
+        write_best(state, folder)
+    finally:
+        if state.world.is_main:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary_folder(parent: Path) -> str:
     parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".timing-") as folder:
-        write_checkpoint(state, Path(folder))
-        write_best(state, Path(folder))
+    return tempfile.mkdtemp(dir=parent, prefix=".timing-")
 
 
 def _seconds(work: Callable[[], object], timer: Clock) -> float:

@@ -13,6 +13,8 @@ from tokenloom.training.evaluation import sampling_params
 
 # fp32 weights, gradients and the two moments of AdamW.
 BYTES_PER_PARAMETER = 16
+# With fsdp, which divides these among the processes: gathered gradients, until the last micro-batch of a step.
+GATHERED_BYTES_PER_PARAMETER = 4
 # Values that a block keeps for the backward pass, per token and unit of n_embd (measured on both families).
 ACTIVATIONS_PER_BLOCK = 34
 
@@ -95,4 +97,7 @@ def _memory_bytes(config: Config, parameters: int, world_size: int) -> int:
     blocks = 1 if train.activation_checkpointing else model.n_layer
     activations = tokens * model.n_embd * ACTIVATIONS_PER_BLOCK * blocks
     logits = min(tokens * model.vocabulary, 1 << 24) * 3
-    return parameters * BYTES_PER_PARAMETER + 4 * (activations + logits)
+    state = parameters * BYTES_PER_PARAMETER
+    if train.strategy == "fsdp":
+        state = state // world_size + parameters * GATHERED_BYTES_PER_PARAMETER
+    return state + 4 * (activations + logits)

@@ -23,7 +23,6 @@ from tokenloom.data.shards import Shards
 from tokenloom.errors import ConfigError, Interrupted, TrainingError
 from tokenloom.evaluation.baselines import baselines
 from tokenloom.evaluation.measurement import Measurement
-from tokenloom.model import build
 from tokenloom.reporting.report import write_report
 from tokenloom.run_folder import RunFolder
 from tokenloom.run_records import Baselines, RunPlan, RunSummary
@@ -32,7 +31,6 @@ from tokenloom.training.claim import claimed_run
 from tokenloom.training.compiling import compile_if_configured, pays_to_compile
 from tokenloom.training.display import Display, QuietDisplay
 from tokenloom.training.evaluation import evaluate
-from tokenloom.training.init_from import build_initial_model, initial_optimizer_state
 from tokenloom.training.interrupt import StopRequest
 from tokenloom.training.loop import train_loop
 from tokenloom.training.metrics_log import MetricsLog
@@ -41,6 +39,7 @@ from tokenloom.training.preflight import Estimate, preflight
 from tokenloom.training.restarting import record_launch
 from tokenloom.training.resuming import checkpoint_to_resume, counters_of, identity_of
 from tokenloom.training.step import Counters, TrainState
+from tokenloom.training.strategy import starting_model, starting_optimizer_state, with_strategy
 from tokenloom.weights.checkpoint import Checkpoint, list_checkpoints, open_checkpoint
 
 
@@ -67,6 +66,7 @@ def train_run(
     display = display if display is not None and world.is_main else QuietDisplay()
     try:
         config = _with_vocab_size(config, shards)
+        config = with_strategy(config, shards, runtime, world)
         estimate = preflight(config, shards, world.world_size)
         _refuse_if_too_large(estimate, runtime)
         with claimed_run(run, world, is_new=not resume) as folder:
@@ -83,10 +83,12 @@ def train_run(
 def _checkpoint_to_resume(
     config: Config, shards: Shards, run: RunFolder, runtime: Runtime, world: World, display: Display
 ) -> Checkpoint | None:
-    """The checkpoint that rank 0 chooses; each of the others verifies the files that it will read."""
+    """The checkpoint that rank 0 chooses; each of the others verifies it, unless rank 0 reads it for them."""
     environment = Environment.of(runtime, world)
     checkpoint = world.on_main(lambda: checkpoint_to_resume(run, config, shards, environment, display))
-    return checkpoint if checkpoint is None or world.is_main else open_checkpoint(checkpoint.path)
+    if checkpoint is None or world.is_main or config.train.strategy == "fsdp":
+        return checkpoint
+    return open_checkpoint(checkpoint.path)
 
 
 def _train(
@@ -147,22 +149,12 @@ def build_state(
     notify: Callable[[str], None] = warnings.warn,
 ) -> TrainState:
     """Model, optimizer and batches of a new run, or of a checkpoint; `notify` is called if compiling fails."""
-    if checkpoint:
-        model = checkpoint.model()
-    elif config.train.init_from:
-        model = build_initial_model(config).train()
-    else:
-        model = build(config.model, torch.Generator().manual_seed(config.train.seed))
-    model.to(runtime.device)
+    model = starting_model(config, checkpoint, world)
     model.activation_checkpointing = config.train.activation_checkpointing
-    parallelism = parallelize(model, world, config.train.strategy)
+    parallelism = parallelize(model, world, config.train.strategy, runtime.device)
     optimizer = Optimizer(model, config.train)
-    counters = Counters()
-    if checkpoint:
-        optimizer.load_state_tensors(checkpoint.optimizer_tensors())
-        counters = counters_of(checkpoint)
-    elif config.train.init_optimizer:
-        optimizer.load_state_tensors(initial_optimizer_state(config))
+    optimizer.load_state_tensors(starting_optimizer_state(config, checkpoint, world))
+    counters = counters_of(checkpoint) if checkpoint else Counters()
     state = TrainState(
         config=config,
         run=run,

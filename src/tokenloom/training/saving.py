@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+
+from torch import Tensor
 
 from tokenloom.compute.environment import Environment
 from tokenloom.training.display import Display
 from tokenloom.training.step import TrainState
 from tokenloom.weights.checkpoint import Checkpoint, rotate_checkpoints, save_checkpoint
+from tokenloom.weights.sharded_checkpoint import save_sharded_checkpoint
 
 
 def save(state: TrainState, display: Display) -> None:
@@ -16,38 +20,41 @@ def save(state: TrainState, display: Display) -> None:
 
     Every process has to call this, and an error is raised in all of them.
     """
-
-    def write() -> None:
-        checkpoint = write_checkpoint(state, state.run.checkpoints)
-        rotate_checkpoints(state.run.checkpoints, state.config.train.keep_checkpoints)
-        display.notice(f"saved {checkpoint.path}")
-
-    state.world.on_main(write)
+    checkpoint = write_checkpoint(state, state.run.checkpoints)
+    state.world.on_main(lambda: rotate_checkpoints(state.run.checkpoints, state.config.train.keep_checkpoints))
+    display.notice(f"saved {checkpoint.path}")
 
 
 def save_best(state: TrainState) -> None:
     """Save the weights as the best so far, replacing the previous best, as `save` does."""
-
-    def write() -> None:
-        write_best(state, state.run.checkpoints)
-        rotate_checkpoints(state.run.checkpoints, 1, kind="best")
-
-    state.world.on_main(write)
+    write_best(state, state.run.checkpoints)
+    state.world.on_main(lambda: rotate_checkpoints(state.run.checkpoints, 1, kind="best"))
 
 
 def write_best(state: TrainState, folder: Path) -> None:
-    """Write the weights as the best checkpoint into `folder`."""
-    best = {"val_loss": state.counters.best_val_loss}
-    save_checkpoint(folder, state.counters.step, state.model, state.tokenizer, state=best, kind="best")
+    """Write the weights as the best checkpoint into `folder`, as `save` does."""
+    _write(state, folder, {"val_loss": state.counters.best_val_loss}, kind="best")
 
 
 def write_checkpoint(state: TrainState, folder: Path) -> Checkpoint:
-    """Write weights, optimizer state, counters and environment as a checkpoint into `folder`."""
-    return save_checkpoint(
-        folder,
-        state.counters.step,
-        state.model,
-        state.tokenizer,
-        state={**asdict(state.counters), "environment": asdict(Environment.of(state.runtime, state.world))},
-        optimizer=state.optimizer.state_tensors(),
+    """Write weights, optimizer state, counters and environment as a checkpoint into `folder`, as `save` does."""
+    saved = {**asdict(state.counters), "environment": asdict(Environment.of(state.runtime, state.world))}
+    return _write(state, folder, saved, optimizer=state.optimizer.state_tensors())
+
+
+def _write(
+    state: TrainState,
+    folder: Path,
+    saved: Mapping[str, object],
+    optimizer: Mapping[str, Tensor] | None = None,
+    kind: str = "step",
+) -> Checkpoint:
+    """Write a checkpoint: all processes if each has a part of the model, otherwise rank 0."""
+    step, model, tokenizer, world = state.counters.step, state.model, state.tokenizer, state.world
+    if state.is_sharded:
+        return save_sharded_checkpoint(
+            folder, step, model, tokenizer, world, state=saved, optimizer=optimizer, kind=kind
+        )
+    return world.on_main(
+        lambda: save_checkpoint(folder, step, model, tokenizer, state=saved, optimizer=optimizer, kind=kind)
     )

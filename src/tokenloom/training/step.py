@@ -12,6 +12,8 @@ from torch import Tensor
 
 from tokenloom.compute.parallel import World
 from tokenloom.compute.runtime import Runtime, seed_step
+from tokenloom.compute.sharded_tensors import whole
+from tokenloom.compute.shards import Shards
 from tokenloom.compute.strategies import OneProcess, Parallelism
 from tokenloom.config import Config
 from tokenloom.data.batches import Batches
@@ -75,6 +77,11 @@ class TrainState:
             self.scaler.load_state_dict(self.counters.loss_scale)
 
     @property
+    def is_sharded(self) -> bool:
+        """Whether each process has a part of the model only."""
+        return isinstance(self.parallelism, Shards)
+
+    @property
     def micro_batch_size(self) -> int:
         batch_size = self.config.train.batch_size // self.world.world_size
         return min(batch_size, self.config.train.micro_batch_size or batch_size)
@@ -115,14 +122,16 @@ def train_step(state: TrainState, step: int, votes: Votes = tuple) -> StepResult
         nats, counted = compute_gradient(state, step, votes)
         for optimizer in state.optimizer.parts.values():
             state.scaler.unscale_(optimizer)
-        grad_norm = _clip_gradient(state.model, state.config.train.grad_clip)
+        with state.world.errors_named():
+            grad_norm = _clip_gradient(state.model, state.config.train.grad_clip)
         if math.isfinite(grad_norm) and math.isfinite(nats):
             break
         if state.scaler.get_scale() <= MIN_LOSS_SCALE:
             message = _non_finite_message(state, step, nats, grad_norm)
             raise DivergedError(message, nats / state.tokens_per_step, grad_norm)
         state.scaler.update()  # fp16 overflowed: repeat the batch with a smaller scale
-    rates = state.optimizer.step(step)
+    with state.world.errors_named():
+        rates = state.optimizer.step(step)
     if state.scaler.is_enabled():
         state.scaler.update()
         state.counters.loss_scale = state.scaler.state_dict()
@@ -165,7 +174,7 @@ def _summed(world: World, nats: Tensor, votes: Votes) -> tuple[float, Sequence[f
 def _clip_gradient(model: GPT, max_norm: float | None) -> float:
     """Scale the gradient down to a global norm of `max_norm`; returns its norm before."""
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = whole(torch.nn.utils.get_total_norm(gradients))
     if max_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), max_norm, norm)
     return norm.item()

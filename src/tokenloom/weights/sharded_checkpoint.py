@@ -49,8 +49,7 @@ def save_sharded_checkpoint(
     """Like `save_checkpoint`, for a model whose tensors are divided among the processes, all of which call this.
 
     `folder` must be on a disk that all processes share. Each process flushes and hashes the files that it writes; the
-    main process writes the manifest. Raises `CheckpointError` in a process that cannot write, and `TrainingError` in
-    the others.
+    main process writes the manifest. Raises `CheckpointError` in every process if one of them cannot write.
     """
     path = checkpoint_path(folder, step, kind)
     with ExitStack() as output:
