@@ -75,10 +75,11 @@ def test_a_finished_run_resumes_only_with_more_steps():
 
 
 def test_after_overfitting_the_best_checkpoint_is_the_one_to_use():
-    generate, evaluate, resume = (command for command, _ in next_commands("a b", OVERFITTED, finished_steps=86))
+    generate, evaluate, serve, resume = (command for command, _ in next_commands("a b", OVERFITTED, finished_steps=86))
     assert shlex.split(generate)[:3] == ["tokenloom", "generate", "a b@best"]
     assert shlex.split(evaluate) == ["tokenloom", "evaluate", "a b@best"]
     assert shlex.split(resume) == ["tokenloom", "train", "--resume", "a b", "--train.max-steps", "172"]
+    assert serve == "tokenloom serve 'a b' --open"
 
 
 @pytest.mark.parametrize(

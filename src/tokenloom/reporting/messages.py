@@ -97,6 +97,10 @@ def next_commands(run: str, summary: RunSummary, *, finished_steps: int | None =
     return [
         (f'tokenloom generate {model} --prompt "Once upon a time"', "generate text"),
         (f"tokenloom evaluate {model}", "evaluate on the validation text, or on a text given after the model"),
+        (
+            f"tokenloom serve {name} --open",
+            "see the curves, texts token by token, and two checkpoints compared in the browser",
+        ),
         extend if finished_steps else resume,
     ]
 

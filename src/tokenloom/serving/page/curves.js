@@ -105,6 +105,7 @@ export class Curves {
       padding: [16, 16, 0, 0],
       legend: { show: false },
       cursor: {
+        hover: { bias: -1 }, // a line without a value at the cursor is marked at the one before, as it is listed
         y: false,
         drag: { x: true, y: false, setScale: false },
         points: { size: (plot, index) => (plot.series[index].isEdge ? 0 : 8) },
@@ -154,9 +155,10 @@ export class Curves {
     if (!plot) return; // the first time, uPlot draws while it is created
     const { ctx, bbox } = plot;
     const { baselines, marks, colors } = this.#drawing;
+    const edge = 8 * uPlot.pxRatio; // for marks at the first and the last point
     ctx.save();
     ctx.beginPath();
-    ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+    ctx.rect(bbox.left - edge, bbox.top, bbox.width + 2 * edge, bbox.height);
     ctx.clip();
     ctx.font = FONT.replace("12px", `${12 * uPlot.pxRatio}px`);
     ctx.lineWidth = uPlot.pxRatio;
