@@ -29,8 +29,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 def scrub(page: Page) -> None:
     page.wait_for_selector("dl.readout [data-key]")
     page.locator(".plot").focus()
-    for _ in range(2):
-        page.keyboard.press("PageUp")
+    page.keyboard.press("PageUp")
 
 
 def choose_token(page: Page) -> None:
@@ -78,7 +77,7 @@ SHOTS = {
     "runs": Shot("#/runs?run={run}", scrub),
     "read": Shot("#/read?m={run}", choose_token),
     "compare": Shot("#/read?m={run}@step-{first}&vs={run}", choose_token),
-    "attention": Shot("#/read?m={run}&tab=attention&layer=1", see_attention),
+    "attention": Shot("#/read?m={run}&tab=attention", see_attention),
     "next": Shot("#/next?m={run}&k=8&p=0.9", add_tokens),
     "write": Shot("#/write?m={run}&len=48", write),
     "models": Shot("#/models?m={run}", wait),
@@ -87,7 +86,7 @@ README = {
     "page-runs": ("runs", "light"),
     "page-read": ("read", "light"),
     "page-compare": ("compare", "light"),
-    "page-next": ("next", "dark"),
+    "page-attention": ("attention", "dark"),
 }
 
 
