@@ -122,3 +122,24 @@ def test_a_killed_process_ends_the_others_with_a_line_that_names_it(tmp_path):
     named = rf"tokenloom: rank 1 \(process {second.pid} on \S+\) of 2 has ended without a message, .* --resume RUN\."
     assert re.search(named, errors), errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_three_processes_resume_bit_for_bit(tmp_path):
+    write_text(tmp_path)
+    shape = ["--model.n-layer", "1", "--model.n-head", "2", "--model.n-embd", "16", "--model.block-size", "16"]
+    train = ["-m", "tokenloom", "train", "text.txt", "--tokenizer", "byte", "--device", "cpu", *shape]
+    train += ["--train.batch-size", "6", "--sample.max-new-tokens", "0"]
+    resume = ["-m", "tokenloom", "train", "--resume", "stopped", "--train.max-steps", "8"]
+    constant = ["--train.schedule", "constant"]  # the learning rate does not depend on the number of steps
+    commands = [
+        [*train, *constant, "--out", "whole", "--train.max-steps", "8"],
+        [*train, *constant, "--out", "stopped", "--train.max-steps", "4"],
+        resume,
+    ]
+    for command in commands:
+        for code, _, errors in wait(start(tmp_path, command, size=3), 200):
+            assert code == 0, errors
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        whole, stopped = (tmp_path / run / "checkpoints" / "step-00000008" / name for run in ("whole", "stopped"))
+        assert whole.read_bytes() == stopped.read_bytes(), name
