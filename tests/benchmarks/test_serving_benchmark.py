@@ -95,7 +95,9 @@ def test_a_server_is_measured(recorded, capsys):
 
 
 @pytest.mark.slow
-def test_training_beside_an_idle_server_is_measured(recorded):
+def test_training_beside_an_idle_server_is_measured(recorded, monkeypatch):
+    tiny = {"model.n-layer": 1, "model.n-head": 2, "model.n-embd": 16, "model.block-size": 16, "train.batch-size": 2}
+    monkeypatch.setattr(serving, "TRAINING_FLAGS", serving.TRAINING_FLAGS | tiny)
     arguments = "--parts training --rounds 1 --turn 2 --minutes 3"
     assert serving.main([*shlex.split(arguments), "--results", str(recorded)]) == 0
     [run] = lines(recorded)
