@@ -16,8 +16,9 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 
-from scripts.chapter.cells import NOTEBOOKS, Cell, code_hash, page_names, read_cells
+from scripts.chapter.cells import Cell, code_hash, page_names, read_cells
 from scripts.chapter.stored import read_stored, write_stored
+from tokenloom.data.corpora import corpus_file
 
 Outputs = dict[str, list[dict[str, Any]]]
 """The outputs of cells by name, as a notebook keeps them."""
@@ -124,10 +125,12 @@ def _plain(outputs: list[Any]) -> list[dict[str, Any]]:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """A temporary working folder with the text, and a cache of its own for what the cells prepare."""
+    """A temporary working folder, and a cache with the text of the chapter, which the cells fill further."""
+    story = corpus_file("the-verdict")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        shutil.copy(NOTEBOOKS / "the-verdict.txt", folder)
+        (folder / "cache" / "corpora").mkdir(parents=True)
+        shutil.copy(story, folder / "cache" / "corpora")
         before = os.environ.get("TOKENLOOM_CACHE")
         os.environ["TOKENLOOM_CACHE"] = str(folder / "cache")
         try:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("default")
 
 
 @pytest.fixture(scope="module")
-def executed():
+def executed(texts_folder):
     return {page: run_page(page) for page in SHORT_PAGES}
 
 
@@ -31,7 +31,7 @@ def test_the_figures_of_a_short_page_are_those_of_the_chapter(executed, page):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", [page for page in page_names() if page not in SHORT_PAGES])
-def test_the_figures_of_a_page_are_those_of_the_chapter(page):
+def test_the_figures_of_a_page_are_those_of_the_chapter(page, texts_folder):
     assert faults(page, run_page(page)) == []
 
 

@@ -1,7 +1,6 @@
 """The notebooks of the chapter: current, without outputs, and executable from the first cell to the last."""
 
 import json
-import shutil
 
 import nbformat
 import pytest
@@ -9,8 +8,6 @@ from nbclient import NotebookClient
 
 from scripts.chapter.cells import LANGUAGES, NOTEBOOKS, page_names, read_cells
 from scripts.chapter.notebooks import notebook_file, notebook_text
-from tokenloom.data.corpora import DOWNLOADS
-from tokenloom.storage import sha256_of
 
 PAGES = [page for page in page_names() if read_cells(page)]
 
@@ -49,14 +46,9 @@ def test_both_languages_have_the_same_code():
         assert code[0] == code[1]
 
 
-def test_the_text_beside_the_notebooks_is_the_story():
-    assert sha256_of(NOTEBOOKS / "the-verdict.txt") == DOWNLOADS["the-verdict"].sha256
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_the_notebooks_run_from_the_first_to_the_last(tmp_path):
-    shutil.copy(NOTEBOOKS / "the-verdict.txt", tmp_path)
+def test_the_notebooks_run_from_the_first_to_the_last(tmp_path, texts_folder):
     for page in PAGES:
         notebook = nbformat.read(notebook_file(page, "ja"), as_version=4)
         resources = {"metadata": {"path": str(tmp_path)}}

@@ -51,7 +51,7 @@ import tokenloom as tl
 results = []
 for rate, decay in itertools.product((3e-4, 3e-3, 3e-2), (0.0, 0.1)):
     summary = tl.train(
-        "the-verdict.txt",
+        "the-verdict",
         out=f"runs/search-{rate:g}-{decay:g}",
         tokenizer="char",
         settings={

@@ -4,7 +4,7 @@
 import tokenloom as tl
 
 summary = tl.train(
-    "the-verdict.txt",
+    "the-verdict",
     out="runs/verdict",
     tokenizer="bpe:512",
     settings={
