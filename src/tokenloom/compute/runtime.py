@@ -105,16 +105,25 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 
 def peak_flops(runtime: Runtime, size: int = 2048, seconds: float = 0.3) -> float:
-    """Peak FLOP/s of the device, measured: the fastest of repeated matrix products of `size` × `size`."""
-    a = torch.randn(size, size, device=runtime.device, dtype=runtime.dtype)
-    best, started = float("inf"), time.perf_counter()
-    while time.perf_counter() - started < seconds:
+    """Peak FLOP/s of the device, measured: the fastest of repeated matrix products of up to `size` × `size`.
+
+    They grow to that size as long as one takes a small part of the time: bf16 that a CPU emulates is very slow.
+    """
+    n, best = min(256, size), 0.0
+    a = torch.randn(n, n, device=runtime.device, dtype=runtime.dtype)
+    torch.mm(a, a)  # loads the library
+    started = time.perf_counter()
+    while not best or time.perf_counter() - started < seconds:
         runtime.synchronize()
         before = time.perf_counter()
         torch.mm(a, a)
         runtime.synchronize()
-        best = min(best, time.perf_counter() - before)
-    return 2 * size**3 / best
+        elapsed = time.perf_counter() - before
+        best = max(best, 2 * n**3 / elapsed)
+        if n < size and 8 * elapsed < seconds:
+            n = min(2 * n, size)
+            a = torch.randn(n, n, device=runtime.device, dtype=runtime.dtype)
+    return best
 
 
 def peak_memory_mb(device: torch.device) -> float:
