@@ -101,6 +101,7 @@ FIGURES = {
     "pizza": Figure("0.0430", "D"),
     "top-k": Figure("[6.75, 6.28, 4.51]\n[3, 7, 0]", "D"),
     "top-k-probabilities": Figure("0.0615 0.0000 0.0000 0.5775 0.0000 0.0000 0.0000 0.3610 0.0000", "D"),
+    "deterministic": Figure("True", "D"),
     # 5.4
     "save-weights": Figure("same logits: True", "D"),
     "load-both": Figure("learning rate: 0.001", "D"),
@@ -134,6 +135,7 @@ UNCOMPARED = {
     "memorized": "an experiment of our own",
     "toy-logits": "given values",
     "device": "depends on the machine",
+    "generate": "an experiment of our own",
     "search": "an experiment of our own",
     "inspect-numbers": "an experiment of our own",
 }

@@ -94,3 +94,18 @@ model.eval()
 prompt_ids = text_to_token_ids("Every effort moves you", tokenizer)
 sample = token_ids_to_text(generate_text_simple(model, prompt_ids, 50, 256), tokenizer)
 print(longest_overlap(sample, text))
+
+# %% heat-of-training-text [stored]
+from tokenloom.data.tokenizers import load_tokenizer
+from tokenloom.evaluation.inspection import inspect_tokens
+
+gpt2_tokenizer = load_tokenizer("gpt2")
+passage = text[5000:5300]
+inspect_tokens(model, gpt2_tokenizer.encode_array(passage), gpt2_tokenizer)
+
+# %% heat-of-validation-text [stored]
+passage = text[boundary + 300 : boundary + 600]
+inspect_tokens(model, gpt2_tokenizer.encode_array(passage), gpt2_tokenizer)
+
+# %% save-trained-model [stored]
+torch.save(model.state_dict(), "model.pth")

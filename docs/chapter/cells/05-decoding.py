@@ -49,3 +49,31 @@ print(top_positions.tolist())
 # %% top-k-probabilities
 kept = torch.where(logits < top_logits[-1], float("-inf"), logits)
 print(" ".join(f"{probability:.4f}" for probability in kept.softmax(dim=0)))
+
+# %% generate [stored]
+from tokenloom.book import GPTModel, generate, get_encoding, text_to_token_ids, token_ids_to_text
+
+GPT_CONFIG_124M = {
+    "vocab_size": 50257,
+    "context_length": 256,
+    "emb_dim": 768,
+    "n_heads": 12,
+    "n_layers": 12,
+    "drop_rate": 0.1,
+    "qkv_bias": False,
+}
+tokenizer = get_encoding("gpt2")
+model = GPTModel(GPT_CONFIG_124M)
+model.load_state_dict(torch.load("model.pth"))  # saved at the end of 5.2
+model.eval()
+prompt_ids = text_to_token_ids("Every effort moves you", tokenizer)
+
+torch.manual_seed(123)
+for temperature, top_k in ((0.0, None), (1.4, 25), (1.4, 25), (3.0, None)):
+    output_ids = generate(model, prompt_ids, 15, context_size=256, temperature=temperature, top_k=top_k)
+    print(f"temperature {temperature}, top-k {top_k}: {token_ids_to_text(output_ids, tokenizer)!r}")
+
+# %% deterministic [stored]
+greedy = generate(model, prompt_ids, 15, context_size=256, temperature=0.0)
+only_one = generate(model, prompt_ids, 15, context_size=256, temperature=1.4, top_k=1)
+print(torch.equal(greedy, only_one))
