@@ -13,6 +13,7 @@ from tokenloom.data import shards
 from tokenloom.data.shards_meta import ShardRecord, ShardsMeta, SourceMeta, SplitMeta, TokenizerMeta
 from tokenloom.metrics import METRICS, MetricsRecord
 from tokenloom.run_records import Baselines, RunIdentity, RunPlan, RunSummary, SampleRecord
+from tokenloom.tuning import folder as search_folder
 from tokenloom.weights import checkpoint
 
 INTRODUCTION = """\
@@ -53,6 +54,7 @@ def page() -> str:
     parts += ["## Checkpoints\n", _introduction(checkpoint)]
     parts.append(table(("file", "content"), [(code(name), text) for name, text in CHECKPOINT_FILES]) + "\n")
     parts.append("A checkpoint is also a folder that `transformers.AutoModelForCausalLM.from_pretrained` opens.\n")
+    parts += ["## The folder of a search\n", f"```text\n{_layout(search_folder)}\n```\n"]
     parts += ["## Token shards\n", f"```text\n{_layout(shards)}\n```\n"]
     for kind in (ShardsMeta, SourceMeta, TokenizerMeta, SplitMeta, ShardRecord):
         parts += [f"### {kind.__name__}\n", _text(kind), fields_table(kind) + "\n"]

@@ -13,6 +13,7 @@ from tokenloom.evaluation.inspection import Inspection, ScoredToken, TokenAltern
 from tokenloom.evaluation.measurement import Evaluation, Measurement
 from tokenloom.generation.text import TextCompletion
 from tokenloom.run_records import Baselines, RunSummary
+from tokenloom.tuning.result import SearchResult, TrialResult
 from tokenloom.weights.load import LoadedModel
 
 INTRODUCTION = """\
@@ -44,6 +45,8 @@ CLASSES = (
     WordPart,
     WordTotal,
     LoadedModel,
+    SearchResult,
+    TrialResult,
 )
 
 

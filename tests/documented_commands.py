@@ -16,6 +16,7 @@ import tokenloom
 from tokenloom.cli.main import main
 from tokenloom.reporting import report
 from tokenloom.training import run
+from tokenloom.tuning import search
 
 # Before a block that is not executed: <!-- not run: the reason -->
 BLOCK = re.compile(
@@ -62,6 +63,8 @@ def write_texts(folder: Path) -> None:
 
 def faster(command: str) -> str:
     """The same command with few steps of a small model; commands that do not train are not changed."""
+    if "tokenloom search" in command:
+        return _faster_search(command)
     before, train, rest = command.partition("tokenloom train")
     if not train:
         return command
@@ -76,6 +79,15 @@ def faster(command: str) -> str:
     if "--train.batch-size " in rest:  # the micro-batch has to divide it
         added = [flag for flag in added if not flag.startswith("--train.micro-batch-size")]
     return f"{before}{train}{' '.join([rest, *added])}"
+
+
+def _faster_search(command: str) -> str:
+    """A search of two trials, or of three if it is continued to more, without a budget."""
+    if "--resume" in command:
+        return re.sub(r"(?<=--trials )\d+", "3", command)
+    command = re.sub(r"(?<=--trials )\d+", "2", re.sub(r"--budget \S+|--train\.max-steps \d+", "", command))
+    flags = {"--train.max-steps": "2", "--tokenizer": "byte"} | SMALL_STEPS | SMALL_MODEL
+    return " ".join([command, *(f"{flag} {value}" for flag, value in flags.items() if flag[2:] not in command)])
 
 
 def _fewer(steps: int) -> int:
@@ -128,7 +140,8 @@ class Reader:
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
             patch.chdir(self.folder)
             patch.setenv("TOKENLOOM_CACHE", str(self.cache))
-            # More than half of the time of a run of two steps; both have tests of their own.
+            # More than half of the time of a run of two steps; all have tests of their own.
             patch.setattr(report, "plot_losses", lambda *_, **__: None)
+            patch.setattr(search, "plot_search", lambda *_: None)
             patch.setattr(run, "peak_flops", lambda _: 1e9)
             yield printed

@@ -86,6 +86,7 @@ def test_the_public_names_are_these():
         "load_tokenizer",
         "prepare",
         "resume",
+        "search",
         "serve",
         "train",
     ]

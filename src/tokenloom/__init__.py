@@ -29,6 +29,7 @@ _MODULES = {
     "load_tokenizer": "tokenloom.data.tokenizers",
     "prepare": "tokenloom.api",
     "resume": "tokenloom.api",
+    "search": "tokenloom.tuning.search",
     "serve": "tokenloom.serving.launch",
     "train": "tokenloom.api",
 }
@@ -50,6 +51,7 @@ __all__ = [
     "load_tokenizer",
     "prepare",
     "resume",
+    "search",
     "serve",
     "train",
 ]
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from tokenloom.model import GPT2, Modern
     from tokenloom.sampling_params import SamplingParams
     from tokenloom.serving.launch import serve
+    from tokenloom.tuning.search import search
     from tokenloom.weights.load import load
 
 

@@ -23,6 +23,7 @@ from tokenloom.errors import OutputError, TokenloomError, see_page
 
 COMMANDS = (
     "train",
+    "search",
     "prepare",
     "evaluate",
     "generate",

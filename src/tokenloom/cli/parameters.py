@@ -11,6 +11,7 @@ from tokenloom.config import DataConfig, Precision, TrainConfig
 # The panels of --help, in their order.
 ARGUMENTS = Group("Arguments", sort_key=1)
 RUN = Group("Run", sort_key=2)
+SEARCH = Group("Search", sort_key=1.5)
 DATA = Group("Data", sort_key=3)
 MODEL = Group("Model", sort_key=4)
 TRAINING = Group("Training", sort_key=5)

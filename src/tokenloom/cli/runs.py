@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from tokenloom.cli.aligned import aligned
 from tokenloom.cli.output import print_json, print_notice, print_result
 from tokenloom.cli.parameters import ARGUMENTS, OUTPUT, Json
 from tokenloom.errors import UsageError
-from tokenloom.reporting.formatting import compact, duration, visible_line
+from tokenloom.reporting.formatting import compact, duration
 
 if TYPE_CHECKING:
     from tokenloom.reporting.run_table import Difference, RunRow
     from tokenloom.run_folder import RunFolder
 
-_MAX_CELL = 28  # characters
 _COLUMNS = ("run", "state", "data", "size", "step", "epochs", "train loss", "val loss", "bits/byte", "time")
 _TEXT_COLUMNS = 3  # aligned to the left
 
@@ -55,7 +55,7 @@ def runs(
     if json:
         print_json({"runs": [row.to_json() for row in rows]})
         return
-    print_result("\n".join(_aligned([_COLUMNS, *map(_cells, rows)])))
+    print_result("\n".join(aligned([_COLUMNS, *map(_cells, rows)], _TEXT_COLUMNS)))
     for row in rows:
         if row.problem is not None:
             print_notice(row.problem)
@@ -71,7 +71,7 @@ def _print_differences(found: Mapping[str, RunFolder], names: tuple[str, str], *
     if json:
         print_json({"runs": names, "differences": [difference.to_json() for difference in differences]})
     else:
-        print_result("\n".join(_aligned([("setting", *names), *map(_difference_cells, differences)], text_columns=3)))
+        print_result("\n".join(aligned([("setting", *names), *map(_difference_cells, differences)], text_columns=3)))
 
 
 def _cells(row: RunRow) -> Sequence[str]:
@@ -98,21 +98,3 @@ def _difference_cells(difference: Difference) -> Sequence[str]:
 
 def _cell(value: float | None, text: Callable[[float], str]) -> str:
     return "-" if value is None else text(value)
-
-
-def _aligned(rows: Sequence[Sequence[str]], text_columns: int = _TEXT_COLUMNS) -> list[str]:
-    """Lines whose columns are aligned: the first `text_columns` to the left, numbers to the right."""
-    shown = [[_shortened(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if column < text_columns else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in shown
-    ]
-
-
-def _shortened(cell: str) -> str:
-    line = visible_line(cell)
-    return line if len(line) <= _MAX_CELL else f"{line[: _MAX_CELL - 1]}…"

@@ -1,18 +1,16 @@
 """The plots of chapter 5 as PNG and PDF files: losses, and the effect of the temperature."""
-# matplotlib leaves **kwargs and the type of rc_context unannotated.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# matplotlib leaves **kwargs unannotated.
+# pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
-from io import BytesIO
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenloom.metrics import METRICS, MetricsRecord
 from tokenloom.reporting.formatting import compact
+from tokenloom.reporting.matplotlib_style import GRID, plot_style, save_figure
 from tokenloom.reporting.series import (
     BASELINE,
     TRAIN,
@@ -25,30 +23,12 @@ from tokenloom.reporting.series import (
     tokens_per_epoch,
 )
 from tokenloom.run_records import Baselines
-from tokenloom.storage import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 11,
-    "axes.edgecolor": "#555555",
-    "axes.labelcolor": "#222222",
-    "axes.axisbelow": True,
-    "xtick.color": "#555555",
-    "ytick.color": "#555555",
-    "xtick.labelcolor": "#222222",
-    "ytick.labelcolor": "#222222",
-    "text.color": "#222222",
-    "text.parse_math": False,
-    "pdf.fonttype": 42,
-}
 _BARS = (TRAIN, "#9aa5b1", VALIDATION)
-# Without the metadata that depend on time and version, the same records give the same bytes.
-_METADATA = {".png": {"Software": None}, ".pdf": {"CreationDate": None}}
 
 
 def plot_losses(
@@ -62,17 +42,17 @@ def plot_losses(
 
     `paths` end in .png or .pdf and are replaced atomically; the same records give the same bytes.
     """
-    with _style():
+    with plot_style():
         figure = _losses_figure(records, baselines, title)
         for path in paths:
-            _save(figure, Path(path))
+            save_figure(figure, Path(path))
 
 
 def plot_temperatures(
     words: Sequence[str], probabilities: Mapping[float, Sequence[float]], paths: Iterable[Path]
 ) -> None:
     """Plot the probability of each word at each temperature as grouped bars (section 5.3.1)."""
-    with _style():
+    with plot_style():
         figure, axes = _figure()
         width = 0.8 / len(probabilities)
         for i, (temperature, heights) in enumerate(probabilities.items()):
@@ -87,22 +67,10 @@ def plot_temperatures(
         axes.set_xticks(range(len(words)), words, rotation=45, ha="right")
         axes.set_ylabel("probability")
         axes.spines[["right", "top"]].set_visible(False)
-        axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
+        axes.grid(axis="y", color=GRID, linewidth=0.8)
         axes.legend(frameon=False, fontsize=10)
         for path in paths:
-            _save(figure, Path(path))
-
-
-@contextmanager
-def _style() -> Generator[None]:
-    from matplotlib import rc_context, rcdefaults, rcParams
-
-    with rc_context(), warnings.catch_warnings():
-        rcdefaults()  # The output must not depend on the user's matplotlibrc.
-        rcParams.update(_STYLE)
-        # A title may have characters that the font lacks; they are drawn as boxes.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        yield
+            save_figure(figure, Path(path))
 
 
 def _figure() -> tuple[Figure, Axes]:
@@ -126,7 +94,7 @@ def _losses_figure(records: Sequence[MetricsRecord], baselines: Baselines | None
         axes.axhline(unigram, color=BASELINE, linestyle=":", linewidth=1.6, label=f"unigram entropy {unigram:.2f}")
     axes.set_ylabel("loss (nats per token)")
     axes.spines[["right"]].set_visible(False)
-    axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
     _scale_epochs(axes, train + val)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=True, framealpha=0.9, edgecolor="none", fontsize=10, handlelength=2.8)
@@ -208,9 +176,3 @@ def _scaling_by(factor: float) -> tuple[Callable[[Any], Any], Callable[[Any], An
         return values / factor
 
     return multiply, divide
-
-
-def _save(figure: Figure, path: Path) -> None:
-    content = BytesIO()
-    figure.savefig(content, format=path.suffix[1:], metadata=_METADATA.get(path.suffix, {}))
-    write_bytes(path, content.getvalue())
