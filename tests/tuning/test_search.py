@@ -118,6 +118,38 @@ def test_an_interrupted_search_ends_like_one_that_was_not(finished, monkeypatch)
     assert in_order(run_search("parts")) == in_order(result), "all trials are done"
 
 
+def test_an_interruption_before_training_says_how_to_continue(workspace):
+    lines = []
+
+    def interrupt(line):
+        lines.append(line)
+        if line.startswith("trial-001 (1 of 3)"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_search("early", progress=interrupt)
+    assert "Continue with: tokenloom search --resume early" in lines[-1]
+    (trial,) = json.loads((workspace / "early/search.json").read_text())["result"]["trials"]
+    assert trial["state"] == "interrupted"
+
+
+def test_a_journal_that_was_changed_is_refused(tmp_path):
+    folder = SearchFolder(tmp_path)
+    Study(folder, SPACE, seed=1).ask()
+    folder.journal_file.write_text("not JSON\n" + folder.journal_file.read_text())
+    with pytest.raises(CheckpointError, match="trials.jsonl is invalid.*choose another --out"):
+        Study(folder, SPACE, seed=1)
+
+
+def test_a_search_that_ended_before_its_first_trial_is_begun_again(tmp_path):
+    folder = SearchFolder(tmp_path)
+    folder.journal_file.touch()
+    folder.lock_file.touch()
+    assert folder.is_unused()
+    folder.record_file.write_text("{}")
+    assert not folder.is_unused()
+
+
 def test_a_trial_of_a_killed_process_is_repeated(tmp_path):
     folder = SearchFolder(tmp_path)
     _, asked = Study(folder, SPACE, seed=1).ask()
@@ -171,7 +203,7 @@ def test_the_setting_that_matters_is_the_most_important(tmp_path):
 def test_a_trial_that_diverges_or_contradicts_itself_does_not_end_the_search():
     tries = {"train.learning_rate": [1e-2, 1e38], "model.n_head": [2, 3]}
     settings = {**HEADLESS, "train": {**SETTINGS["train"], "optimizer": "adamw", "warmup_steps": 0, "grad_clip": None}}
-    result = run_search("rough", trials=7, tries=tries, settings=settings)
+    result = run_search("rough", trials=5, tries=tries, settings=settings)
     by_state = {trial.state: trial for trial in result.trials}
     assert set(by_state) == {"finished", "diverged", "failed"}
     assert "not finite" in by_state["diverged"].message

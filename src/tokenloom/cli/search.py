@@ -12,16 +12,19 @@ from tokenloom.cli.aligned import aligned
 from tokenloom.cli.flags import SHORT_NAMES, DataFlags, ModelFlags, SampleFlags, TrainFlags, given
 from tokenloom.cli.models import fetch_if_named
 from tokenloom.cli.output import print_json, print_progress, print_result
-from tokenloom.cli.parameters import RUN, SEARCH, TRAINING_SOURCES_HELP, Json
+from tokenloom.cli.parameters import RUN, SEARCH, Json
 from tokenloom.errors import UsageError
 from tokenloom.reporting.formatting import duration, percent
 
 if TYPE_CHECKING:
     from tokenloom.tuning.result import SearchResult, TrialResult
 
+# Not standard input, which cannot be read again when a search is continued.
+SEARCH_SOURCES_HELP = "Files, folders, globs, hf:NAME, a folder of token shards, or a named corpus."
+
 
 def search(
-    *data: Annotated[str, Parameter(help=TRAINING_SOURCES_HELP)],
+    *data: Annotated[str, Parameter(help=SEARCH_SOURCES_HELP)],
     tried: Annotated[tuple[str, ...], Parameter(name="--try", group=SEARCH, negative="", show_default=False)] = (),
     trials: Annotated[int | None, Parameter(group=SEARCH)] = None,
     budget: Annotated[str | None, Parameter(group=SEARCH)] = None,

@@ -53,10 +53,11 @@ class SearchFolder:
         return RunFolder(self.path / f"trial-{number:03}")
 
     def is_unused(self) -> bool:
-        """Whether a new search can be written here: the folder does not exist, or contains at most the lock."""
-        return not self.path.exists() or (
-            self.path.is_dir() and all(path == self.lock_file for path in self.path.iterdir())
-        )
+        """Whether a new search can be written here: there is nothing, or a search that ended before its first trial."""
+        if not self.path.exists():
+            return True
+        names = {self.lock_file.name, self.journal_file.name, *(path.name for path in self._journal_locks())}
+        return self.path.is_dir() and all(path.name in names for path in self.path.iterdir())
 
     def record(self) -> dict[str, Any] | None:
         """The content of search.json; None if there is none. Raises `CheckpointError` if it is invalid."""
@@ -69,13 +70,16 @@ class SearchFolder:
 
     def mend_journal(self) -> None:
         """Remove an incomplete last line, and the lock of a process that was killed while it wrote."""
-        for lock in self.path.glob(f"{self.journal_file.name}.lock*"):
+        for lock in self._journal_locks():
             lock.unlink()
         if self.journal_file.is_file():
             content = self.journal_file.read_bytes()
             complete = content[: content.rfind(b"\n") + 1]
             if complete != content:
                 write_bytes(self.journal_file, complete)
+
+    def _journal_locks(self) -> list[Path]:
+        return list(self.path.glob(f"{self.journal_file.name}.lock*"))
 
     @contextmanager
     def locked(self) -> Generator[None]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from tokenloom.compute.parallel import launched_processes
 from tokenloom.config import Settings
 from tokenloom.config_files import dump_toml
+from tokenloom.data.sources import source_notices
 from tokenloom.errors import ConfigError, Interrupted, TrainingError, UsageError
-from tokenloom.reporting.formatting import duration
+from tokenloom.reporting.formatting import counted, duration
 from tokenloom.reporting.search_plot import PlottedTrial, plot_search
 from tokenloom.storage import write_json, write_text
 from tokenloom.tuning.folder import SearchFolder
@@ -70,6 +71,7 @@ def search(
             plan, notices = saved_plan(folder, trials, request), list[str]()
         elif folder.is_unused():
             plan, notices = new_plan(request, space, trials)
+            notices += source_notices(plan.config.data.sources)
         else:
             raise UsageError(f"{folder.path} exists already and is not a search. Choose another --out.")
     for notice in notices:
@@ -166,7 +168,7 @@ def _headline(folder: SearchFolder, plan: Plan, result: SearchResult) -> str:
     limits = [f"{duration(seconds)} each"] if seconds else []
     limits += [f"at most {steps:,} steps each"] if steps else []
     done = f", {result.ended} of them done" if result.ended else ""
-    return f"search {folder.path}: {plan.trials} trials{done}, {', '.join(limits)}, seed {result.seed}"
+    return f"search {folder.path}: {counted(plan.trials, 'trial')}{done}, {', '.join(limits)}, seed {result.seed}"
 
 
 def _outcome(end: TrialEnd, result: SearchResult) -> str:

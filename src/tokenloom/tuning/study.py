@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from tokenloom.errors import MissingExtraError
+from tokenloom.errors import CheckpointError, MissingExtraError
 from tokenloom.tuning.folder import SearchFolder
 from tokenloom.tuning.result import TrialResult
 from tokenloom.tuning.space import Candidates, Choices, Space, Value
@@ -32,7 +32,10 @@ FEWEST_FOR_IMPORTANCE = 4
 
 
 class Study:
-    """The trials of a search, in the journal of its folder. Raises `MissingExtraError` without Optuna."""
+    """The trials of a search, in the journal of its folder.
+
+    Raises `MissingExtraError` without Optuna, and `CheckpointError` if the journal is invalid.
+    """
 
     def __init__(self, folder: SearchFolder, space: Space, seed: int) -> None:
         try:
@@ -45,13 +48,18 @@ class Study:
         folder.mend_journal()
         journal = str(folder.journal_file)
         self._folder, self._space, self._seed = folder, space, seed
-        self._study = optuna.create_study(
-            study_name=NAME,
-            # Not the default lock, a symbolic link, which Windows reserves to administrators.
-            storage=JournalStorage(JournalFileBackend(journal, JournalFileOpenLock(journal))),
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED_TRIALS, n_warmup_steps=FIRST_PRUNED_TENTH),
-            load_if_exists=True,
-        )
+        try:
+            self._study = optuna.create_study(
+                study_name=NAME,
+                # Not the default lock, a symbolic link, which Windows reserves to administrators.
+                storage=JournalStorage(JournalFileBackend(journal, JournalFileOpenLock(journal))),
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED_TRIALS, n_warmup_steps=FIRST_PRUNED_TENTH),
+                load_if_exists=True,
+            )
+        except (LookupError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{folder.journal_file} is invalid: {error}. Restore it, or choose another --out."
+            ) from None
         for trial in self._study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
             self.interrupted(trial.number + 1)  # by a process that was killed: this one holds the lock
 
