@@ -61,9 +61,12 @@ def test_the_citation_names_this_version():
 
 
 def test_the_workflow_runs_the_steps_of_make_check():
-    recipe = re.search(r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    recipe = re.search(r"^check:.*\n((?:\t.*\n)+)", makefile, flags=re.MULTILINE)
+    workers = re.search(r"^WORKERS \?= (.+)$", makefile, flags=re.MULTILINE)
     assert recipe
-    steps = [re.sub(r"\$\(BIN\)/", "", step).strip() for step in recipe[1].splitlines()]
+    assert workers
+    steps = [step.strip().replace("$(BIN)/", "").replace("$(WORKERS)", workers[1]) for step in recipe[1].splitlines()]
     workflow = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
     assert [step for step in steps if f"run: {step}\n" not in workflow] == []
 
