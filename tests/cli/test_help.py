@@ -9,13 +9,14 @@ from importlib import import_module
 import pytest
 from cyclopts import App
 
-from tokenloom.cli.main import COMMANDS, main
+from tokenloom.cli.main import COMMANDS, app, main
 from tokenloom.config import config_sections
 from tokenloom.sampling_params import SamplingParams
 
 
 def help_of(capsys, monkeypatch, *command):
     monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setattr(app, "_fallback_console", None)  # kept from an earlier call, with the width of that one
     with pytest.raises(SystemExit) as exit_info:
         main([*command, "--help"])
     assert exit_info.value.code == 0

@@ -14,6 +14,7 @@ from tokenloom.evaluation.token_html import difference_level, heat_level
 from tokenloom.weights.load import LoadedModel
 
 PAGE = Path(tokenloom.__file__).parent / "serving" / "page"
+THEME = Path(tokenloom.__file__).parent / "reporting" / "page" / "theme.css"
 BYTE = load_tokenizer("byte")
 TEXT = '<b onclick="x()">&\n\n\x1b[31m\ttail'
 
@@ -75,7 +76,7 @@ def test_levels_are_those_of_the_page():
 
 
 def test_colors_are_those_of_the_page():
-    light = (PAGE / "style.css").read_text(encoding="utf-8").partition("@media")[0]
+    light = THEME.read_text(encoding="utf-8").partition("@media")[0]
     variables = dict(re.findall(r"--([\w-]+): ([^;]+);", light))
     assert variables["heat"] == token_html.HEAT
     assert variables["heat-step"] == f"{token_html.HEAT_STEP}%"

@@ -229,9 +229,9 @@ def test_top_p_among_many_tokens_is_that_of_a_sort_of_all(p, spread):
     for row in range(4):
         size = int((preceding[row] < p).sum())
         # The sums are taken in float32 there and in float64 here, which may move the end by a token or, where tokens
-        # are very unlikely, by a few.
+        # are very unlikely, by a few: a float32 sum of 5,000 probabilities has an error of some 1e-6.
         differing = set(order[row, :size].tolist()) ^ set(found[row].nonzero()[:, 0].tolist())
-        assert len(differing) <= 1 or logits[row].double().softmax(-1)[list(differing)].sum() < 1e-6
+        assert len(differing) <= 1 or logits[row].double().softmax(-1)[list(differing)].sum() < 1e-5
         assert found[row, order[row, : int(found[row].sum())]].all()
 
 

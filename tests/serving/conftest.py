@@ -1,6 +1,7 @@
 """A server with small runs, on a real socket, for each module of tests, and its page in a browser."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx2
@@ -87,7 +88,14 @@ def browser() -> Iterator[object]:
 
 
 @pytest.fixture
-def open_page(browser, page_server) -> Iterator[Callable]:
+def start_server(server_of) -> Iterator[Callable]:
+    """Start a server that stops after the pages of the test are closed: they would log that it is gone."""
+    with ExitStack() as servers:
+        yield lambda runs, **options: servers.enter_context(server_of(runs, **options))
+
+
+@pytest.fixture
+def open_page(browser, page_server, start_server) -> Iterator[Callable]:
     """Opens the page at a hash. At the end of the test, nothing may have gone wrong or to another site."""
     contexts, faults = [], []
 

@@ -78,6 +78,21 @@ test("a text that is too long for the address stays without it", async () => {
   assert.equal(text.value, "");
 });
 
+test("a text that is changed while an address is read or written stays", async () => {
+  const text = new LinkedText();
+  const older = text.write("all");
+  text.value = "allr";
+  assert.equal(await older, undefined);
+  assert.equal(text.value, "allr");
+  const reading = text.read(await packText("of an address"));
+  text.value = "typed";
+  await reading;
+  assert.equal(text.value, "typed");
+  const packed = await text.write("typed");
+  await text.read(packed);
+  assert.equal(text.value, "typed");
+});
+
 test("numbers and times are short", () => {
   assert.deepEqual([950, 1234, 99_960, 13_400_000, 2e9, 0.00123].map(compact), ["950", "1.2k", "100k", "13.4M", "2B", "0.00123"]);
   assert.deepEqual([5, 59.6, 243, 7500, 90_000, null].map(duration), ["5 s", "1 min", "4 min 3 s", "2 h 5 min", "1 d 1 h", "–"]);

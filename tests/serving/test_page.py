@@ -4,26 +4,23 @@ import pytest
 from browser import expect
 
 
-def test_without_runs_the_page_names_the_command(open_page, server_of, tmp_path):
-    with server_of(tmp_path) as server:
-        page = open_page(url=server.url)
-        expect(page.locator(".empty")).to_contain_text("tokenloom train")
-        page.get_by_role("link", name="Read").click()
-        expect(page.locator(".empty")).to_contain_text("No model yet")
-        page.close()  # before the server, of which it asks something every two seconds
+def test_without_runs_the_page_names_the_command(open_page, start_server, tmp_path):
+    server = start_server(tmp_path)
+    page = open_page(url=server.url)
+    expect(page.locator(".empty")).to_contain_text("tokenloom train")
+    page.get_by_role("link", name="Read").click()
+    expect(page.locator(".empty")).to_contain_text("No model yet")
 
 
-def test_a_key_is_taken_from_the_address_or_asked_for(open_page, server_of, page_runs):
-    with server_of(page_runs, api_key="se+cret") as server:
-        page = open_page("#key=se%2Bcret", url=server.url)
-        expect(page.locator("table.runs")).to_be_visible()
-        assert "key" not in page.url
-        page.close()
-        asked = open_page(url=server.url, strict=False)
-        asked.get_by_label("Key").fill("se+cret")
-        asked.get_by_role("button", name="Use it").click()
-        expect(asked.locator("table.runs")).to_be_visible()
-        asked.close()
+def test_a_key_is_taken_from_the_address_or_asked_for(open_page, start_server, page_runs):
+    server = start_server(page_runs, api_key="se+cret")
+    page = open_page("#key=se%2Bcret", url=server.url)
+    expect(page.locator("table.runs")).to_be_visible()
+    assert "key" not in page.url
+    asked = open_page(url=server.url, strict=False)
+    asked.get_by_label("Key").fill("se+cret")
+    asked.get_by_role("button", name="Use it").click()
+    expect(asked.locator("table.runs")).to_be_visible()
 
 
 @pytest.mark.parametrize(

@@ -63,30 +63,28 @@ def test_choosing_a_step_pins_it_and_links_keep_it(open_page):
     expect(page.locator(".bars.next li").first).to_be_visible()
 
 
-def test_what_is_used_is_in_memory(open_page, server_of, page_runs):
-    with server_of(page_runs) as server:
-        page = open_page("#/models?m=story", url=server.url)
-        memory = page.get_by_role("region", name="Memory")
-        expect(memory).to_contain_text("Nothing is loaded")
-        expect(memory).to_contain_text("0 B of 1 GB for models, on cpu in fp32")
-        row(page, 1).get_by_role("link", name="Read").click()
-        page.locator("textarea").fill("all work")
-        expect(page.locator(".tokens .token").first).to_be_visible()
-        page.get_by_role("link", name="Models").click()
-        expect(page.locator(".in-memory li")).to_have_count(1)
-        expect(page.locator(".in-memory a")).to_have_text("story@step-1")
-        expect(row(page, 1)).to_contain_text("kB")
-        page.close()  # before the server, of which it asks something every two seconds
+def test_what_is_used_is_in_memory(open_page, start_server, page_runs):
+    server = start_server(page_runs)
+    page = open_page("#/models?m=story", url=server.url)
+    memory = page.get_by_role("region", name="Memory")
+    expect(memory).to_contain_text("Nothing is loaded")
+    expect(memory).to_contain_text("0 B of 1 GB for models, on cpu in fp32")
+    row(page, 1).get_by_role("link", name="Read").click()
+    page.locator("textarea").fill("all work")
+    expect(page.locator(".tokens .token").first).to_be_visible()
+    page.get_by_role("link", name="Models").click()
+    expect(page.locator(".in-memory li")).to_have_count(1)
+    expect(page.locator(".in-memory a")).to_have_text("story@step-1")
+    expect(row(page, 1)).to_contain_text("kB")
 
 
-def test_a_run_without_a_checkpoint_and_a_missing_model_are_named(open_page, server_of, tmp_path):
+def test_a_run_without_a_checkpoint_and_a_missing_model_are_named(open_page, start_server, tmp_path):
     save_run(tmp_path / "begun")
-    with server_of(tmp_path) as server:
-        page = open_page("#/models", url=server.url)
-        expect(page.locator("table.models")).to_contain_text("begun")
-        expect(page.locator(".empty")).to_contain_text("The first checkpoint of a run appears here")
-        save_run(tmp_path / "begun", random_model())
-        expect(page.locator(".checkpoints tbody tr")).to_have_count(1)
-        page.goto(f"{server.url}/#/models?m=gone")
-        expect(page.get_by_role("alert")).to_have_text(re.compile("gone is not served"))
-        page.close()  # before the server, of which it asks something every two seconds
+    server = start_server(tmp_path)
+    page = open_page("#/models", url=server.url)
+    expect(page.locator("table.models")).to_contain_text("begun")
+    expect(page.locator(".empty")).to_contain_text("The first checkpoint of a run appears here")
+    save_run(tmp_path / "begun", random_model())
+    expect(page.locator(".checkpoints tbody tr")).to_have_count(1)
+    page.goto(f"{server.url}/#/models?m=gone")
+    expect(page.get_by_role("alert")).to_have_text(re.compile("gone is not served"))

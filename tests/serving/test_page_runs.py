@@ -91,19 +91,18 @@ def test_a_run_without_records_says_so_and_is_drawn_when_another_one_is_added(op
     page.wait_for_function("() => document.querySelector('.plot canvas').clientHeight > 200")
 
 
-def test_records_that_are_appended_appear(open_page, server_of, tmp_path):
+def test_records_that_are_appended_appear(open_page, start_server, tmp_path):
     run = RunFolder(save_run(tmp_path / "growing", random_model()))
     metrics = JsonlWriter(run.metrics_file)
     metrics.write(MetricsRecord(step=1, tokens=8, epoch=0.1, seconds=1, train_loss=5.0).to_json())
-    with server_of(tmp_path) as server:
-        page = open_page("#/runs?run=growing", url=server.url)
-        expect(value(page, "training loss")).to_have_text("5.000")
-        appended = MetricsRecord(step=2, tokens=16, epoch=0.2, seconds=2, train_loss=4.25, val_loss=float("nan"))
-        metrics.write(appended.to_json())
-        metrics.close()
-        expect(value(page, "training loss")).to_have_text("4.250")
-        expect(page.locator(".notes")).to_contain_text("not finite")
-        page.close()  # before the server, of which it asks something every two seconds
+    server = start_server(tmp_path)
+    page = open_page("#/runs?run=growing", url=server.url)
+    expect(value(page, "training loss")).to_have_text("5.000")
+    appended = MetricsRecord(step=2, tokens=16, epoch=0.2, seconds=2, train_loss=4.25, val_loss=float("nan"))
+    metrics.write(appended.to_json())
+    metrics.close()
+    expect(value(page, "training loss")).to_have_text("4.250")
+    expect(page.locator(".notes")).to_contain_text("not finite")
 
 
 def test_a_server_that_has_stopped_is_told_and_the_drawing_stays(open_page, server_of, page_runs):

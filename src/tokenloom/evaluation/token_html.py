@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from tokenloom.evaluation.inspection import Inspection, ScoredToken
     from tokenloom.evaluation.measurement import Measurement
 
-# The scales and colors of serving/page: scales.js and style.css. Backgrounds are transparent, so that the same output
-# is legible in light and dark themes.
+# The scales of serving/page/scales.js and the colors of reporting/page/theme.css. Backgrounds are transparent, so that
+# the same output is legible in light and dark themes.
 HEAT, HEAT_STEP, HEAT_LEVELS = "#e2670a", 6.5, 12
 BETTER, WORSE, DIFFERENCE_STEP = "#2f6fce", "#d9700a", 10.0
 DIFFERENCES = (0.1, 0.5, 1, 2, 4)

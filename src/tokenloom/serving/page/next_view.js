@@ -132,7 +132,7 @@ export class NextView {
   async #link() {
     if (this.#branches.tree.nodes.length > 1) return; // meanwhile a token was chosen, which is in the address
     const z = await this.#app.text.write(this.#app.text.value);
-    this.#app.go({ z, tree: null }, { replace: !this.#app.state.params.has("tree") });
+    if (z !== undefined) this.#app.go({ z, tree: null }, { replace: !this.#app.state.params.has("tree") });
   }
 
   /** Show the text at which a tree is, and put both into the address. */
@@ -143,7 +143,7 @@ export class NextView {
     this.#pointed = 0;
     const packed = await packBranches(tree);
     const z = await text.write(textAt(tree));
-    if (tree !== this.#branches.tree) return; // meanwhile another one is shown
+    if (z === undefined || tree !== this.#branches.tree) return; // meanwhile another one is shown
     this.#app.go({ z, tree: this.#branches.accept(packed, z?.length ?? 0) });
   }
 

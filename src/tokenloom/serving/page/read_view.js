@@ -24,7 +24,7 @@ export class ReadView {
   #spans = { reply: null, measure: null, blocks: [] };
   #write = settled(async () => {
     const z = await this.#app.text.write(this.#app.text.value);
-    this.#app.go({ z }, { replace: true });
+    if (z !== undefined) this.#app.go({ z }, { replace: true });
   }, 400);
 
   constructor(app, host) {

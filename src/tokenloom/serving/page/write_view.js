@@ -33,7 +33,7 @@ export class WriteView {
   #isDestroyed = false;
   #link = settled(async () => {
     const z = await this.#app.text.write(this.#app.text.value);
-    this.#app.go({ z }, { replace: true });
+    if (z !== undefined) this.#app.go({ z }, { replace: true });
   }, 300);
 
   constructor(app, host) {
@@ -180,7 +180,7 @@ export class WriteView {
     this.#samples = [];
     this.#opened = null;
     const z = await this.#app.text.write(value);
-    this.#app.go({ z });
+    if (z !== undefined) this.#app.go({ z });
   }
 
   #start() {
