@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -148,7 +149,8 @@ def test_a_killed_worker_keeps_the_finished_shards(corpus: Path, tmp_path: Path)
     def kill_a_worker(what: str, *_: object) -> None:
         if what == "encoding" and len(list((tmp_path / ".out.partial" / FINISHED_FOLDER).glob("*.json"))) >= 5:
             for worker in psutil.Process().children()[:1]:
-                worker.kill()
+                with suppress(psutil.NoSuchProcess):  # it was killed before
+                    worker.kill()
 
     with pytest.raises(DataError, match=r"an encoding process exited with status -9; it may have run out of memory\."):
         prepare(config(corpus, workers=2), tmp_path / "out", progress=kill_a_worker)

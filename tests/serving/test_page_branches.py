@@ -25,9 +25,11 @@ def pickable(found) -> list[tuple[int, str]]:
 
 
 def press(page, key: str) -> None:
-    """Press a key outside the text, when the prediction is that of the text."""
+    """Press a key outside the text, when the prediction is that of the text, and wait for the step in the history."""
     expect(page.locator(".pair")).to_have_attribute("aria-busy", "false")
+    address = page.url
     page.keyboard.press(key)
+    expect(page).not_to_have_url(address)
 
 
 def test_tokens_are_chosen_taken_back_and_branched_by_keys(open_page, predicted):

@@ -1,6 +1,6 @@
 """The Next view in a browser: the next tokens are those of sampling, and keys add them to the text."""
 
-from browser import expect, wait_for_numbers
+from browser import expect, wait_for_address, wait_for_numbers
 
 from tokenloom.generation.next_token import next_tokens
 from tokenloom.sampling_params import SamplingParams
@@ -28,7 +28,10 @@ def test_the_next_tokens_are_those_of_sampling_and_number_keys_add_them(open_pag
     assert pickable < 9
     page.keyboard.press(str(pickable + 1))
     expect(text).to_have_value("all" + texts[pickable])
+    wait_for_address(page, "tree=")  # a token that is taken back before that is not in the history
+    chosen = page.url
     page.keyboard.press("Backspace")
     expect(text).to_have_value("all")
+    expect(page).not_to_have_url(chosen)
     page.go_back()
     expect(text).to_have_value("all" + texts[pickable])
