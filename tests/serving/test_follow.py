@@ -232,5 +232,5 @@ def test_a_hundred_thousand_records_open_fast(run):
     assert row.figures.steps == 100_001
     again = time.process_time() - started
     assert len(reply) < 1e6
-    assert opened < 3  # about 0.5 s on an idle machine
+    assert opened < 3  # seconds of CPU time, on a slow machine too
     assert again < opened / 5
