@@ -42,7 +42,7 @@ clean:
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) --editable .
+	$(INSTALL) --editable ".[serve]"
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
