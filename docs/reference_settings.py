@@ -64,8 +64,8 @@ def presets_page() -> str:
 def _row(section: str, name: str, field: FieldInfo) -> tuple[str, str, str, str]:
     key = f"{section}.{name}"
     short = f" (`{SHORT_NAMES[key]}`)" if key in SHORT_NAMES else ""
-    positional = " On the command line, DATA." if key in NOT_FLAGS else ""
-    meaning = plain(field.description or "") + _limits(field) + positional
+    instead = f" {NOT_FLAGS[key]}" if key in NOT_FLAGS else ""
+    meaning = plain(field.description or "") + _limits(field) + instead
     return code(key) + short, code(_type(field.annotation)), code(_shown(field.default)), meaning
 
 

@@ -58,6 +58,14 @@ def test_a_copy_with_other_values_leaves_the_original():
         config.with_values(model={"n_head": 7})
 
 
+def test_another_number_of_steps_applies_from_the_first_step_on():
+    config = Config.of({"train": {"max_steps": 90, "earlier_max_steps": [[50, 100]]}})
+    assert config.with_values(train={"max_steps": 90, "seed": 3}).train.earlier_max_steps == ((50, 100),)
+    assert config.with_values(train={"max_steps": 80}).train.earlier_max_steps == ()
+    changed = config.with_values(train={"max_steps": 80, "earlier_max_steps": [[50, 90]]})
+    assert changed.train.earlier_max_steps == ((50, 90),)
+
+
 @pytest.mark.parametrize("section", ["model", "data", "train", "sample"])
 def test_a_configuration_is_immutable(section):
     config = Config()
@@ -142,6 +150,12 @@ def test_a_section_that_is_not_a_table_is_rejected():
             "micro_batch_size 3 does not divide train.batch_size 16",
         ),
         ({"train": {"learning_rate": 1e-4, "min_lr": 1e-3}}, "min_lr 0.001 is above train.learning_rate 0.0001"),
+        (
+            {"train": {"max_steps": 90, "earlier_max_steps": [[50, 100], [95, 90]]}},
+            "max_steps cannot have changed from 90 to 90 at step 95, after step 50. Remove train.earlier_max_steps",
+        ),
+        ({"train": {"earlier_max_steps": [[50, 100], [50, 90]]}}, "cannot have changed from 90 to 1,000 at step 50"),
+        ({"train": {"earlier_max_steps": [[50, 100.5]]}}, "train.earlier_max_steps.0.1: .* got 100.5"),
         ({"train": {"max_steps": 0}}, "train.max_steps: input should be greater than 0, got 0"),
         ({"train": {"max_steps": "many"}}, "train.max_steps: .* got 'many'"),
         ({"train": {"beta2": 1.0}}, "train.beta2: input should be less than 1, got 1.0"),

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from tokenloom.config_aliases import nearest_key
 from tokenloom.config_files import dump_toml
-from tokenloom.config_values import check_number
+from tokenloom.config_values import check_changes, check_number, validation_message
 from tokenloom.errors import ConfigError
 
 Family = Literal["gpt2", "modern"]
@@ -149,6 +149,8 @@ class TrainConfig(Section):
     """Also restore the optimizer state of the model that init_from names."""
     max_steps: int = Field(default=1000, gt=0)
     """Total number of optimizer steps; the learning rate schedule ends here."""
+    earlier_max_steps: tuple[tuple[int, int], ...] = ()
+    """Values of max_steps before a time budget changed it, as pairs: the step of the change, and the earlier value."""
     batch_size: int = Field(default=16, gt=0)
     """Sequences per step, over all devices and accumulated micro-batches."""
     micro_batch_size: int | None = Field(default=None, gt=0)
@@ -274,6 +276,7 @@ class Config(Section):
             train.min_lr <= train.learning_rate,
             f"train.min_lr {train.min_lr:g} is above train.learning_rate {train.learning_rate:g}. Lower it.",
         )
+        check_changes(train.earlier_max_steps, train.max_steps)
         return self
 
     @classmethod
@@ -283,7 +286,10 @@ class Config(Section):
         for layer in layers:
             _check_keys(layer)
             for section, values in layer.items():
-                merged.setdefault(section, {}).update(values)
+                before = merged.setdefault(section, {})
+                if values.get("max_steps", before.get("max_steps")) != before.get("max_steps"):
+                    before.pop("earlier_max_steps", None)  # the new number applies from the first step on
+                before.update(values)
         try:
             return cls.model_validate(merged)
         except ValidationError as error:
@@ -312,17 +318,6 @@ def config_keys() -> list[str]:
 def suggest_key(name: str) -> str | None:
     """The key that a mistyped name, or another tool's name for it, most likely stands for."""
     return nearest_key(name, config_keys())
-
-
-def validation_message(error: ValidationError, section: str = "") -> str:
-    """One line for the first problem that pydantic reports; its location is relative to `section`."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in (*filter(None, [section]), *first["loc"]))
-    if first["type"] == "value_error":
-        message = str(first.get("ctx", {}).get("error"))
-        return f"{key}: {message}" if first["loc"] else message
-    problem = first["msg"][0].lower() + first["msg"][1:]
-    return f"{key}: {problem}, got {first['input']!r}. Change {key}."
 
 
 def _check_keys(layer: Mapping[str, object]) -> None:

@@ -20,15 +20,16 @@ TINY = {
 
 @pytest.fixture
 def state_of(tmp_path):
-    """Build such a state: `state_of(train={"optimizer": "adamw"})`."""
+    """Build such a state, also that of a checkpoint: `state_of(train={"optimizer": "adamw"})`."""
     (tmp_path / "text.txt").write_text("all work and no play makes Jack a dull boy\n" * 400)
 
-    def build(**sections):
+    def build(checkpoint=None, **sections):
         config = Config.of(TINY, {"data": {"sources": [str(tmp_path / "text.txt")]}}, sections)
         shards = prepare(config.data, tmp_path / "shards")
         run = RunFolder(tmp_path / "run")
         run.path.mkdir(exist_ok=True)
-        return build_state(config, shards, run, choose_runtime("cpu", "fp32"), World(), preflight(config, shards))
+        runtime, estimate = choose_runtime("cpu", "fp32"), preflight(config, shards)
+        return build_state(config, shards, run, runtime, World(), estimate, checkpoint)
 
     return build
 

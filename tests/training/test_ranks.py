@@ -101,6 +101,11 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error_in_all_processes_and_pr
     assert (first["is_reported"], second["is_reported"]) == (False, True)
 
 
+def test_the_number_of_steps_of_a_budget_is_changed_by_rank_0_for_all(two_ranks):
+    expected = [[20 + 97], [20, 50]]
+    assert [results["changed number of steps"] for results in two_ranks[0]] == [expected, expected]
+
+
 def test_a_killed_process_ends_the_others_with_a_line_that_names_it(tmp_path):
     write_text(tmp_path)
     command = ["-m", "tokenloom", "train", "text.txt", "--out", "run", "--tokenizer", "byte", "--device", "cpu"]

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tokenloom.config import TrainConfig
-from tokenloom.training.schedule import learning_rate, muon_learning_rate
+from tokenloom.training.schedule import learning_rate, muon_learning_rate, settings_at
 
 SHAPES = ["constant", "linear", "cosine", "wsd"]
 
@@ -103,3 +103,35 @@ def test_appendix_d_warms_up_over_27_of_135_steps_and_follows_the_cosine_of_the_
 def test_the_training_of_chapter_5_has_a_constant_rate():
     config = TrainConfig(max_steps=90, schedule="constant", learning_rate=4e-4, warmup_steps=0)
     assert set(rates(config)) == {4e-4}
+
+
+@pytest.mark.parametrize("schedule", SHAPES)
+@pytest.mark.parametrize(("change", "before", "after"), [(60, 100, 70), (60, 100, 150), (99, 100, 300), (15, 100, 40)])
+def test_a_changed_number_of_steps_keeps_the_rates_before_it_and_continues_from_them(schedule, change, before, after):
+    config = config_of(schedule, max_steps=after, earlier_max_steps=((change, before),))
+    seen, planned = rates(config), rates(config_of(schedule, max_steps=before))
+    assert seen[:change] == planned[:change]
+    assert seen[20:] == sorted(seen[20:], reverse=True)
+    # A linear decay over the steps that are left falls by this much; a cosine at most twice as fast.
+    assert seen[change - 1] - seen[change] <= 2 * seen[change - 1] / (after - change + 1)
+    assert learning_rate(after, config) == pytest.approx(1.0 if schedule == "constant" else 0.1)
+
+
+def test_in_the_decay_of_wsd_a_change_makes_it_linear_from_the_rate_at_the_change():
+    config = config_of("wsd", max_steps=90, earlier_max_steps=((70, 100),), min_lr=0.0)
+    last = learning_rate(69, config)
+    assert last == pytest.approx(31 / 40)
+    assert [learning_rate(step, config) for step in (70, 80, 89)] == pytest.approx(
+        [last * (90 - step) / 21 for step in (70, 80, 89)]
+    )
+
+
+def test_rates_do_not_depend_on_later_changes():
+    """A resumed run repeats the steps before a change bit by bit."""
+    changes = ((30, 100), (55, 130), (56, 90))
+    final = config_of("cosine", max_steps=120, earlier_max_steps=changes)
+    for number, (change, max_steps) in enumerate(changes):
+        earlier = config_of("cosine", max_steps=max_steps, earlier_max_steps=changes[:number])
+        assert [learning_rate(step, earlier) for step in range(change)] == rates(final)[:change]
+        assert settings_at(change - 1, final) == earlier
+    assert settings_at(56, final) is final

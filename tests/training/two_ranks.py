@@ -22,6 +22,7 @@ from tokenloom.data.prepare import prepare
 from tokenloom.errors import CheckpointError, DivergedError, Interrupted
 from tokenloom.run_folder import RunFolder
 from tokenloom.training import run
+from tokenloom.training.budget import Limit, TimeBudget, replan
 from tokenloom.training.display import QuietDisplay
 from tokenloom.training.evaluation import evaluate
 from tokenloom.training.interrupt import StopRequest
@@ -136,6 +137,19 @@ def failing_save(folder: Path, world: World) -> dict[str, object]:
     return {}
 
 
+def changed_number_of_steps(folder: Path, world: World) -> list[list[int]]:
+    """What a review decides: rank 0 has 100 s for steps of 1 s, rank 1 measures other times."""
+    state = make_state(folder, world, "gpt2")
+    state.counters.step = 20
+    left, step_seconds = ((100.0, 1.0), (9.0, 30.0))[world.rank]
+    budget = TimeBudget(
+        Limit(left, left), left, step_seconds=1.0, evaluation_seconds=0.0, final_seconds=0.0, clock=lambda: 0.0
+    )
+    replan(state, budget, step_seconds, QuietDisplay())
+    train = state.config.train
+    return [[train.max_steps], *map(list, train.earlier_max_steps)]
+
+
 def start(folder: Path, command: list[str], size: int = 2) -> list[subprocess.Popen]:
     """Start processes as torchrun does, on loopback."""
     with socket.socket() as listener:
@@ -165,6 +179,7 @@ def main(folder: Path) -> None:
     results["stopped"] = stopped_by_a_signal_to_rank_1(folder, world)
     results["diverged"] = diverged_on_rank_1(folder, world)
     results["failing save"] = failing_save(folder, world)
+    results["changed number of steps"] = changed_number_of_steps(folder, world)
     destroy_process_group()
     save_file(tensors, folder / f"{world.rank}.safetensors")
     (folder / f"{world.rank}.json").write_text(json.dumps(results))

@@ -30,8 +30,11 @@ SHORT_NAMES: Mapping[str, str] = {
     "train.compile": "--compile",
     "sample.prompts": "--prompt",
 }
-# Sources of text are positional arguments.
-NOT_FLAGS = ("data.sources",)
+# Settings that have no flag, and how they are set instead.
+NOT_FLAGS: Mapping[str, str] = {
+    "data.sources": "On the command line, DATA.",
+    "train.earlier_max_steps": "Not a flag: training sets it.",
+}
 
 SECTION_GROUPS: Mapping[str, Group] = {"data": DATA, "model": MODEL, "train": TRAINING, "sample": SAMPLES}
 FIELD_GROUPS: Mapping[str, Group] = {

@@ -18,7 +18,8 @@ from tokenloom.cli.output import print_notice
 from tokenloom.cli.parameters import ARGUMENTS
 from tokenloom.cli.signals import StoppedBySignal, StopSignals
 from tokenloom.cli.streams import standard_streams
-from tokenloom.config import suggest_key, validation_message
+from tokenloom.config import suggest_key
+from tokenloom.config_values import validation_message
 from tokenloom.errors import OutputError, TokenloomError, see_page
 
 COMMANDS = (

@@ -30,8 +30,9 @@ TIMED_TOKENS = 8  # of a sample
 RESERVE_SHARE, RESERVE_SECONDS = 0.01, 2.0
 # A budget shorter than this is refused if not even one step fits.
 SHORTEST_SECONDS = 30.0
-REVIEW_SHARE = 0.4  # of the steps or of the time, after which the plan is reviewed
-MIN_CHANGE = 0.02  # of the steps; a smaller correction is not worth a notice
+# The plan is reviewed when this share of the steps or of the time that were left at the last review is used up.
+REVIEW_SHARE = 0.4
+MIN_CHANGE = 0.02  # of the budget; a plan that would end too early or too late by less is not changed
 
 Clock = Callable[[], float]
 
@@ -50,7 +51,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class TimeBudget:
-    """The limit of a run, and the measured cost of its parts in seconds."""
+    """The limit of a run, and the measured cost of its parts in seconds, from the last review of its plan on."""
 
     limit: Limit
     seconds: float
@@ -62,26 +63,33 @@ class TimeBudget:
     """The evaluation after training, on the whole validation text, and the additional samples."""
     step: int = 0
     """Finished steps when the plan was last reviewed."""
-    may_grow: bool = True
-    """Whether a review can add steps, as long as the final phase of the learning rate schedule has not begun."""
     clock: Clock = time.time
 
     def seconds_left(self) -> float:
         return self.limit.deadline - self.clock()
 
-    def steps_left(self, train: TrainConfig, step: int, step_seconds: float | None = None) -> int:
-        """How many steps fit after `step` finished ones, at `step_seconds` each (None: as measured)."""
-        step_seconds = step_seconds or self.step_seconds
-        slowdown = step_seconds / self.step_seconds  # assumed to be the same for everything else
-        reserve = RESERVE_SECONDS + RESERVE_SHARE * self.seconds
-        available = self.seconds_left() - reserve - slowdown * self.final_seconds
-        steps = max(0, int(available / step_seconds))
+    def reviewed(self, step: int, step_seconds: float) -> TimeBudget:
+        """The budget after `step` finished steps, if a step now takes `step_seconds`, and all else in proportion."""
+        slowdown = step_seconds / self.step_seconds
+        return replace(
+            self,
+            seconds=self.seconds_left(),
+            step=step,
+            step_seconds=step_seconds,
+            evaluation_seconds=slowdown * self.evaluation_seconds,
+            final_seconds=slowdown * self.final_seconds,
+        )
+
+    def steps_left(self, train: TrainConfig, step: int) -> int:
+        """How many steps fit after `step` finished ones."""
+        available = self.seconds_left() - self._seconds_after_training()
+        steps = max(0, int(available / self.step_seconds))
         if self.limit.most_steps is not None:
             steps = min(steps, max(0, self.limit.most_steps - step))
         # The number of evaluations depends on the number of steps, and is not proportional to it.
         while steps > 0:
             evaluations = _evaluations(train.model_copy(update={"max_steps": step + steps}), step)
-            if steps * step_seconds + evaluations * slowdown * self.evaluation_seconds <= available:
+            if steps * self.step_seconds + evaluations * self.evaluation_seconds <= available:
                 break
             steps -= max(1, steps // 1000)
         return steps
@@ -89,18 +97,14 @@ class TimeBudget:
     def is_review_due(self, train: TrainConfig, step: int) -> bool:
         """Whether to review the plan after `step` finished steps.
 
-        This is after the last step before the final phase of the schedule, so that the phase is complete in the new
-        plan, and whenever a share of the time that was left at the last review is used up.
+        The distances become shorter, so that there are several reviews in the final phase of the schedule.
         """
-        due = self.may_grow and step >= review_step(train)
-        return due or self.seconds_left() < (1 - REVIEW_SHARE) * self.seconds
+        steps = max(1, int(REVIEW_SHARE * (train.max_steps - self.step)))
+        seconds = REVIEW_SHARE * (self.seconds - self._seconds_after_training())
+        return step - self.step >= steps or self.seconds - self.seconds_left() > seconds
 
-
-def review_step(train: TrainConfig) -> int:
-    """The last step before the decay of a wsd schedule; with other schedules, that after a fixed share of the steps."""
-    share = 1 - train.decay_fraction if train.schedule == "wsd" else REVIEW_SHARE
-    step = train.warmup_steps + int(share * max(0, train.max_steps - train.warmup_steps))
-    return max(1, min(step, train.max_steps - 1))  # a plan of a few steps is reviewed before its last one
+    def _seconds_after_training(self) -> float:
+        return RESERVE_SECONDS + RESERVE_SHARE * self.seconds + self.final_seconds
 
 
 def parse_budget(text: str) -> float:
@@ -155,24 +159,23 @@ def plan_steps(
 
 
 def replan(state: TrainState, budget: TimeBudget, step_seconds: float, display: Display) -> TimeBudget:
-    """Change the number of steps if steps have become slower or faster than planned; returns the budget from here on.
+    """Change the number of steps if the planned ones would end too early or too late; returns the budget from here on.
 
-    `step_seconds` is the mean since the last review. If no more steps fit, this one becomes the last.
+    `step_seconds` is the mean since the last review. If no more steps fit, this one becomes the last. Rank 0 decides.
     """
-    step, planned = state.counters.step, state.config.train.max_steps
-    max_steps = step + budget.steps_left(state.config.train, step, step_seconds)
-    if not budget.may_grow:
-        max_steps = min(max_steps, planned)
-    max_steps = state.world.broadcast(max_steps)
-    if abs(max_steps - planned) > MIN_CHANGE * planned:
-        change = "slower" if max_steps < planned else "faster"
+    train, step = state.config.train, state.counters.step
+    budget = budget.reviewed(step, step_seconds)
+    max_steps = step + budget.steps_left(train, step)
+    is_small = abs(max_steps - train.max_steps) * step_seconds <= MIN_CHANGE * budget.limit.seconds
+    max_steps = state.world.broadcast(train.max_steps if is_small else max_steps)
+    if max_steps != train.max_steps:
         display.notice(
-            f"a step takes {step_seconds:.2g} s, {change} than planned: {max_steps:,} steps instead of {planned:,}"
+            f"at {step_seconds:.2g} s a step, {max_steps:,} steps fit into the time instead of {train.max_steps:,}"
         )
-        state.change_settings(max_steps=max_steps)
+        earlier = (*train.earlier_max_steps, (step, train.max_steps))
+        state.change_settings(max_steps=max_steps, earlier_max_steps=earlier)
         display.replanned(max_steps)
-    may_grow = budget.may_grow and step < review_step(state.config.train)
-    return replace(budget, seconds=budget.seconds_left(), step=step, may_grow=may_grow)
+    return budget
 
 
 def estimate_seconds(state: TrainState) -> float:

@@ -17,6 +17,7 @@ from tokenloom.training.interrupt import StopRequest, received_in
 from tokenloom.training.metrics_log import MetricsLog
 from tokenloom.training.resuming import is_out_of_patience
 from tokenloom.training.saving import save, save_best
+from tokenloom.training.schedule import settings_at
 from tokenloom.training.step import StepResult, TrainState, train_step
 
 
@@ -64,7 +65,7 @@ def train_loop(
         received = received_in(stop_votes)
         if budget is not None and is_review_due:
             budget = replan(state, budget, stopwatch.mean_of_last(counters.step - budget.step), display)
-        train = state.config.train
+        train = settings_at(counters.step, state.config.train)
         finished = counters.step == train.max_steps
         should_log = finished or counters.step % train.log_interval == 0
         should_evaluate = finished or counters.step % train.eval_every == 0

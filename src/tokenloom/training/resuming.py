@@ -38,6 +38,7 @@ REFUSED: Mapping[str, str] = {
 ANNOUNCED: Mapping[str, str] = {
     "data.sources": "the text itself must be the same",
     "train.max_steps": "the learning rate schedule ends there",
+    "train.earlier_max_steps": "the learning rate continues as if the number of steps had not changed before",
     "train.batch_size": "training continues with the next window of the epoch, evaluations use more or fewer windows",
     "train.micro_batch_size": NOT_EXACT,
     "train.strategy": NOT_EXACT,

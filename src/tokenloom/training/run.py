@@ -112,7 +112,7 @@ def _train(
                 config = config.with_values(train={"compile": pays})
             state = build_state(config, shards, run, runtime, world, estimate, notify=display.notice)
             max_steps, budget = plan_steps(state, limit)
-            config = config.with_values(train={"max_steps": max_steps})
+            config = config.with_values(train={"max_steps": max_steps, "earlier_max_steps": ()})
             compiled_block = state.model.training_block
             if budget.seconds <= 0:
                 display.notice(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from tokenloom.config import Settings, config_keys, config_sections, suggest_key, validation_message
+from tokenloom.config import Settings, config_keys, config_sections, suggest_key
+from tokenloom.config_values import validation_message
 from tokenloom.errors import ConfigError, UsageError
 
 Value = int | float | str | bool | None
