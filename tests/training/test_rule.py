@@ -119,6 +119,21 @@ def test_a_learned_vocabulary_does_not_repeat_the_text_too_often(seconds, size):
     assert config.data.tokenizer == "char" or epochs_of(reasons) <= VOCABULARY_EPOCHS + 0.1  # batches are rounded
 
 
+def test_the_reasons_name_a_tokenizer_that_was_chosen():
+    lines = [chosen(size=size, vocabulary=vocabulary)[1][1] for size, vocabulary in ((10**9, None), (10**6, 0))]
+    assert re.match(r"tokens    bpe:\d+, a vocabulary learned from the text; ", lines[0])
+    assert lines[1].startswith("tokens    the tokenizer is set; the text is read about ")  # bytes, for example
+    assert chosen(size=3 * 10**5)[1][1].startswith("tokens    characters; ")
+
+
+def test_the_reason_for_the_size_is_what_limits_it():
+    assert chosen(size=10**9)[1][0].endswith("the size for this machine and time")
+    assert chosen(1200, size=18_000)[1][0].endswith(
+        "the largest size for this text, which a larger model would memorize"
+    )
+    assert chosen(model={"n_layer": 6})[1][0].endswith("the shape is set in part, and the rest fits it")
+
+
 def test_weight_decay_grows_with_the_number_of_epochs():
     decays = [chosen(300, size=size, vocabulary=0)[0].train.weight_decay for size in (10**8, 10**6, 3 * 10**5)]
     assert decays[0] < decays[1] < decays[2]
@@ -141,7 +156,7 @@ def test_a_very_short_text_gets_a_small_model_a_limit_of_epochs_and_says_so():
     assert config.model.n_layer == 2
     assert (config.train.batch_size, config.model.block_size) == (8, 128)
     assert epochs_of(reasons) == pytest.approx(MAX_EPOCHS, rel=0.02)
-    assert "more would not help: it ends early" in reasons[1]
+    assert "then training ends: more would not help" in reasons[1]
     assert config.train.max_steps == steps_of(reasons) < steps_of(chosen(1200, size=180_000)[1])
     assert config.train.weight_decay > 4
     all_the_time, reasons = chosen(1200, size=18_000, train={"max_steps": 10**6})

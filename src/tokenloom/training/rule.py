@@ -4,14 +4,17 @@ A pure function of a few numbers and of the settings that are fixed. Decision 14
 
 | constant | source |
 |---|---|
-| FLOPS_PER_SQUARED_WEIGHT | 20 for fresh text (Hoffmann et al. 2022); docstrings in 2 minutes: better than 33 by 0.02 |
-| VOCABULARY_FACTOR | docstrings in 2 minutes: 2,048 tokens better than 1,024 by 0.03 to 0.05 bits, 192 wide |
-| CHARACTER_EPOCHS | docstrings in 2 minutes: characters that are read 1.3 times worse by 0.22 bits |
-| SHORT_CONTEXT | docstrings in 2 minutes: 128 tokens better than 256 by 0.014 bits |
-| STEPS, MIN_BATCH_TOKENS | docstrings in 2 minutes: 1,024 tokens better than 2,048; tinyshakespeare in 5: 4,096 |
+| FLOPS_PER_SQUARED_WEIGHT | docstrings in 2 minutes: 20 better than 33 by 0.02 bits per byte |
+| VOCABULARY_FACTOR | docstrings in 2 minutes, 192 wide: 2,048 tokens better than 1,024 by 0.03 to 0.05 |
+| CHARACTER_EPOCHS | docstrings in 2 minutes: characters, read 1.3 times, worse than 2,048 tokens by 0.25 |
+| SHORT_CONTEXT, MIN_BATCH_TOKENS | docstrings in 2 minutes: 8 × 128 tokens better than 8 × 256 by 0.014 |
+| STEPS | tinyshakespeare in 290 seconds: about 1,360 steps better than 2,150 with half the batch by 0.004 to 0.02 |
+| STRENGTH_EXPONENT, MAX_DECAY, MAX_EPOCHS | 18 kB of Shakespeare, characters: 5 to 82 epochs, weight decay 1 to 10 |
 | BYTES_PER_TOKEN | counted on English text and docstrings |
-| STRENGTH_EXPONENT, MAX_DECAY, MAX_EPOCHS | 18 kB of Shakespeare, characters, 5 to 82 epochs, decay 0.3 to 8 |
 | the others | estimates, which the series of benchmarks/recipe.py measure |
+
+Each is from one or two runs, and runs of one setting differ by up to 0.02 bits per byte: the small differences are weak
+evidence.
 """
 
 from __future__ import annotations
@@ -25,23 +28,26 @@ from tokenloom.model.flops import training_flops_per_token
 from tokenloom.reporting.formatting import counted, percent
 from tokenloom.training.shape import PARTS, whole_shape
 
-MIN_SECONDS = 1.0  # less is refused later, with the reason
+MIN_SECONDS = 1.0  # if the budget is already used up; training then makes one step, or refuses it
 TRAINING_SHARE = 0.85  # of the time is spent in training steps; the rest in start, evaluations and saving
-# Compute-optimal size: FLOPs = 20 · weights², about three tokens for each weight of the blocks.
+# Size: FLOPs = 20 · weights². At 6 FLOPs for each weight and token, this is about three tokens for each weight of the
+# blocks. Hoffmann et al. 2022 found 20 tokens, 120 · weights², best for large models and fresh text.
 FLOPS_PER_SQUARED_WEIGHT = 20.0
-WEIGHTS_PER_BYTE = 20.0  # a larger model memorizes a short text sooner
-# Characters learn more than a learned vocabulary once there is time to read them so often.
+WEIGHTS_PER_BYTE = 20.0  # of the training text, at most: a larger model memorizes it sooner
+# Characters are chosen if there is time to read the text so often. Learned tokens learn faster, and use it up faster.
 CHARACTER_EPOCHS = 4.0
-VOCABULARY_EPOCHS = 8.0  # a learned vocabulary repeats the text at most so often
-MAX_EPOCHS = 50.0  # more do not lower the validation loss, whatever the weight decay: training ends before the time
+VOCABULARY_EPOCHS = 8.0  # with a learned vocabulary, the text is not read more often
+MAX_EPOCHS = 50.0  # more do not lower the validation loss: training ends before the time
 # The largest vocabulary that a model of a width learns: factor · width ** exponent.
 VOCABULARY_FACTOR, VOCABULARY_EXPONENT = 0.9, 1.49
+# The context is long if training reads so many tokens.
 SHORT_CONTEXT, LONG_CONTEXT, LONG_CONTEXT_TOKENS = 128, 256, 3e6
+# The batch is that for about so many steps.
 STEPS, MIN_BATCH_TOKENS = 1500, 1024
-# Weight decay · learning rate · steps: at least 2.5, and epochs ** 1.3.
+# Weight decay · learning rate · steps is at least 2.5, and at least epochs ** 1.3.
 MIN_STRENGTH, STRENGTH_EXPONENT = 2.5, 1.3
-MAX_FRESH_DECAY, MAX_DECAY = 1.0, 10.0  # of text that is not repeated, and of any
-# Windows that fit into a short training and validation text.
+MAX_FRESH_DECAY, MAX_DECAY = 1.0, 10.0  # the first of these gives no weight decay above 1, and both none above 10
+# So many windows of a context fit at least into the training and the validation text.
 TRAINING_WINDOWS, VALIDATION_WINDOWS = 8, 2
 # Bytes of text per token of a learned vocabulary; 0 stands for characters.
 BYTES_PER_TOKEN: Mapping[int, float] = {
@@ -87,18 +93,18 @@ def choose(situation: Situation, config: Config, fixed: Collection[str] = ()) ->
     compute = TRAINING_SHARE * max(situation.seconds, MIN_SECONDS) * situation.flops_per_second
     reading = _Reading(compute, situation.text_bytes)
     weights = math.sqrt(compute / FLOPS_PER_SQUARED_WEIGHT)
-    if situation.text_bytes is not None:
-        weights = min(weights, WEIGHTS_PER_BYTE * situation.text_bytes)
-    model = _model(config.model, fixed, weights)
+    most_weights = math.inf if situation.text_bytes is None else WEIGHTS_PER_BYTE * situation.text_bytes
+    model = _model(config.model, fixed, min(weights, most_weights))
     vocabulary = _vocabulary(model, reading) if situation.vocabulary is None else situation.vocabulary
     model = _with_vocabulary(model, vocabulary)
     if "block_size" not in fixed:
         model = model.model_copy(update={"block_size": _context(model, reading, config.data.val_fraction)})
     train = _training(model, reading, situation.processes, config.train, fixed)
+    tokenizer = None
+    if situation.vocabulary is None:
+        tokenizer = f"bpe:{vocabulary}" if vocabulary else "char"
     sections: Mapping[str, Mapping[str, object]] = {
-        "data": {}
-        if situation.vocabulary is not None
-        else {"tokenizer": f"bpe:{vocabulary}" if vocabulary else "char"},
+        "data": {} if tokenizer is None else {"tokenizer": tokenizer},
         "model": {name: getattr(model, name) for name in (*sorted(PARTS), "block_size")},
         "train": {name: getattr(train, name) for name in ("batch_size", "weight_decay")},
     }
@@ -108,7 +114,13 @@ def choose(situation: Situation, config: Config, fixed: Collection[str] = ()) ->
         section: {name: value for name, value in values.items() if name not in fixed}
         for section, values in sections.items()
     }
-    return Choice(settings, _reasons(model, train, vocabulary, reading, fixed))
+    reasons = {
+        "size": _reason_of_size(model, fixed, is_text_short=weights > most_weights),
+        "tokens": _reason_of_tokens(tokenizer, model, train, reading, fixed),
+        "training": f"about {counted(train.max_steps, 'step')} of {train.batch_size} × {model.block_size} tokens, "
+        f"weight decay {train.weight_decay:g}",
+    }
+    return Choice(settings, tuple(f"{name:<9} {text}" for name, text in reasons.items()))
 
 
 def nearest_multiple(number: float, unit: int) -> int:
@@ -192,23 +204,26 @@ def _training(
     return train.model_copy(update={**values, "max_steps": steps})
 
 
-def _reasons(
-    model: ModelConfig, train: TrainConfig, vocabulary: int, reading: _Reading, fixed: Collection[str]
-) -> tuple[str, ...]:
+def _reason_of_size(model: ModelConfig, fixed: Collection[str], *, is_text_short: bool) -> str:
+    reason = "the size for this machine and time"
+    if not PARTS.isdisjoint(fixed):
+        reason = "the shape is set in part, and the rest fits it"
+    elif is_text_short:
+        reason = "the largest size for this text, which a larger model would memorize"
+    return f"{counted(model.n_layer, 'layer')}, {model.n_embd} wide: {reason}"
+
+
+def _reason_of_tokens(
+    tokenizer: str | None, model: ModelConfig, train: TrainConfig, reading: _Reading, fixed: Collection[str]
+) -> str:
+    """`tokenizer` is None if the rule does not choose it."""
     epochs = train.max_steps * train.batch_size * model.block_size / reading.text_tokens(model)
-    shape = "the size that learns most in this time" if PARTS.isdisjoint(fixed) else "the shape is set in part"
-    tokens = f"a vocabulary of {vocabulary:,}" if vocabulary else "characters"
-    times = f"the text is read {epochs:.1f} times"
+    times = f"the text is read about {epochs:.1f} times"
     if reading.text_bytes is None:
         times = "the size of the text is unknown"
     elif epochs < 1:
-        times = f"{percent(epochs)} of the text is read"
+        times = f"about {percent(epochs)} of the text is read"
     elif reading.epochs(model) > MAX_EPOCHS and "max_steps" not in fixed:
-        times = f"the text is read {epochs:.0f} times, more would not help: it ends early"
-    steps = f"about {counted(train.max_steps, 'step')} of {train.batch_size} × {model.block_size} tokens"
-    lines = {
-        "size": f"{counted(model.n_layer, 'layer')}, {model.n_embd} wide: {shape}",
-        "tokens": f"{tokens}; {times}",
-        "training": f"{steps}, weight decay {train.weight_decay:g}",
-    }
-    return tuple(f"{name:<9} {text}" for name, text in lines.items())
+        times = f"the text is read {epochs:.0f} times, then training ends: more would not help"
+    names = {None: "the tokenizer is set", "char": "characters"}
+    return f"{names.get(tokenizer, f'{tokenizer}, a vocabulary learned from the text')}; {times}"
