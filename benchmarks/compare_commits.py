@@ -6,7 +6,8 @@
 
 `step` starts both commits, each in its own process, and lets them train in turn, a few steps at a time; the result is
 the median of the ratios of neighbouring turns, so that other load on the machine affects both sides. `default` runs
-`tokenloom train` of both commits one after the other. Each result is added to benchmarks/data/results.jsonl.
+`tokenloom train` of both commits one after the other. Each result is added to benchmarks/data/results.jsonl at once,
+and what this commit has there is not measured again.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import records
 
 BEFORE = "f102202"  # the last commit before the modern family became Qwen3, and before the rule of a time budget
 TURN_SECONDS = 2.0
+STEP_MINUTES = 1.0  # to start two processes, which may compile, and to train their first steps
 
 # The settings of both sides, over those of the preset modern-xs of their commit.
 FORMER_DEFAULT = {
@@ -51,19 +53,22 @@ def main() -> None:
     step.add_argument("--eager", action="store_true", help="without compiled steps of this commit")
     default = commands.add_parser("default", help="bits per byte of the default run")
     default.add_argument("--budget", default="2m")
+    for command in (step, default):
+        command.add_argument("--minutes", type=float, default=20, help="start nothing that would end later")
     worker = commands.add_parser("worker", help="one side of step: trains as many steps as each line of stdin says")
     worker.add_argument("settings", type=json.loads)
     options = parser.parse_args()
     if options.command == "worker":
         work(options.settings)
         return
+    end = time.time() + 60 * options.minutes
     with checked_out(options.before) as before:
         if options.command == "step":
             for case in options.cases:
                 for is_compiled in (False,) if options.eager else (False, True):
-                    compare_steps(before, case, is_compiled, options.rounds)
+                    compare_steps(before, case, is_compiled, options.rounds, end)
         else:
-            compare_default_runs(before, options.before, options.budget)
+            compare_default_runs(before, options.before, options.budget, end)
 
 
 @contextmanager
@@ -77,14 +82,27 @@ def checked_out(commit: str) -> Generator[Path]:
             records.git("worktree", "remove", "--force", folder)
 
 
-def compare_steps(before: Path, case: str, is_compiled: bool, rounds: int) -> None:
+def is_due(part: str, case: dict, minutes: float, end: float) -> bool:
+    """Whether this commit has no result of a case, and it would end before `end` (`time.time`)."""
+    if any(result.items() >= case.items() for result in records.measured(part)):
+        return False
+    if time.time() + 60 * minutes > end:
+        print(f"{part}, {case}: left out, because it takes about {minutes:.1f} minutes", file=sys.stderr, flush=True)
+        return False
+    return True
+
+
+def compare_steps(before: Path, case: str, is_compiled: bool, rounds: int, end: float) -> None:
+    name = {"case": f"{case}{', compiled' if is_compiled else ''}"}
+    if not is_due("step", name, STEP_MINUTES + 2 * rounds * TURN_SECONDS / 60, end):
+        return
     old_settings, new_settings = CASES[case]
     new_settings = new_settings | {"train": new_settings["train"] | {"compile": is_compiled}}
     with Worker(before, old_settings) as old, Worker(records.ROOT, new_settings) as new:
         rates = [(old.tokens_per_sec(), new.tokens_per_sec()) for _ in range(rounds)]
     ratios = [after / before for before, after in rates]
     result = {
-        "case": f"{case}{', compiled' if is_compiled else ''}",
+        **name,
         "tokens_per_sec_before": round(statistics.median(before for before, _ in rates)),
         "tokens_per_sec": round(statistics.median(after for _, after in rates)),
         "ratio": statistics.median(ratios),
@@ -98,8 +116,12 @@ def compare_steps(before: Path, case: str, is_compiled: bool, rounds: int) -> No
     records.append("step", result)
 
 
-def compare_default_runs(before: Path, before_commit: str, budget: str) -> None:
+def compare_default_runs(before: Path, before_commit: str, budget: str, end: float) -> None:
+    from tokenloom.training.budget import parse_budget  # not at the top: the worker runs with older code
+
     for name, folder in ((before_commit, before), ("this commit", records.ROOT)):
+        if not is_due("default", {"commit": name, "budget": budget}, parse_budget(budget) / 60 + 0.5, end):
+            continue
         result = {"commit": name, "budget": budget, **default_run(folder, budget)}
         print("{commit:12} {val_bits_per_byte:.3f} bits per byte, {wall_seconds:.0f} s".format(**result), flush=True)
         records.append("default", result)

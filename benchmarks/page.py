@@ -1,19 +1,18 @@
 """What the page costs: a long run is opened and scrubbed, a text is drawn, and a training is followed.
 
-    python benchmarks/page.py                 # a table
-    python benchmarks/page.py --json          # for results.py
+    python benchmarks/page.py --minutes 20    # again, until nothing is left: 20 minutes in all
 
 A run of 100,000 records is opened by a new server and a new browser, until its curves are drawn. The cursor is moved
 over them, one position a frame. A text of 1,024 tokens is drawn in Read, from the reply of the server until the browser
 has drawn it. A model is trained with and without the page, in turn; a client that asks for what the page asks for takes
-the place of the browser, whose drawing is not the server's work. Needs Chromium and playwright.
+the place of the browser, whose drawing is not the server's work. Each is done in several rounds; a finished one is a
+record in data/results.jsonl, and is not repeated at this commit. Prints a table. Needs Chromium and playwright.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import math
 import os
 import shutil
@@ -22,13 +21,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import httpx2
 import psutil
+import records
 import torch
 from playwright.sync_api import Browser, Page, sync_playwright
+from result_tables import page_table
 
 from tokenloom.compute.runtime import choose_runtime
 from tokenloom.config import Config, ModelConfig
@@ -50,6 +52,7 @@ TRAINING = (
     "--sample.max-new-tokens 50 --device cpu --json"
 )
 INTERVAL = 2.0  # seconds between two looks of the page at the runs
+ROUND_SECONDS = {"browser": 60, "training": 120}  # at most
 
 # Each waits for a frame in which something is drawn, and gives its time in ms since the page was asked for.
 DRAWN = """() => document.querySelector(".plot canvas") && document.querySelector("dl.readout [data-key]")
@@ -76,15 +79,29 @@ SCRUB = """async (frames) => {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=400, help="of each training")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--minutes", type=float, default=20, help="start no round that would end later")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        runs = Path(folder, "runs")
-        write_runs(runs)
-        result = {"rows": [*page_rows(runs, options.repeats), *following_rows(Path(folder), options)]}
-    print(json.dumps(result) if options.json else "\n".join(lines(result)))
+        measurements = {
+            "browser": partial(browser_rows, Path(folder, "runs")),
+            "training": partial(training_rows, Path(folder), options.steps),
+        }
+        measure_missing(measurements, options.rounds, time.time() + 60 * options.minutes)
+    print("\n".join(page_table(records.measured("page"))))
+
+
+def measure_missing(measurements: Mapping[str, Callable[[], Iterable[dict]]], rounds: int, end: float) -> None:
+    """Record the rounds that this commit lacks, as long as one ends before `end` (`time.time`)."""
+    for name, measurement in measurements.items():
+        finished = sum(result["measurement"] == name for result in records.measured("page"))
+        for number in range(finished + 1, rounds + 1):
+            if time.time() + ROUND_SECONDS[name] > end:
+                print(f"{name}, round {number}: left out, because no time is left", file=sys.stderr, flush=True)
+                break
+            records.append("page", {"measurement": name, "rows": [*measurement()]})
+            print(f"{name}, round {number}: finished", file=sys.stderr, flush=True)
 
 
 def write_runs(runs: Path) -> None:
@@ -125,25 +142,24 @@ def record(step: int) -> MetricsRecord:
     )
 
 
-def page_rows(runs: Path, repeats: int) -> Iterator[dict]:
-    """The times of the page in a browser."""
-    opened, frames, drawn = list[float](), list[float](), list[float]()
+def browser_rows(runs: Path) -> Iterator[dict]:
+    """The times of the page in a new browser."""
+    if not runs.exists():
+        write_runs(runs)
     executable = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     with sync_playwright() as tool:
         browser = tool.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        for _ in range(repeats):
-            with new_page(browser, runs, "#/runs?run=long") as page:
-                opened.append(page.wait_for_function(DRAWN, polling="raf").json_value())
-                page.wait_for_timeout(1000)
-                frames += page.evaluate(SCRUB, 120)
-            with new_page(browser, runs, "#/read?m=model") as page:
-                page.locator("textarea").fill(("Every effort moves you. " * TOKENS)[:TOKENS])
-                end = page.wait_for_function(READ, arg=TOKENS, polling="raf").json_value()
-                drawn.append(end - page.evaluate(REPLIED))
+        with new_page(browser, runs, "#/runs?run=long") as page:
+            opened = page.wait_for_function(DRAWN, polling="raf").json_value()
+            page.wait_for_timeout(1000)
+            frames = page.evaluate(SCRUB, 120)
+        with new_page(browser, runs, "#/read?m=model") as page:
+            page.locator("textarea").fill(("Every effort moves you. " * TOKENS)[:TOKENS])
+            drawn = page.wait_for_function(READ, arg=TOKENS, polling="raf").json_value() - page.evaluate(REPLIED)
         browser.close()
-    yield row(f"open a run of {RECORDS:,} records", opened, "ms", 2000)
+    yield row(f"open a run of {RECORDS:,} records", [opened], "ms", 2000)
     yield row("a frame while the cursor moves over it", frames, "ms", 1000 / 30)
-    yield row(f"draw a text of {TOKENS:,} tokens", drawn, "ms", 300)
+    yield row(f"draw a text of {TOKENS:,} tokens", [drawn], "ms", 300)
 
 
 @contextlib.contextmanager
@@ -158,34 +174,35 @@ def new_page(browser: Browser, runs: Path, hash: str) -> Iterator[Page]:
         context.close()
 
 
-def following_rows(folder: Path, options: argparse.Namespace) -> Iterator[dict]:
+def training_rows(folder: Path, steps: int) -> Iterator[dict]:
     """What the page costs a training: CPU time of its process, and the time of a step beside it."""
-    shares, idle, ratios = list[float](), list[float](), list[float]()
-    for repeat in range(options.repeats):
-        alone = step_seconds(folder, f"alone-{repeat}", options.steps)
-        with PageProcess(folder / "trained") as page:
-            url, process = page.url(), page_process()
-            with measured_share(process, idle):
-                time.sleep(5)
-            with measured_share(process, shares):
-                followed = step_seconds(folder, f"followed-{repeat}", options.steps, url)
-        ratios.append(100 * (followed / alone - 1))
+    shares, idle = list[float](), list[float]()
+    runs = Path(tempfile.mkdtemp(dir=folder))
+    alone = step_seconds(runs / "alone", steps)
+    with PageProcess(runs) as page:
+        url, process = page.url(), page_process()
+        with measured_share(process, idle):
+            time.sleep(5)
+        with measured_share(process, shares):
+            followed = step_seconds(runs / "followed", steps, url)
     yield row("CPU of the page while nobody looks, of one core", idle, "%", 2)
     yield row("CPU of the page while a run is followed, of one core", shares, "%", 2)
-    yield row("time of a training step beside a page that follows it, to that without", ratios, "%", 2)
+    yield row(
+        "time of a training step beside a page that follows it, to that without", [100 * (followed / alone - 1)], "%", 2
+    )
 
 
-def step_seconds(folder: Path, name: str, steps: int, url: str | None = None) -> float:
+def step_seconds(run: Path, steps: int, url: str | None = None) -> float:
     """The median seconds of a step of a training, which is followed if there is a page."""
     command = [sys.executable, "-m", "tokenloom", "train", *TRAINING.split(), "--train.max-steps", str(steps)]
-    command += ["--out", str(folder / "trained" / name)]
-    environment = os.environ | {"TOKENLOOM_CACHE": str(folder / "cache")}
+    command += ["--out", str(run)]
+    environment = os.environ | {"TOKENLOOM_CACHE": str(run.parent.parent / "cache")}
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment) as process:
         if url is not None:
-            follow(process, url, name)
+            follow(process, url, run.name)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} failed with {process.returncode}")
-    found = RunFolder(folder / "trained" / name).metrics()
+    found = RunFolder(run).metrics()
     rates = [one.tokens_per_sec for one in found if one.tokens_per_sec is not None]
     return 8 * 128 / statistics.median(rates)
 
@@ -218,15 +235,8 @@ def measured_share(process: psutil.Process, shares: list[float]) -> Iterator[Non
     shares.append(100 * (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - started))
 
 
-def row(what: str, values: list[float], unit: str, limit: float) -> dict:
-    rank = sorted(values)
-    high = rank[math.ceil(0.95 * len(rank)) - 1]
-    return {"what": what, "median": statistics.median(values), "high": high, "unit": unit, "limit": limit}
-
-
-def lines(result: dict) -> Iterator[str]:
-    for row in result["rows"]:
-        yield "{what}: {median:.1f} {unit}, 95 % at most {high:.1f}, goal {limit:.0f}".format(**row)
+def row(what: str, values: Sequence[float], unit: str, limit: float) -> dict:
+    return {"what": what, "values": [round(value, 2) for value in values], "unit": unit, "limit": limit}
 
 
 if __name__ == "__main__":

@@ -97,7 +97,6 @@ def run_missing(
         if (name, recorded(variant), seed) not in finished:
             jobs.put((variant, seed))
     lock, failures = threading.Lock(), []
-    results.parent.mkdir(parents=True, exist_ok=True)
 
     def work(core: int) -> None:
         while time.time() + series.seconds < end:
@@ -112,8 +111,8 @@ def run_missing(
                 print(f"{name}, {variant}, seed {seed} failed: {error}", file=sys.stderr, flush=True)
                 continue
             line = {"series": name, "variant": recorded(variant), "seed": seed, **run}
-            with lock, results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            with lock:
+                records.write(results, line)
             print(f"{name}, {variant}, seed {seed}: {run['val_bits_per_byte']:.3f}", file=sys.stderr, flush=True)
 
     threads = [threading.Thread(target=work, args=(core,)) for core in psutil.Process().cpu_affinity() or []]

@@ -21,11 +21,27 @@ def read(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
+def write(path: Path, line: dict) -> None:
+    """Add a line to a file at once, so that an interruption afterwards does not lose it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
 def append(part: str, result: dict) -> None:
     """Add the result of a part of RESULTS.md."""
-    record = {"part": part, "machine": machine(), "commit": commit(), "date": today(), "result": result}
-    with RESULTS.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+    write(RESULTS, {"part": part, **origin(), "date": today(), "result": result})
+
+
+def measured(part: str) -> list[dict]:
+    """The results of a part that were measured on this machine and at this commit."""
+    wanted = {"part": part, **origin()}
+    return [record["result"] for record in read(RESULTS) if record.items() >= wanted.items()]
+
+
+def origin() -> dict:
+    """Where a measurement is made."""
+    return {"machine": machine(), "commit": commit()}
 
 
 def machine() -> str:
@@ -43,8 +59,13 @@ def cpu_name() -> str:
 
 
 def commit() -> str:
-    """The short hash of the commit that is checked out, with a plus if the package differs from it."""
-    return git("rev-parse", "--short=7", "HEAD") + ("+" if git("status", "--porcelain", "--", "src") else "")
+    """The short hash of the last commit that changed the package, with a plus if the package differs from it.
+
+    Commits of results do not change it, so that measurements continue after them.
+    """
+    return git("log", "-1", "--format=%h", "--abbrev=7", "--", "src") + (
+        "+" if git("status", "--porcelain", "--", "src") else ""
+    )
 
 
 def git(*arguments: str) -> str:

@@ -2,13 +2,13 @@
 
     python benchmarks/results.py --list
     python benchmarks/results.py --minutes 20              # parts that this machine has not measured yet, then writes
-    python benchmarks/results.py --refresh step train      # measure these again
+    python benchmarks/results.py --refresh step train      # measure these for this commit
     python benchmarks/results.py --write-only
 
-A finished part is a record in data/results.jsonl, so a call continues where the one before stopped, and no part is
-started that would not end within --minutes. data/recipe.jsonl has the runs of recipe.py, data/serving.jsonl those of
-serving.py, and data/earlier.jsonl has figures that were measured before these files existed. Nothing in RESULTS.md is
-written by hand.
+What is finished is added to data/results.jsonl at once, so that a call continues where the one before stopped, also
+within a part of several records, and nothing is started that would not end within --minutes. data/recipe.jsonl has the
+runs of recipe.py, data/serving.jsonl those of serving.py, and data/earlier.jsonl has figures that were measured before
+these files existed. Nothing in RESULTS.md is written by hand.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import records
 import serving
+from result_tables import bench_table, markdown, page_table, row_table
 
 DOCUMENT = records.ROOT / "benchmarks" / "RESULTS.md"
 
@@ -47,12 +48,15 @@ RECIPE_TEXT = (
 
 @dataclass(frozen=True)
 class Part:
-    """A command, and how its results become a table. With --json its output is the result; others add records."""
+    """A command, and how its results become a table. With --json its output is the result."""
 
     name: str
-    minutes: int
+    minutes: float
+    """That a record takes."""
     command: str
     table: Callable[[Sequence[dict]], list[str]]
+    records: int = 1
+    """Of the whole part. A command that adds several takes --minutes, and continues where it stopped."""
 
 
 @dataclass(frozen=True)
@@ -60,44 +64,6 @@ class Section:
     title: str
     text: str
     parts: tuple[Part, ...] = ()
-
-
-def markdown(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    columns = list(columns)
-    return [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)]
-
-
-def row_table(results: Sequence[dict], columns: dict[str, str]) -> list[str]:
-    """A row for each result; `columns` are titles, and formats of the values by name."""
-    return markdown(columns, [[cell.format(**result) for cell in columns.values()] for result in results])
-
-
-def bench_table(
-    results: Sequence[dict], metric: str, unit: str, digits: int = 0, lower_is_better: bool = False
-) -> list[str]:
-    """The newest output of `tokenloom bench`: medians, ranges, and ratios to the first implementation that ran."""
-    rows: list[list[str]] = []
-    reference = None
-    for name, implementation in results[-1]["implementations"].items():
-        repeats = implementation["repeats"]
-        if not repeats:
-            rows.append([name, implementation["problem"], "", "", ""])
-            continue
-        values = [repeat[metric] for repeat in repeats]
-        value, peak = statistics.median(values), statistics.median(repeat["peak_mb"] for repeat in repeats)
-        reference = reference or (value, peak)
-        ratio = reference[0] / value if lower_is_better else value / reference[0]
-        spread = f"{min(values):,.{digits}f} to {max(values):,.{digits}f}"
-        memory = f"{peak:,.0f} MB ({peak / reference[1]:.2f})"
-        rows.append([name, f"{value:,.{digits}f}", spread, f"{ratio:.2f}", memory])
-    return markdown(["", unit, "range", "times as fast", "peak memory (ratio)"], rows)
-
-
-def page_table(results: Sequence[dict]) -> list[str]:
-    """The newest figures of benchmarks/page.py, next to their goals."""
-    cell = "{median:,.1f} {unit}", "{high:,.1f} {unit}", "{limit:,.0f} {unit}"
-    rows = [[row["what"], *(text.format(**row) for text in cell)] for row in results[-1]["rows"]]
-    return markdown(["", "median", "95th percentile", "goal, at most"], rows)
 
 
 tokens_per_sec = partial(bench_table, metric="tokens_per_sec", unit="tokens/s")
@@ -121,11 +87,22 @@ SECTIONS = {
         "The default run",
         "`tokenloom train` of this commit, and of the last one before the modern family became Qwen3, one after the "
         "other.",
-        (Part("default", 6, "benchmarks/compare_commits.py default", partial(row_table, columns=DEFAULT_COLUMNS)),),
+        (
+            Part(
+                "default",
+                3,
+                "benchmarks/compare_commits.py default",
+                partial(row_table, columns=DEFAULT_COLUMNS),
+                records=2,
+            ),
+        ),
     ),
     "shakespeare": Section(
         "tinyshakespeare, 290 seconds and 20 minutes",
-        "The first 90 % are for training; the validation loss is over the whole last 10 %.",
+        "The first 90 % are for training; the validation loss is over the whole last 10 %. The run of 20 minutes at "
+        "commit 13196da took 18 minutes and 2 seconds, because other programs ran while its plan was reviewed before "
+        "the decay of the learning rate. Since then the plan is also reviewed in the decay "
+        "([decision 28](../docs/decisions/0028-plan-changes-in-the-decay.md)).",
         (
             Part(
                 "shakespeare",
@@ -145,7 +122,7 @@ SECTIONS = {
         "Training steps of the modern family",
         "The last commit before the modern family became Qwen3, with its default (4x256 and a bigram table, 16x256 "
         "tokens), and this commit train in turn, each in its own process.",
-        (Part("step", 10, "benchmarks/compare_commits.py step", partial(row_table, columns=STEP_COLUMNS)),),
+        (Part("step", 2, "benchmarks/compare_commits.py step", partial(row_table, columns=STEP_COLUMNS), records=6),),
     ),
     "train": Section(
         "Training steps of GPT-2 124M",
@@ -217,7 +194,7 @@ SECTIONS = {
     "page": Section(
         "The page",
         "What `tokenloom serve` and its page take, and what they cost a training that they follow.",
-        (Part("page", 8, "benchmarks/page.py --json", page_table),),
+        (Part("page", 2, "benchmarks/page.py", page_table, records=10),),
     ),
     "parity": Section("Parity with transformers", "The same weights in both, in both directions."),
     "gguf": Section("GGUF in llama.cpp", 'Greedy tokens after "Every effort moves you", compared with Tokenloom\'s.'),
@@ -228,40 +205,50 @@ PARTS = {part.name: part for section in SECTIONS.values() for part in section.pa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true", help="print the parts")
-    parser.add_argument("--minutes", type=float, default=20, help="start no part that would end later")
-    parser.add_argument("--refresh", nargs="+", choices=PARTS, help="measure these, also if they are finished")
+    parser.add_argument("--minutes", type=float, default=20, help="start nothing that would end later")
+    parser.add_argument("--refresh", nargs="+", choices=PARTS, help="measure these, if this commit was not measured")
     parser.add_argument("--write-only", action="store_true", help="measure nothing")
     options = parser.parse_args()
     if options.list:
         for part in PARTS.values():
-            print(f"{part.name:12} about {part.minutes:2} min  {part.command}")
+            print(f"{part.name:16} about {part.records * part.minutes:2} min  {part.command}")
         return
     if not options.write_only:
-        measure(options.refresh or unfinished_parts(), time.time() + 60 * options.minutes)
+        for _ in measure(options.refresh or unfinished_parts(), time.time() + 60 * options.minutes):
+            write()
     write()
 
 
 def unfinished_parts() -> list[str]:
-    """Those that have no record of this machine."""
-    machine = records.machine()
-    finished = {record["part"] for record in records.read(records.RESULTS) if record["machine"] == machine}
-    return [name for name in PARTS if name not in finished]
+    """Those that this machine has not measured completely."""
+    recorded, machine = records.read(records.RESULTS), records.machine()
+    return [
+        part.name
+        for part in PARTS.values()
+        if len(dict(newest_by_machine(recorded, part)).get(machine, ())) < part.records
+    ]
 
 
-def measure(names: Iterable[str], end: float) -> None:
-    """Run the commands of parts that end before `end` (`time.time`)."""
+def measure(names: Iterable[str], end: float) -> Iterator[str]:
+    """Run the commands of parts that this commit lacks until `end` (`time.time`); yields each when it has ended."""
     for part in (PARTS[name] for name in names):
-        if time.time() + 60 * part.minutes > end:
+        if len(records.measured(part.name)) >= part.records:
+            print(f"{part.name}: this commit has been measured", file=sys.stderr)
+            continue
+        minutes = (end - time.time()) / 60
+        if part.minutes > minutes:
             print(f"{part.name}: left out, because it takes about {part.minutes} minutes", file=sys.stderr)
             continue
         print(f"{part.name}: {part.command}", file=sys.stderr, flush=True)
         arguments = shlex.split(part.command.replace("tokenloom", "-m tokenloom"))
+        arguments += ["--minutes", f"{minutes:.1f}"] if part.records > 1 else []
         output = subprocess.PIPE if "--json" in arguments else None
         process = subprocess.run([sys.executable, *arguments], cwd=records.ROOT, text=True, stdout=output)
         if process.returncode:
             print(f"{part.name}: failed with {process.returncode}", file=sys.stderr)
         elif output:
             records.append(part.name, json.loads(process.stdout))
+        yield part.name
 
 
 def write() -> None:
@@ -275,7 +262,7 @@ def render() -> str:
     for key, section in SECTIONS.items():
         lines += ["", f"## {section.title}", "", section.text]
         for part in section.parts:
-            for machine, newest in newest_by_machine(measured, part.name):
+            for machine, newest in newest_by_machine(measured, part):
                 origin = f"{machine}; commit {newest[-1]['commit']}, {newest[-1]['date']}"
                 lines += ["", f"`{part.command}` ({origin})", "", *part.table([record["result"] for record in newest])]
         for table in earlier:
@@ -291,16 +278,17 @@ def render() -> str:
     return "\n".join(lines) + "\n"
 
 
-def newest_by_machine(measured: Iterable[dict], part: str) -> list[tuple[str, list[dict]]]:
-    """The records of the last commit at which each machine measured a part."""
-    by_machine: dict[str, list[dict]] = defaultdict(list)
+def newest_by_machine(measured: Iterable[dict], part: Part) -> list[tuple[str, list[dict]]]:
+    """The records of the last commit at which each machine measured a part, if possible as a whole."""
+    by_machine: dict[str, dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
     for record in measured:
-        if record["part"] == part:
-            by_machine[record["machine"]].append(record)
-    return [
-        (machine, [record for record in mine if record["commit"] == mine[-1]["commit"]])
-        for machine, mine in by_machine.items()
-    ]
+        if record["part"] == part.name:
+            by_machine[record["machine"]][record["commit"]].append(record)
+    newest: list[tuple[str, list[dict]]] = []
+    for machine, by_commit in by_machine.items():
+        whole = [mine for mine in by_commit.values() if len(mine) >= part.records]
+        newest.append((machine, (whole or list(by_commit.values()))[-1]))
+    return newest
 
 
 def recipe_tables() -> list[str]:

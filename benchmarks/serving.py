@@ -99,7 +99,7 @@ class Session:
 
     def is_due(self, case: dict, seconds: float) -> bool:
         """Whether a case is not recorded for this machine and commit, and there is time for it."""
-        if any(run.items() >= (case | self._origin()).items() for run in records.read(self.results)):
+        if any(run.items() >= (case | records.origin()).items() for run in records.read(self.results)):
             return False
         if time.monotonic() + seconds > self.end:
             print(f"{case}: left out, because it takes about {seconds:.0f} s", file=sys.stderr, flush=True)
@@ -111,18 +111,13 @@ class Session:
         if not self.is_due(case, seconds):
             return
         try:
-            line = case | work() | self._origin() | {"date": records.today()}
+            line = case | work() | records.origin() | {"date": records.today()}
         except RuntimeError as error:
             self.exit_code = 1
             print(f"{case} failed: {error}", file=sys.stderr, flush=True)
             return
-        self.results.parent.mkdir(parents=True, exist_ok=True)
-        with self.results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        records.write(self.results, line)
         print(json.dumps(line), file=sys.stderr, flush=True)
-
-    def _origin(self) -> dict:
-        return {"machine": records.machine(), "commit": records.commit()}
 
 
 def measure_server(session: Session, shape: str, name: str, folder: Path, options: argparse.Namespace) -> None:

@@ -8,7 +8,8 @@
 | django-docs | the documentation of Django, 6.1 MB | docs/**/*.txt of its source distribution 5.2.8 |
 
 Needs `apt-get` and `dpkg` for the first one and pip for the second one. The texts are written to the cache folder of
-Tokenloom; one that is there already is not made again. Each has a fixed sha256.
+Tokenloom; one that is there already is not made again, and one that cannot be made does not stop the other. Each has a
+fixed sha256.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokenloom.data.corpora import cache_folder
+from tokenloom.storage import write_bytes
 
 DEBIAN_PACKAGES = ("bible-kjv=4.38", "bible-kjv-text=4.38")
 DJANGO = "django==5.2.8"
@@ -88,7 +90,7 @@ def make(name: str) -> Path:
         if digest != text.sha256:
             raise ValueError(f"{name} has the sha256 {digest}, not {text.sha256}. Its source has changed.")
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
+        write_bytes(file, content)  # whole or not at all
     return file
 
 
@@ -96,12 +98,19 @@ def run(*command: str, folder: Path) -> None:
     subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make the texts; returns 1 if one could not be made."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args(arguments)
+    failures = 0
     for name in TEXTS:
-        print(make(name))
+        try:
+            print(make(name), flush=True)
+        except (OSError, ValueError, subprocess.CalledProcessError) as error:
+            failures += 1
+            print(f"{name}: {error}", file=sys.stderr, flush=True)
+    return min(1, failures)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,36 +1,85 @@
 """Budgets are measured in pairs, idle and busy, and each finished run is recorded."""
 
-import json
+import shutil
 
 import budgets
 import psutil
+import pytest
+import records
 
-RUN = {"seconds": 61.0, "steps": 10, "val_bits_per_byte": 2.0, "cpu": "x"}
+RUN = {"seconds": 61.0, "steps": 10, "val_bits_per_byte": 2.0}
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch, tmp_path):
+    """A machine named M with an empty cache folder."""
+    monkeypatch.setattr(records, "machine", lambda: "M")
+    monkeypatch.setattr(records, "commit", lambda: "c0ffee1")
+    monkeypatch.setenv("TOKENLOOM_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """A run that fills its cache; returns the list of those that were made, and whether their caches were filled."""
+    made = []
+
+    def timed_run(source, budget, cache):
+        folder = budgets.Path(cache)
+        made.append((budget, folder.exists()))
+        folder.mkdir(parents=True, exist_ok=True)
+        return RUN
+
+    monkeypatch.setattr(budgets, "timed_run", timed_run)
+    return made
 
 
 def measure(tmp_path, *arguments):
-    return budgets.main([*arguments, "--results", str(tmp_path / "budgets.jsonl")])
+    return budgets.main([*arguments, "--loads", "idle", "--results", str(tmp_path / "budgets.jsonl")])
 
 
-def lines(tmp_path):
-    return [json.loads(line) for line in (tmp_path / "budgets.jsonl").read_text().splitlines()]
+def recorded(tmp_path):
+    return [(run["budget"], run["cache"]) for run in records.read(tmp_path / "budgets.jsonl")]
 
 
-def test_each_budget_is_run_twice_with_one_cache_and_never_repeated(tmp_path, monkeypatch, capsys):
-    caches = []
-    monkeypatch.setattr(budgets, "timed_run", lambda source, budget, cache: caches.append(cache) or RUN)
+def test_each_budget_is_run_twice_with_one_cache_and_never_repeated(tmp_path, run, capsys):
     for _ in range(2):
-        assert measure(tmp_path, "--budgets", "60", "120", "--loads", "idle") == 0
-    assert [(run["budget"], run["cache"]) for run in lines(tmp_path)] == [
-        (60, "empty"),
-        (60, "filled"),
-        (120, "empty"),
-        (120, "filled"),
-    ]
-    assert caches[0] == caches[1] != caches[2] == caches[3]
+        assert measure(tmp_path, "--budgets", "60", "120") == 0
+    assert run == [(60, False), (60, True), (120, False), (120, True)]
+    assert recorded(tmp_path) == [(60, "empty"), (60, "filled"), (120, "empty"), (120, "filled")]
+    assert not list((tmp_path / "cache" / "budgets").iterdir())
     output = capsys.readouterr().out
     assert "| python-docs | 60 s | idle | empty | 61.0 | +1.7% | 10 |" in output
     assert "| python-docs | 120 s | idle | empty | 61.0 | -49.2% (missed) | 10 |" in output
+
+
+@pytest.mark.parametrize(("is_kept", "made"), [(True, [False, True]), (False, [False, False, True])])
+def test_an_interrupted_pair_goes_on_with_the_cache_of_its_first_run(tmp_path, run, monkeypatch, is_kept, made):
+    timed_run = budgets.timed_run
+
+    def interrupted(*arguments):
+        if run:
+            raise KeyboardInterrupt
+        return timed_run(*arguments)
+
+    monkeypatch.setattr(budgets, "timed_run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measure(tmp_path, "--budgets", "60")
+    assert recorded(tmp_path) == [(60, "empty")]
+    monkeypatch.setattr(budgets, "timed_run", timed_run)
+    if not is_kept:
+        shutil.rmtree(tmp_path / "cache")
+    measure(tmp_path, "--budgets", "60")
+    assert [is_filled for _, is_filled in run] == made
+    assert recorded(tmp_path)[-1] == (60, "filled")
+
+
+def test_other_commits_are_measured_again_only_with_refresh(tmp_path, run, monkeypatch):
+    measure(tmp_path, "--budgets", "60")
+    monkeypatch.setattr(records, "commit", lambda: "decade2")
+    measure(tmp_path, "--budgets", "60")
+    assert len(run) == 2
+    measure(tmp_path, "--budgets", "60", "--refresh")
+    assert len(run) == 4
 
 
 def test_a_refused_run_is_a_failure_and_not_recorded(tmp_path, monkeypatch, capsys):
@@ -38,14 +87,14 @@ def test_a_refused_run_is_a_failure_and_not_recorded(tmp_path, monkeypatch, caps
         raise RuntimeError("too few seconds are left")
 
     monkeypatch.setattr(budgets, "timed_run", refused)
-    assert measure(tmp_path, "--budgets", "31", "--loads", "idle") == 1
+    assert measure(tmp_path, "--budgets", "31") == 1
     assert not (tmp_path / "budgets.jsonl").exists()
     assert "too few seconds are left" in capsys.readouterr().err
 
 
-def test_no_pair_is_started_that_would_end_too_late(tmp_path, monkeypatch):
+def test_no_run_is_started_that_would_end_too_late(tmp_path, monkeypatch):
     monkeypatch.setattr(budgets, "timed_run", None)
-    assert measure(tmp_path, "--minutes", "1") == 0
+    assert measure(tmp_path, "--minutes", "0.5") == 0
 
 
 def test_busy_cores_are_busy_only_inside_of_the_block():

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import records
+import result_tables
 import results
 
 from tokenloom.cli.bench import bench
@@ -38,9 +39,9 @@ def test_ratios_are_to_the_first_implementation_that_ran():
         name: {"repeats": [{"seconds": s, "peak_mb": 50 * s} for s in times], "problem": "not installed: x"}
         for name, times in repeats.items()
     }
-    rows = results.bench_table([{"implementations": implementations}], "seconds", "s", digits=1, lower_is_better=True)[
-        2:
-    ]
+    rows = result_tables.bench_table(
+        [{"implementations": implementations}], "seconds", "s", digits=1, lower_is_better=True
+    )[2:]
     assert rows == [
         "| slow | 2.0 | 2.0 to 8.0 | 1.00 | 100 MB (1.00) |",
         "| fast | 1.0 | 1.0 to 1.0 | 2.00 | 50 MB (0.50) |",
@@ -55,12 +56,50 @@ def test_a_part_is_measured_once_on_each_machine_and_only_if_there_is_time(monke
     long = results.Part("long", 60, "-c pass --json", lambda found: [])
     monkeypatch.setattr(results, "PARTS", {"quick": quick, "long": long})
     assert results.unfinished_parts() == ["quick", "long"]
-    results.measure(results.unfinished_parts(), results.time.time() + 120)
+    assert list(results.measure(results.unfinished_parts(), results.time.time() + 120)) == ["quick"]
     assert results.unfinished_parts() == ["long"]
     assert [record["result"] for record in records.read(records.RESULTS)] == [{"argv": 1}]
     assert "long: left out" in capfd.readouterr().err
     monkeypatch.setattr(records, "machine", lambda: "another")
     assert results.unfinished_parts() == ["quick", "long"]
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_part_of_several_records_is_called_until_it_has_all_of_them(monkeypatch, capfd):
+    several = results.Part("several", 1, '-c "import sys; print(sys.argv[1:])"', lambda found: [str(found)], records=2)
+    monkeypatch.setattr(results, "PARTS", {"several": several})
+    for number in range(2):
+        assert results.unfinished_parts() == ["several"]
+        assert list(results.measure(["several"], results.time.time() + 120.5)) == ["several"]
+        assert capfd.readouterr().out == "['--minutes', '2.0']\n"
+        records.append("several", {"number": number})
+    assert results.unfinished_parts() == []
+    assert list(results.measure(["several"], results.time.time() + 120.5)) == []
+    assert "this commit has been measured" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_part_that_is_not_finished_at_a_new_commit_is_shown_as_it_was_before(monkeypatch):
+    part = results.Part("several", 1, "-c pass", lambda found: [str(found)], records=2)
+
+    def shown() -> list[int]:
+        ((_, found),) = results.newest_by_machine(records.read(records.RESULTS), part)
+        return [record["result"]["number"] for record in found]
+
+    seen = []
+    for commit, number in (("a", 1), ("a", 2), ("b", 3), ("b", 4)):
+        monkeypatch.setattr(records, "commit", lambda commit=commit: commit)
+        records.append("several", {"number": number})
+        seen.append(shown())
+    assert seen == [[1], [1, 2], [1, 2], [3, 4]]
+
+
+def test_rounds_of_the_page_become_one_row():
+    rounds = [
+        {"rows": [{"what": "open", "values": [40.0, 50.0], "unit": "ms", "limit": 2000}]},
+        {"rows": [{"what": "open", "values": [60.0], "unit": "ms", "limit": 2000}]},
+    ]
+    assert result_tables.page_table(rounds)[2:] == ["| open | 50.0 ms | 60.0 ms | 2,000 ms |"]
 
 
 def test_the_commands_exist():

@@ -44,3 +44,17 @@ def test_a_text_is_made_once_and_only_with_the_expected_content(tmp_path, monkey
     with pytest.raises(ValueError, match="other has the sha256"):
         texts.make("other")
     assert not (tmp_path / "texts" / "other.txt").exists()
+
+
+def test_a_text_that_cannot_be_made_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TOKENLOOM_CACHE", str(tmp_path))
+
+    def unavailable(folder):
+        raise FileNotFoundError(2, "No such file or directory", "apt-get")
+
+    made = texts.Text(lambda folder: b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
+    monkeypatch.setattr(texts, "TEXTS", {"first": texts.Text(unavailable, "0"), "second": made})
+    assert texts.main([]) == 1
+    output = capsys.readouterr()
+    assert output.out == f"{tmp_path / 'texts' / 'second.txt'}\n"
+    assert "first: [Errno 2] No such file or directory: 'apt-get'" in output.err
