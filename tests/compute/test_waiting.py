@@ -16,3 +16,11 @@ def test_threads_sleep_on_a_busy_machine_unless_the_user_decides(monkeypatch, pe
     monkeypatch.setattr(waiting.os, "environ", environment)
     waiting.sleep_if_busy()
     assert environment.get(waiting.WAIT_POLICY) == after
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "passive"), ("active", "active")])
+def test_threads_of_a_server_sleep_unless_the_user_decides(monkeypatch, before, after):
+    environment = {} if before is None else {waiting.WAIT_POLICY: before}
+    monkeypatch.setattr(waiting.os, "environ", environment)
+    waiting.sleep_always()
+    assert environment[waiting.WAIT_POLICY] == after

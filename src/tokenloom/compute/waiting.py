@@ -1,4 +1,4 @@
-"""How the threads of torch wait for each other: on a busy machine they sleep instead of spinning."""
+"""How the threads of torch wait for each other: on a busy machine, and in a server, they sleep instead of spinning."""
 
 from __future__ import annotations
 
@@ -21,4 +21,9 @@ def sleep_if_busy() -> None:
     if WAIT_POLICY not in os.environ:
         cores = psutil.cpu_percent(INTERVAL) / 100 * (psutil.cpu_count() or 1)
         if cores > BUSY_CORES:
-            os.environ[WAIT_POLICY] = "passive"
+            sleep_always()
+
+
+def sleep_always() -> None:
+    """Let threads sleep, as `sleep_if_busy` does, also on an idle machine: for programs that will be busy."""
+    os.environ.setdefault(WAIT_POLICY, "passive")
