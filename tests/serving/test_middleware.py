@@ -8,8 +8,8 @@ import httpx2
 import pytest
 from small_runs import CONTEXT
 
-from tokenloom.serving.app import Timeouts
 from tokenloom.serving.middleware import MAX_BODY_BYTES, is_allowed_host, is_loopback
+from tokenloom.serving.server import Timeouts
 
 KEY = "sesame"
 HEADERS = "Host: localhost\r\nContent-Type: application/json\r\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,22 +15,12 @@ from tokenloom import __version__
 from tokenloom.errors import DataError, TokenizerError, TokenloomError, UsageError, shortened
 from tokenloom.serving import copied_api, explanation_api, models_api, openai_api, runs_api, status_api, tokenizer_api
 from tokenloom.serving.errors import RequestError
-from tokenloom.serving.middleware import BufferedBody, ReplyHeaders, RequestChecks, RequestTurns, StalledReaders
+from tokenloom.serving.middleware import BufferedBody, ReplyHeaders, RequestChecks, RequestTurns
 from tokenloom.serving.page_files import PageFiles
 from tokenloom.serving.replies import error_reply, internal_error
 from tokenloom.serving.reply_schema import Reply
 from tokenloom.serving.request_validation import invalid_request
 from tokenloom.serving.services import Services
-
-
-@dataclass(frozen=True)
-class Timeouts:
-    """How long the server waits for a client, in seconds."""
-
-    body: float = 30.0
-    """The longest time in which a body must be received."""
-    reader: float = 30.0
-    """The longest time in which a reader may accept nothing of a reply."""
 
 
 class ErrorDetails(Reply):
@@ -55,10 +44,9 @@ def create_app(
     *,
     loopback_only: bool = True,
     api_key: str | None = None,
-    timeouts: Timeouts | None = None,
+    body_seconds: float,
 ) -> ASGIApp:
-    """The application, which starts the engine thread with its lifespan."""
-    timeouts = timeouts or Timeouts()
+    """The application, which starts the engine thread with its lifespan; a body must arrive in `body_seconds`."""
     api = FastAPI(
         title="Tokenloom",
         version=__version__,
@@ -76,9 +64,9 @@ def create_app(
     api.add_route("/page/{path:path}", page.file, include_in_schema=False)
     for kind in (TokenloomError, RequestValidationError, HTTPException, Exception):
         api.add_exception_handler(kind, _reply_to_error)
-    app: ASGIApp = BufferedBody(RequestTurns(api, services.turns), seconds=timeouts.body)
+    app: ASGIApp = BufferedBody(RequestTurns(api, services.turns), seconds=body_seconds)
     app = RequestChecks(app, loopback_only=loopback_only, api_key=api_key)
-    return ReplyHeaders(StalledReaders(app, seconds=timeouts.reader), services.metrics)
+    return ReplyHeaders(app, services.metrics)
 
 
 @asynccontextmanager

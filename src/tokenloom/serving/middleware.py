@@ -1,4 +1,4 @@
-"""What holds for every request and reply: who may ask, how long a body may be, and when a connection is dropped.
+"""What holds for every request and reply: who may ask, how long a body may be, and what a disconnection cancels.
 
 Each class wraps an ASGI application, without Starlette's BaseHTTPMiddleware, which hides disconnections.
 """
@@ -53,30 +53,6 @@ class ReplyHeaders:
             await send(message)
 
         return await self._app(scope, receive, send_with_headers)
-
-
-class StalledReaders:
-    """Drops a connection whose reader accepts nothing for a while; the application then sees a disconnection.
-
-    The server provides `abort` in the state of the scope: closing would wait for the reader.
-    """
-
-    def __init__(self, app: ASGIApp, *, seconds: float) -> None:
-        self._app = app
-        self._seconds = seconds
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-
-        async def send_in_time(message: Message) -> None:
-            try:
-                async with asyncio.timeout(self._seconds):
-                    await send(message)
-            except TimeoutError:
-                scope["state"]["abort"]()
-
-        return await self._app(scope, receive, send_in_time)
 
 
 class RequestChecks:

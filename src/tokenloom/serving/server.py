@@ -7,14 +7,15 @@ import errno
 import re
 import socket
 import threading
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tokenloom.errors import TokenloomError, UsageError
-from tokenloom.serving.app import Timeouts, create_app
+from tokenloom.serving.app import create_app
+from tokenloom.serving.connection import connections
 from tokenloom.serving.engine_thread import EngineThread, Limits
 from tokenloom.serving.errors import RequestError
 from tokenloom.serving.middleware import is_loopback
@@ -26,6 +27,16 @@ DRAIN_SECONDS = 3.0
 """How long requests continue after the server was told to stop."""
 _CLOSE_SECONDS = 4  # from the same moment, until connections are closed that have not ended
 _BACKLOG = 1024
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long the server waits for a client, in seconds."""
+
+    body: float = 30.0
+    """The longest time in which a body must be received."""
+    reader: float = 30.0
+    """The longest time in which a reader may accept nothing of a reply."""
 
 
 class Server:
@@ -44,7 +55,7 @@ class Server:
         limits: Limits | None = None,
         timeouts: Timeouts | None = None,
     ) -> None:
-        loopback_only = is_loopback(host)
+        timeouts, loopback_only = timeouts or Timeouts(), is_loopback(host)
         if api_key is not None and re.fullmatch(r"[!-~]+", api_key) is None:
             raise UsageError("the API key must be visible ASCII characters without spaces. Choose another one.")
         if not loopback_only and api_key is None:
@@ -57,10 +68,10 @@ class Server:
         self.services = Services(store, engine, ServerMetrics(engine))
         self._socket = _listen(host, port)
         self.host, self.port = host, int(self._socket.getsockname()[1])
-        app = create_app(self.services, loopback_only=loopback_only, api_key=api_key, timeouts=timeouts)
+        app = create_app(self.services, loopback_only=loopback_only, api_key=api_key, body_seconds=timeouts.body)
         config = uvicorn.Config(
             app,
-            http=_Protocol,
+            http=connections(timeouts.reader),
             ws="none",
             loop="asyncio",
             lifespan="on",
@@ -132,14 +143,6 @@ class _Uvicorn(uvicorn.Server):
         error = RequestError("the server has stopped. Try again when it has restarted.", status=503, code="stopping")
         asyncio.get_running_loop().call_later(DRAIN_SECONDS, engine.fail_all, error)
         await super().shutdown(sockets)
-
-
-class _Protocol(H11Protocol):
-    """HTTP over a connection that the application can abort, which does not wait until the reader has read."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        super().connection_made(transport)
-        self.app_state = {**self.app_state, "abort": transport.abort}
 
 
 def _listen(host: str, port: int) -> socket.socket:
