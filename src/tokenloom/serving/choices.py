@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tokenloom.data.tokenizers import Tokenizer
 from tokenloom.generation.engine import FinishReason, Step
@@ -29,8 +30,7 @@ class LogprobEntry:
     """Of the character in the choice's text that contains the first byte of the token."""
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """What is added to a choice."""
 
     text: str

@@ -1,4 +1,8 @@
-"""The replies to requests for completions, as OpenAI's API defines them, with Tokenloom's additions."""
+"""The replies to requests for completions, as OpenAI's API defines them, with Tokenloom's additions.
+
+The classes describe them for /openapi.json. The functions write them as plain objects, since an event for each token
+would take several times as long with a check of its fields.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 from tokenloom.generation.engine import FinishReason
-from tokenloom.serving.choices import LogprobEntry, token_name
+from tokenloom.serving.choices import LogprobEntry, Piece, token_name
 from tokenloom.serving.reply_schema import Reply
 
 
-class _Reply(Reply):
-    def to_json(self) -> dict[str, object]:
-        """The fields that were set: null is written where it has a meaning."""
-        return self.model_dump(exclude_unset=True)
-
-
-class TopToken(_Reply):
+class TopToken(Reply):
     """A token that the model could have generated."""
 
     id: int
@@ -24,7 +22,7 @@ class TopToken(_Reply):
     logprob: float
 
 
-class Logprobs(_Reply):
+class Logprobs(Reply):
     """Log-probabilities in nats: raw, whatever the sampling parameters; -9999 stands for the logarithm of 0."""
 
     tokens: list[str]
@@ -43,7 +41,7 @@ class Logprobs(_Reply):
     """As `top_logprobs`, with ids and bytes: tokens of the same text stay apart."""
 
 
-class ChoiceReply(_Reply):
+class ChoiceReply(Reply):
     """A choice, or what an event adds to it."""
 
     index: int
@@ -53,7 +51,7 @@ class ChoiceReply(_Reply):
     finish_reason: FinishReason | None
 
 
-class Usage(_Reply):
+class Usage(Reply):
     """Numbers of tokens; the end-of-text token counts."""
 
     prompt_tokens: int
@@ -61,7 +59,7 @@ class Usage(_Reply):
     total_tokens: int
 
 
-class CompletionReply(_Reply):
+class CompletionReply(Reply):
     """A completion, or an event of a stream."""
 
     id: str
@@ -78,22 +76,26 @@ class CompletionReply(_Reply):
     """The seed, which repeats the reply. An addition of Tokenloom."""
 
 
-def logprobs_of(entries: Sequence[LogprobEntry]) -> Logprobs:
-    """The log-probabilities of a choice."""
-    return Logprobs(
-        tokens=[token_name(entry.content) for entry in entries],
-        token_logprobs=[entry.logprob for entry in entries],
-        top_logprobs=[_by_name(entry) for entry in entries],
-        text_offset=[entry.text_offset for entry in entries],
-        token_ids=[entry.token for entry in entries],
-        token_bytes=[list(entry.content) for entry in entries],
-        top_tokens=[
-            None
-            if entry.top is None
-            else [TopToken(id=token, bytes=list(content), logprob=logprob) for token, content, logprob in entry.top]
-            for entry in entries
-        ],
-    )
+def choice_json(index: int, pieces: Sequence[Piece], *, has_logprobs: bool) -> dict[str, object]:
+    """A choice that consists of these pieces, or what they add to it."""
+    return {
+        "index": index,
+        "text": "".join([piece.text for piece in pieces]),
+        "logprobs": _logprobs_json([entry for piece in pieces for entry in piece.entries]) if has_logprobs else None,
+        "finish_reason": pieces[-1].finish_reason,
+    }
+
+
+def _logprobs_json(entries: Sequence[LogprobEntry]) -> dict[str, object]:
+    return {
+        "tokens": [token_name(entry.content) for entry in entries],
+        "token_logprobs": [entry.logprob for entry in entries],
+        "top_logprobs": [_by_name(entry) for entry in entries],
+        "text_offset": [entry.text_offset for entry in entries],
+        "token_ids": [entry.token for entry in entries],
+        "token_bytes": [list(entry.content) for entry in entries],
+        "top_tokens": [_top_json(entry) for entry in entries],
+    }
 
 
 def _by_name(entry: LogprobEntry) -> dict[str, float] | None:
@@ -103,3 +105,9 @@ def _by_name(entry: LogprobEntry) -> dict[str, float] | None:
     for _, content, logprob in entry.top:  # descending: of equal names, the most likely token is kept
         names.setdefault(token_name(content), logprob)
     return names
+
+
+def _top_json(entry: LogprobEntry) -> list[dict[str, object]] | None:
+    if entry.top is None:
+        return None
+    return [{"id": token, "bytes": list(content), "logprob": logprob} for token, content, logprob in entry.top]

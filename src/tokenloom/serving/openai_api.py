@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Literal
 
 from fastapi import APIRouter, Request
@@ -13,13 +13,14 @@ from starlette.responses import Response
 
 from tokenloom import __version__
 from tokenloom.serving.choices import Piece
-from tokenloom.serving.completion_reply import ChoiceReply, CompletionReply, logprobs_of
+from tokenloom.serving.completion_reply import CompletionReply, choice_json
 from tokenloom.serving.completion_request import CompletionRequest
 from tokenloom.serving.completions import Completion, Pieces
 from tokenloom.serving.models import ModelRef
 from tokenloom.serving.replies import EventStream, JsonReply, LongJsonReply, event
 from tokenloom.serving.reply_schema import Reply
 from tokenloom.serving.services import services_of
+from tokenloom.strict_json import dump_json
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
@@ -73,6 +74,8 @@ async def retrieve_model(id: str, request: Request) -> Response:
 # Of each event: the JSON of a CompletionReply or of an error, or [DONE].
 _EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
 _EVENTS = {"text/event-stream": {"schema": _EVENT}}
+# Where an event without choices is divided. A string that contains it has its quotation marks escaped.
+_NO_CHOICES = b'"choices": []'
 
 
 @router.post("/completions", response_model=CompletionReply, responses={200: {"content": _EVENTS}})
@@ -97,15 +100,16 @@ class _Replies:
         self._include_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
         self._id = f"cmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
+        # All that the events of a stream have in common is encoded once.
+        usage = {"usage": None} if self._include_usage else {}
+        self._before, self._after = event(self._reply([], usage)).split(_NO_CHOICES)
 
     async def whole(self) -> Response:
         choices: dict[int, list[Piece]] = defaultdict(list)
 
         def render() -> Response:
-            reply = self._reply([])
-            reply.usage = self._completion.usage
-            written = [self._choice(index, choices[index]).to_json() for index in sorted(choices)]
-            return LongJsonReply(reply.to_json() | {"choices": written})
+            written = [self._choice(index, choices[index]) for index in sorted(choices)]
+            return LongJsonReply(self._reply(written, self._usage()))
 
         async for pieces in self._completion.results(list):
             for index, piece in pieces:
@@ -118,9 +122,7 @@ class _Replies:
             if body:
                 yield body
         if self._include_usage:
-            reply = self._reply([])
-            reply.usage = self._completion.usage
-            yield event(reply.to_json())
+            yield event(self._reply([], self._usage()))
 
     def _events(self, pieces: Pieces) -> bytes:
         """An event for each choice to which the pieces add something."""
@@ -128,28 +130,25 @@ class _Replies:
         for index, piece in pieces:
             if piece.text or piece.entries or piece.finish_reason is not None:
                 choices[index].append(piece)
-        replies = [self._reply([self._choice(index, added)]) for index, added in choices.items()]
-        if self._include_usage:
-            for reply in replies:
-                reply.usage = None
-        return b"".join(event(reply.to_json()) for reply in replies)
+        return b"".join([self._event(self._choice(index, added)) for index, added in choices.items()])
 
-    def _reply(self, choices: list[ChoiceReply]) -> CompletionReply:
-        return CompletionReply(
-            id=self._id,
-            object="text_completion",
-            created=self._created,
-            model=self._completion.model,
-            system_fingerprint=f"tokenloom-{__version__}/{self._completion.model}",
-            choices=choices,
-            seed=self._completion.seed,
-        )
+    def _event(self, choice: Mapping[str, object]) -> bytes:
+        return b'%b"choices": [%b]%b' % (self._before, dump_json(choice).encode("ascii"), self._after)
 
-    def _choice(self, index: int, pieces: Sequence[Piece]) -> ChoiceReply:
-        entries = [entry for piece in pieces for entry in piece.entries]
-        return ChoiceReply(
-            index=index,
-            text="".join(piece.text for piece in pieces),
-            logprobs=logprobs_of(entries) if self._has_logprobs else None,
-            finish_reason=pieces[-1].finish_reason,
-        )
+    def _reply(self, choices: Sequence[object], usage: Mapping[str, object]) -> dict[str, object]:
+        return {
+            "id": self._id,
+            "object": "text_completion",
+            "created": self._created,
+            "model": self._completion.model,
+            "system_fingerprint": f"tokenloom-{__version__}/{self._completion.model}",
+            "choices": choices,
+            **usage,
+            "seed": self._completion.seed,
+        }
+
+    def _choice(self, index: int, pieces: Sequence[Piece]) -> dict[str, object]:
+        return choice_json(index, pieces, has_logprobs=self._has_logprobs)
+
+    def _usage(self) -> dict[str, object]:
+        return {"usage": self._completion.usage.model_dump()}

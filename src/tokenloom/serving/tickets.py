@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from tokenloom.generation.engine import Step
 from tokenloom.sampling_params import SamplingParams
@@ -41,7 +42,8 @@ class Ticket:
     options: SequenceOptions
     _steps: list[Step] = field(default_factory=list[Step])
     _error: RequestError | None = None
-    _has_arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    _continue_reader: Callable[[], None] | None = None
+    """Wakes the task that waits for results; None if none does."""
 
     @property
     def sequences(self) -> int:
@@ -58,9 +60,13 @@ class Ticket:
         Raises `RequestError` after the last one if the sequences cannot continue.
         """
         while True:
-            await self._has_arrived.wait()
-            await turns.wait()
-            self._has_arrived.clear()
+            # One future for both the results and the turn: the task is woken once for each time that it writes.
+            turn = asyncio.get_running_loop().create_future()
+            if self._steps or self._error is not None:
+                turns.give(turn)
+            else:
+                self._continue_reader = partial(turns.give, turn)
+            await turn
             steps, self._steps = self._steps, []
             if steps:
                 yield steps
@@ -73,4 +79,6 @@ class Ticket:
             self._error = outcome
         else:
             self._steps += outcome
-        self._has_arrived.set()
+        if self._continue_reader is not None:
+            self._continue_reader()
+            self._continue_reader = None

@@ -19,14 +19,17 @@ class Turns:
 
     async def wait(self) -> None:
         """Wait for a turn."""
-        loop = asyncio.get_running_loop()
-        if not self._waiting:
-            loop.call_soon(self._give)
-        turn = loop.create_future()
-        self._waiting.append(turn)
+        turn = asyncio.get_running_loop().create_future()
+        self.give(turn)
         await turn
 
-    def _give(self) -> None:
+    def give(self, turn: asyncio.Future[None]) -> None:
+        """Let the task that waits for a future continue when it is its turn."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._give_some)
+        self._waiting.append(turn)
+
+    def _give_some(self) -> None:
         given = 0
         while self._waiting and given < self._count:
             turn = self._waiting.popleft()
@@ -34,4 +37,4 @@ class Turns:
                 turn.set_result(None)
                 given += 1
         if self._waiting:
-            asyncio.get_running_loop().call_soon(self._give)
+            asyncio.get_running_loop().call_soon(self._give_some)
