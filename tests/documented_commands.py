@@ -1,21 +1,25 @@
 """The code blocks of Markdown documents, their commands with few steps on a small text, and how they are run."""
 
 import contextlib
+import functools
 import io
 import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 import tokenloom
 from tokenloom.cli.main import main
+from tokenloom.data import corpora, sources
 from tokenloom.reporting import report
-from tokenloom.training import run
+from tokenloom.training import budget, run
 from tokenloom.tuning import search
 
 # Before a block that is not executed: <!-- not run: the reason -->
@@ -23,6 +27,7 @@ BLOCK = re.compile(
     r"(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<language>\S*)\n(?P<text>.*?)```", flags=re.DOTALL
 )
 SHELL_SYNTAX = re.compile(r"[|<>*;&$()]")
+QUOTED_ARGUMENT = re.compile(r"\"[^\"]*\"|'[^']*'")
 # What makes `tokenloom train` fast, unless the command sets it. A model to start from has its own shape.
 SMALL_STEPS = {"--train.batch-size": "2", "--train.micro-batch-size": "2"}
 SMALL_MODEL = {"--model.n-layer": "1", "--model.n-head": "2", "--model.n-embd": "32", "--model.block-size": "32"}
@@ -31,6 +36,10 @@ SMALL_SETTINGS = {
     "model": {"n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 32},
     "sample": {"max_new_tokens": 5},
 }
+LIBRARY_FILES = corpora.standard_library_files
+# Without arguments, the model is chosen for the time.
+DEFAULT = "tokenloom train"
+FAST_DEFAULT = f"{DEFAULT} --budget 30s --train.max-steps 2 --sample.max-new-tokens 5"
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,8 @@ def write_texts(folder: Path) -> None:
 
 def faster(command: str) -> str:
     """The same command with few steps of a small model; commands that do not train are not changed."""
+    if command == DEFAULT:
+        return FAST_DEFAULT
     if "tokenloom search" in command:
         return _faster_search(command)
     before, train, rest = command.partition("tokenloom train")
@@ -102,9 +113,13 @@ class Reader:
     cache: Path
 
     def run(self, command: str) -> str:
-        """Run a command; its stdout. A plain `tokenloom` command runs in this process, which saves a start."""
-        if command.startswith("tokenloom ") and not SHELL_SYNTAX.search(re.sub(r'"[^"]*"', "", command)):
-            return self._run_here(shlex.split(command)[1:])
+        """Run a command; what it prints. Plain `tokenloom` runs in this process, which saves a start.
+
+        Of a pipe, the part before `tokenloom` runs in a shell.
+        """
+        before, pipe, last = command.rpartition(" | ")
+        if last.startswith("tokenloom ") and not SHELL_SYNTAX.search(QUOTED_ARGUMENT.sub("", last)):
+            return self._run_here(shlex.split(last)[1:], self.run_in_shell(before) if pipe else "")
         return self.run_in_shell(command)
 
     def run_in_shell(self, command: str) -> str:
@@ -128,20 +143,35 @@ class Reader:
             exec(compile(snippet, "snippet", "exec"), {})
         return printed.getvalue()
 
-    def _run_here(self, arguments: list[str]) -> str:
-        errors = io.StringIO()
-        with self._here() as printed, contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as exit_info:
+    def _run_here(self, arguments: list[str], text: str) -> str:
+        with self._here(text) as printed, contextlib.redirect_stderr(printed), pytest.raises(SystemExit) as exit_info:
             main(arguments)
-        assert exit_info.value.code == 0, f"tokenloom {shlex.join(arguments)}\n{errors.getvalue()}"
+        assert exit_info.value.code == 0, f"tokenloom {shlex.join(arguments)}\n{printed.getvalue()}"
         return printed.getvalue()
 
     @contextlib.contextmanager
-    def _here(self) -> Iterator[io.StringIO]:
-        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
-            patch.chdir(self.folder)
-            patch.setenv("TOKENLOOM_CACHE", str(self.cache))
-            # More than half of the time of a run of two steps; all have tests of their own.
-            patch.setattr(report, "plot_losses", lambda *_, **__: None)
-            patch.setattr(search, "plot_search", lambda *_: None)
-            patch.setattr(run, "peak_flops", lambda _: 1e9)
-            yield printed
+    def _here(self, text: str = "") -> Iterator[io.StringIO]:
+        """This process in the folder, with `text` on stdin, and stdout as what is printed."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # faster for models of this size
+        try:
+            with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+                patch.chdir(self.folder)
+                patch.setenv("TOKENLOOM_CACHE", str(self.cache))
+                patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode("utf-8"))))
+                # More than half of the time of a run of two steps; all have tests of their own.
+                patch.setattr(report, "plot_losses", lambda *_, **__: None)
+                patch.setattr(search, "plot_search", lambda *_: None)
+                patch.setattr(run, "peak_flops", lambda _: 1e9)
+                for module in (corpora, sources):
+                    patch.setattr(module, "standard_library_files", _some_library_files)
+                patch.setattr(budget, "process_start", time.time)  # that of the command, not of pytest
+                yield printed
+        finally:
+            torch.set_num_threads(threads)
+
+
+@functools.cache
+def _some_library_files() -> list[Path]:
+    """A sixteenth of the standard library, which is read in a moment."""
+    return LIBRARY_FILES()[::16]

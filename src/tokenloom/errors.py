@@ -9,7 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-Topic = Literal["memory", "not finite", "resuming", "lossy tokenizer"]
+Topic = Literal[
+    "memory",
+    "not finite",
+    "resuming",
+    "no checkpoint",
+    "run in use",
+    "lossy tokenizer",
+    "encoding",
+    "short text",
+    "no such text",
+    "no such model",
+    "download",
+    "extra",
+    "pickle",
+]
 
 DOCUMENTATION = "docs"
 """Where the documentation is: a folder of the repository."""
@@ -18,7 +32,16 @@ PAGES: Mapping[Topic, str] = {
     "memory": "how-to/memory.md",
     "not finite": "how-to/loss-curves.md#the-loss-is-not-finite",
     "resuming": "how-to/resume.md#what-may-change",
+    "no checkpoint": "how-to/resume.md#if-it-cannot-be-resumed",
+    "run in use": "how-to/resume.md#if-it-cannot-be-resumed",
     "lossy tokenizer": "how-to/tokenizers.md#if-a-tokenizer-is-refused",
+    "encoding": "how-to/errors.md#text-that-is-not-utf-8",
+    "short text": "how-to/errors.md#too-little-text",
+    "no such text": "how-to/errors.md#a-text-that-is-not-found",
+    "no such model": "how-to/errors.md#a-model-that-is-not-found",
+    "download": "how-to/errors.md#a-download-that-fails",
+    "extra": "how-to/errors.md#a-package-that-is-missing",
+    "pickle": "how-to/errors.md#a-file-that-could-execute-code",
 }
 
 MAX_QUOTED = 100  # characters of a value in a message
@@ -114,7 +137,9 @@ class MissingExtraError(UsageError):
     """A feature needs an optional package that is not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f'{purpose} needs the package "{package}". Install it with: pip install "tokenloom[{extra}]"')
+        super().__init__(
+            f'{purpose} needs the package "{package}". Install it with: pip install "tokenloom[{extra}]"', topic="extra"
+        )
 
 
 class Interrupted(TokenloomError):

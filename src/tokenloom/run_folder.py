@@ -162,7 +162,8 @@ class RunFolder:
             lock.acquire(timeout=0)
         except Timeout:
             raise CheckpointError(
-                f"{self.path} is being trained by {self._lock_holder()}. Wait until it has finished, or stop it."
+                f"{self.path} is being trained by {self._lock_holder()}. Wait until it has finished, or stop it.",
+                topic="run in use",
             ) from None
         try:
             with suppress(OSError):  # Windows does not permit access to a locked file

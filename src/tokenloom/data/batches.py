@@ -45,7 +45,8 @@ class Batches:
         if self.n_windows == 0:
             raise DataError(
                 f"{len(source):,} tokens are too few for a context of {block_size:,}. "
-                f"Use a longer text, or --model.block-size {max(1, len(source) // 2)}."
+                f"Use a longer text, or --model.block-size {max(1, len(source) // 2)}.",
+                topic="short text",
             )
 
     def starts(self, step: int) -> np.ndarray:

@@ -115,9 +115,11 @@ def _download_once(name: str, download: Download, folder: Path) -> Path:
                 raise DataError(f"{url} is not the corpus {name}: its sha256 differs. {hint}")
     except requests.HTTPError as error:
         status = error.response.status_code if error.response is not None else "unknown"
-        raise DataError(f"cannot download {name}: {url} returned status {status}. {hint}") from None
+        raise DataError(f"cannot download {name}: {url} returned status {status}. {hint}", topic="download") from None
     except requests.RequestException as error:
-        raise DataError(f"cannot download {name}: no connection to {url} ({type(error).__name__}). {hint}") from None
+        raise DataError(
+            f"cannot download {name}: no connection to {url} ({type(error).__name__}). {hint}", topic="download"
+        ) from None
     except OSError as error:
         raise DataError(
             f"cannot write {name} to {folder}: {error.strerror}. Set TOKENLOOM_CACHE to another folder."

@@ -64,7 +64,8 @@ def decode_utf8(data: bytes, name: str, offset: int, state: ReadState, *, final:
         text, size = codecs.utf_8_decode(data, state.options.encoding_errors, final)
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{name} is not UTF-8: byte 0x{data[error.start]:02x} at offset {offset + error.start:,}. {state.advice}"
+            f"{name} is not UTF-8: byte 0x{data[error.start]:02x} at offset {offset + error.start:,}. {state.advice}",
+            topic="encoding",
         ) from None
     if state.options.encoding_errors == "replace":
         # Occurrences of U+FFFD that the file itself contains are not replacements.

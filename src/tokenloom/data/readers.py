@@ -111,7 +111,7 @@ def _decode_stream(file: BinaryIO, name: str, state: ReadState) -> Iterator[str]
 def _refuse_utf16(start: bytes, name: str) -> None:
     """Raise `DataError` for the start of a UTF-16 file, in which no character is valid UTF-8 that could be replaced."""
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise DataError(f"{name} is UTF-16, not UTF-8. Convert it: iconv -f UTF-16 -t UTF-8.")
+        raise DataError(f"{name} is UTF-16, not UTF-8. Convert it: iconv -f UTF-16 -t UTF-8.", topic="encoding")
 
 
 def _read_jsonl(file: BinaryIO, name: str, state: ReadState, _: Path) -> Iterator[DocumentPart]:

@@ -102,14 +102,15 @@ def _find(name: str, streams: Streams) -> list[Source]:
     advice = _suggestion(path) or _text_advice(name)
     raise DataError(
         f'there is no file, folder or named corpus "{shortened(name)}".{advice} '
-        f"Named corpora: {', '.join(CORPUS_NAMES)}."
+        f"Named corpora: {', '.join(CORPUS_NAMES)}.",
+        topic="no such text",
     )
 
 
 def _folder_sources(folder: Path) -> list[Source]:
     files = list_folder(folder).files
     if not files:
-        raise DataError(f"folder {folder} contains no supported file. {_SUPPORTED}.")
+        raise DataError(f"folder {folder} contains no supported file. {_SUPPORTED}.", topic="no such text")
     return [_file_source(file) for file in files]
 
 
@@ -118,7 +119,9 @@ def _glob_sources(pattern: str) -> list[Source]:
     files = [match for match in matches if not match.is_dir() and is_supported(match)]
     if not files:
         result = f"no supported file, only {matches[0]}" if matches else "nothing"
-        raise DataError(f"{shortened(pattern)} matches {result}. {_SUPPORTED}.{_text_advice(pattern)}")
+        raise DataError(
+            f"{shortened(pattern)} matches {result}. {_SUPPORTED}.{_text_advice(pattern)}", topic="no such text"
+        )
     return [_file_source(file) for file in files]
 
 
@@ -135,7 +138,8 @@ def _file_source(path: Path) -> Source:
     if format_suffix(path) not in READERS:
         raise DataError(
             f"{name} has an unsupported file type. {_SUPPORTED}. "
-            f"Plain text with another suffix can be read from standard input: - < {path.name}"
+            f"Plain text with another suffix can be read from standard input: - < {path.name}",
+            topic="no such text",
         )
     identity = f"{path.resolve()} {_file_state(status)}"
     return Source(name, status.st_size, identity, lambda state: read_file(path, name, state))
@@ -195,7 +199,8 @@ def _dataset_source(name: str) -> Source:
         except Exception as error:  # the library and its dependencies raise many kinds of errors
             reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             raise DataError(
-                f"cannot read the dataset {name}: {reason}. Check the name and the connection, or pass files."
+                f"cannot read the dataset {name}: {reason}. Check the name and the connection, or pass files.",
+                topic="download",
             ) from None
         state.sha256[name] = digest.hexdigest()
 

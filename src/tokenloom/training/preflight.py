@@ -43,19 +43,22 @@ def preflight(config: Config, shards: Shards, world_size: int = 1) -> Estimate:
     if windows == 0:
         raise TrainingError(
             f"the context of {block:,} tokens is longer than the training text of {n_train:,} tokens. "
-            f"Use more text, or --model.block-size {_suggested_block_size(n_train, n_val)}."
+            f"Use more text, or --model.block-size {_suggested_block_size(n_train, n_val)}.",
+            topic="short text",
         )
     if windows < batch:
         raise TrainingError(
             f"the training text has {windows:,} windows of {block:,} tokens, fewer than a batch of {batch:,}. "
-            f"Use more text, --train.batch-size {windows}, or --model.block-size {max(1, n_train // (batch + 1))}."
+            f"Use more text, --train.batch-size {windows}, or --model.block-size {max(1, n_train // (batch + 1))}.",
+            topic="short text",
         )
     validation_windows = count_windows(n_val, block, block)
     if config.data.val_fraction > 0 and validation_windows == 0:
         raise TrainingError(
             f"the validation text has {n_val:,} tokens, too few for one window of {block:,}. "
             f"Use --model.block-size {_suggested_block_size(n_train, n_val)}, a larger --data.val-fraction, "
-            "or --data.val-fraction 0 to train without validation."
+            "or --data.val-fraction 0 to train without validation.",
+            topic="short text",
         )
     if batch % world_size:
         raise TrainingError(

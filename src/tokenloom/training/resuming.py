@@ -99,7 +99,7 @@ def checkpoint_to_resume(
         display.notice(notice)
     if checkpoint is None:
         if list_checkpoints(run.checkpoints):
-            raise CheckpointError(f"no checkpoint of {run.path} is valid. Start a new run.")
+            raise CheckpointError(f"no checkpoint of {run.path} is valid. Start a new run.", topic="no checkpoint")
         display.notice("no checkpoint was saved before the run stopped; starting at step 0")
         return None
     _refuse_if_finished(run, config, checkpoint)

@@ -144,7 +144,8 @@ def _download_verified(size: str, target: Path, problem: str, progress: Progress
         failures.append(f"what {url} sent {problem}")
     raise WeightsError(
         f"cannot download {target.name} of openai:{size}: {'; '.join(failures)}. "
-        f"Try again later, set TOKENLOOM_GPT2_URL, or put the file into {target.parent}."
+        f"Try again later, set TOKENLOOM_GPT2_URL, or put the file into {target.parent}.",
+        topic="download",
     )
 
 
@@ -287,14 +288,18 @@ def _file_from_hub(repository: str, name: str, cache: Path | None) -> Path:
         path = Path(hf_hub_download(repository, name, cache_dir=cache, endpoint=endpoint))
     except OfflineModeIsEnabled:
         raise WeightsError(
-            f"{name} of {repository} is not cached, and HF_HUB_OFFLINE forbids downloading it. {advice}"
+            f"{name} of {repository} is not cached, and HF_HUB_OFFLINE forbids downloading it. {advice}",
+            topic="download",
         ) from None
     except HfHubHTTPError as error:
         status = error.response.status_code
-        raise WeightsError(f"cannot download {name} of {repository}: the Hub answered {status}. {advice}") from None
+        raise WeightsError(
+            f"cannot download {name} of {repository}: the Hub answered {status}. {advice}", topic="download"
+        ) from None
     except Exception as error:  # transport errors, whose classes depend on the version of huggingface_hub
         raise WeightsError(
-            f"cannot download {name} of {repository}: {type(error).__name__}, no connection to the Hub. {advice}"
+            f"cannot download {name} of {repository}: {type(error).__name__}, no connection to the Hub. {advice}",
+            topic="download",
         ) from None
     if not _matches_etag(path, metadata.etag or "") or not _is_readable(path):
         _remove_from_cache(path)

@@ -40,7 +40,7 @@ def find_weights(reference: str | Path) -> tuple[Path, list[str]]:
         return download_model(str(reference)), []
     path, selector = split_reference(reference)
     if not os.path.exists(path):
-        raise CheckpointError(f"{shortened(str(path))} does not exist. Name {SUPPORTED}.")
+        raise CheckpointError(f"{shortened(str(path))} does not exist. Name {SUPPORTED}.", topic="no such model")
     checkpoints = RunFolder(path).checkpoints
     if not checkpoints.is_dir():
         if selector:
@@ -52,7 +52,9 @@ def find_weights(reference: str | Path) -> tuple[Path, list[str]]:
     newest, notices = newest_checkpoint(checkpoints, selector or "step")
     if newest is None:
         suffix = f" @{selector}" if selector else ""
-        raise CheckpointError(f"{path} has no valid checkpoint{suffix}. {_available(checkpoints)}")
+        raise CheckpointError(
+            f"{path} has no valid checkpoint{suffix}. {_available(checkpoints)}", topic="no such model"
+        )
     return newest.path, notices
 
 
@@ -91,7 +93,9 @@ def _checkpoint_of_step(checkpoints: Path, step: int) -> Path:
         path = checkpoints / f"{kind}-{step:08d}"
         if path.is_dir():
             return path
-    raise CheckpointError(f"{checkpoints.parent} has no checkpoint of step {step}. {_available(checkpoints)}")
+    raise CheckpointError(
+        f"{checkpoints.parent} has no checkpoint of step {step}. {_available(checkpoints)}", topic="no such model"
+    )
 
 
 def _available(checkpoints: Path) -> str:

@@ -111,7 +111,8 @@ def load_torch_file(path: Path, *, trust: bool = False) -> object:
         problem = f"refers to {match[1]}" if match else "is corrupt or contains more than tensors"
         raise WeightsError(
             f"{path} {problem}, so loading it could execute code. "
-            "Use a safetensors file, or pass --trust if you trust its author."
+            "Use a safetensors file, or pass --trust if you trust its author.",
+            topic="pickle",
         ) from None
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist. Check the path.") from None
