@@ -32,7 +32,9 @@ class RunLaunch:
     """The torchrun command that trains a run."""
 
     id: str
-    """The same for processes that it restarts."""
+    """The same for processes that it restarts, and for no other command."""
+    process: str | None = None
+    """The process of rank 0."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
 from tokenloom.compute import replicas
+from tokenloom.compute.keepalive import LOST_SECONDS
 from tokenloom.compute.parallel import World, destroy_process_group, init_process_group, join_processes
 from tokenloom.compute.strategies import parallelize
 from tokenloom.data.batches import Batches
@@ -27,7 +29,7 @@ sys.path[:0] = sys.argv[2:4]
 import torch
 from safetensors.torch import save_file
 from conftest import make_model
-from test_parallel import FAMILIES, backward_on_share, fail
+from test_parallel import FAMILIES, backward_on_share, fail, timeouts_of_connections
 from tokenloom.compute.parallel import init_process_group, destroy_process_group
 from tokenloom.errors import DataError
 
@@ -49,6 +51,7 @@ try:
     world.on_main(fail)
 except DataError as error:
     tensors["failed"] = torch.tensor([str(error) == "no text", error.is_reported])
+tensors["timeouts"] = torch.tensor(timeouts_of_connections())
 tensors["world"] = torch.tensor([world.rank, world.world_size, world.local_rank, world.is_main])
 world.barrier()
 destroy_process_group()
@@ -62,6 +65,15 @@ TOKENS = TokenArray(torch.randint(0, 60, (200,), generator=torch.Generator().man
 
 def fail() -> None:
     raise DataError("no text")
+
+
+def timeouts_of_connections() -> list[int]:
+    """Milliseconds after which each connection of this process is closed if the other machine does not answer."""
+    if not hasattr(socket, "TCP_USER_TIMEOUT"):
+        return []
+    connections = [each for each in psutil.Process().net_connections("tcp") if each.status == psutil.CONN_ESTABLISHED]
+    sockets = [socket.socket(fileno=os.dup(connection.fd)) for connection in connections]
+    return [each.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) for each in sockets]
 
 
 def backward_on_share(model, world) -> None:
@@ -114,6 +126,8 @@ def test_two_processes_have_the_gradient_of_one_with_the_whole_batch(tmp_path, m
         assert tensors["summed"].tolist() == [2.0, 4.0]
         assert tensors["broadcast"].item() == 10
         assert tensors["on main"].item() == 20
+        assert len(tensors["timeouts"]) >= 2 * hasattr(socket, "TCP_USER_TIMEOUT")  # to the store, to the other process
+        assert all(tensors["timeouts"] == 1000 * LOST_SECONDS)
         assert tensors["failed"].tolist() == [True, rank == 1]
     for family in FAMILIES:
         single = model_of(family).double()

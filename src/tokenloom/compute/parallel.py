@@ -11,21 +11,27 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from tokenloom.compute.group_store import launch_name, new_group
+from tokenloom.compute.keepalive import detect_lost_machines
 from tokenloom.compute.peers import Peers
 from tokenloom.compute.runtime import Runtime, choose_runtime
 from tokenloom.errors import DistributedError, TokenloomError, UsageError
 
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import PrefixStore
+
 T = TypeVar("T")
 
 # Longer than anything that one process does while the others wait, such as writing a large checkpoint to a network
-# disk. A process that has ended is noticed at once: this is for machines that no longer answer.
+# disk. A process that has ended is noticed at once, and a machine that no longer answers after a minute: this is for
+# processes that hang, and for NCCL.
 TIMEOUT = timedelta(minutes=15)
 
 
@@ -147,20 +153,24 @@ def launched_rank() -> int:
     return _from_environment("RANK", 0)
 
 
-def is_restarted() -> bool:
-    """Whether torchrun has started this process again, after one of the processes failed (--max-restarts)."""
-    return _from_environment("TORCHELASTIC_RESTART_COUNT", 0) > 0
+def can_restart() -> bool:
+    """Whether torchrun started this process, and keeps its store if it starts it again (--max-restarts)."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
-def launch_id() -> str | None:
-    """What the processes of one torchrun command have in common, restarted ones included; None without torchrun."""
-    name = os.environ.get("TORCHELASTIC_RUN_ID")
-    if name in (None, "none"):  # without --rdzv-id and --standalone; then rank 0 is always started by the same torchrun
-        launcher = psutil.Process().parent()
-        if name is None or launcher is None:
-            return None
-        return f"{socket.gethostname()}/{launcher.pid}/{launcher.create_time():.0f}"
-    return name
+def launch_id() -> str:
+    """What the processes of one torchrun command have in common, restarted ones included; if `can_restart`.
+
+    Not its --rdzv-id, which another command can have as well.
+    """
+    with _connection_errors():
+        return launch_name(_store())
+
+
+def process_id() -> str:
+    """What distinguishes this process from all others."""
+    process = psutil.Process()
+    return f"{socket.gethostname()}/{process.pid}/{process.create_time():.2f}"
 
 
 def join_processes(device: str, precision: str) -> tuple[World, Runtime]:
@@ -187,15 +197,13 @@ def init_process_group(device: torch.device | None = None) -> World:
     if _world is not None and dist.is_initialized():
         return _world
     from torch.distributed.distributed_c10d import PrefixStore
-    from torch.distributed.rendezvous import rendezvous  # pyright: ignore[reportUnknownVariableType]
 
     on_cuda = device is not None and device.type == "cuda"
     if on_cuda:
         torch.cuda.set_device(device)
-    try:
-        store, _, _ = next(rendezvous("env://", rank, size, timeout=TIMEOUT))  # pyright: ignore  # not annotated
-        # With another prefix after each restart, because the store of torchrun may keep what was written before.
-        store = PrefixStore(f"attempt-{_from_environment('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    with _connection_errors():
+        store = _store()
+        store = PrefixStore(new_group(store, rank, size, TIMEOUT), store)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
             store=PrefixStore("group", store),
@@ -205,12 +213,7 @@ def init_process_group(device: torch.device | None = None) -> World:
             device_id=device if on_cuda else None,
         )
         _world = World(rank, size, _from_environment("LOCAL_RANK", 0), Peers.join(store, rank, size))
-    except (ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise DistributedError(
-            f"the {size} processes cannot connect: {reason}. Start them with torchrun, which sets MASTER_ADDR, "
-            "MASTER_PORT, RANK and WORLD_SIZE."
-        ) from error
+    detect_lost_machines()
     return _world
 
 
@@ -223,6 +226,29 @@ def destroy_process_group() -> None:
 
 
 _world: World | None = None
+
+
+@contextmanager
+def _connection_errors() -> Generator[None]:
+    """A context in which an error of connecting the processes becomes a `DistributedError`."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise DistributedError(
+            f"the {launched_processes()} processes cannot connect: {reason}. Start them with torchrun, which sets "
+            "MASTER_ADDR, MASTER_PORT, RANK and WORLD_SIZE."
+        ) from error
+
+
+def _store() -> PrefixStore:
+    """The store of torchrun; without torchrun, that of rank 0."""
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous  # pyright: ignore[reportUnknownVariableType]
+
+    address = launched_rank(), launched_processes()
+    store, _, _ = next(rendezvous("env://", *address, timeout=TIMEOUT))  # pyright: ignore  # torch does not annotate it
+    return PrefixStore("tokenloom", store)  # torchrun has keys of its own in it
 
 
 def _from_environment(variable: str, default: int) -> int:

@@ -13,25 +13,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
 
 import psutil
 
+from tokenloom.compute.group_store import Store
 from tokenloom.errors import DistributedError, TokenloomError
 
 CHECK_IN_SECONDS = 10.0  # in which a process that lost a connection writes to the store; it may be writing a checkpoint
 LEAVE_SECONDS = 3.0  # in which processes that end for the same reason do so
 POLL_SECONDS = 0.05
 LOST = ""  # written by a process that ends because it lost others
-
-
-class Store(Protocol):
-    """The part of torch's stores that is used."""
-
-    def set(self, key: str, value: str) -> object: ...
-    def get(self, key: str) -> bytes: ...
-    def check(self, keys: list[str]) -> bool: ...
-    def wait(self, keys: list[str], timeout: timedelta) -> object: ...
 
 
 @dataclass(frozen=True)

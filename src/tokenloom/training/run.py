@@ -36,7 +36,7 @@ from tokenloom.training.loop import train_loop
 from tokenloom.training.metrics_log import MetricsLog
 from tokenloom.training.optimizer import Optimizer
 from tokenloom.training.preflight import Estimate, preflight
-from tokenloom.training.restarting import record_launch
+from tokenloom.training.restarting import record_launch, summary_before_restart
 from tokenloom.training.resuming import checkpoint_to_resume, counters_of, identity_of
 from tokenloom.training.step import Counters, TrainState
 from tokenloom.training.strategy import starting_model, starting_optimizer_state, with_strategy
@@ -57,14 +57,17 @@ def train_run(
     `run` creates the folder of a new run, or returns the one to resume; it is called on rank 0 only.
 
     With `resume`, training continues from the run's newest valid checkpoint with the same results, bit for bit, as
-    without the interruption. A time `limit` determines `max_steps`. Under torchrun every process calls this, and only
-    rank 0 returns the summary. Raises `TrainingError`, `CheckpointError` and `UsageError`, and `DistributedError` if
-    another process has ended.
+    without the interruption. A run that was finished before torchrun restarted its processes is not changed.
+    A time `limit` determines `max_steps`. Under torchrun every process calls this, and only rank 0 returns the summary.
+    Raises `TrainingError`, `CheckpointError` and `UsageError`, and `DistributedError` if another process has ended.
     """
     world, runtime = join_processes(config.train.device, config.train.precision)
     tune_malloc()
     display = display if display is not None and world.is_main else QuietDisplay()
     try:
+        if resume and (finished := summary_before_restart(run, world)):
+            display.notice(f"{finished.run} was finished before its processes were restarted; nothing is left to do")
+            return finished if world.is_main else None
         config = _with_vocab_size(config, shards)
         config = with_strategy(config, shards, runtime, world)
         estimate = preflight(config, shards, world.world_size)
