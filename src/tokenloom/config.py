@@ -199,6 +199,8 @@ class TrainConfig(Section):
     """Device: auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:N or mps."""
     strategy: Strategy = "auto"
     """Training in several processes (torchrun): ddp gives each the whole model, fsdp a part; auto chooses by memory."""
+    replicas: int = Field(default=1, gt=0)
+    """Copies of the model with fsdp: each is divided among an equal part of the processes (hybrid sharding)."""
     compile: bool | None = None
     """Compile the model: slower start, faster steps. Defaults to yes if training takes long enough to gain from it."""
     seed: int = Field(default=1337, ge=0)
@@ -267,6 +269,11 @@ class Config(Section):
             train.micro_batch_size is None or train.batch_size % train.micro_batch_size == 0,
             f"train.micro_batch_size {train.micro_batch_size} does not divide train.batch_size {train.batch_size}. "
             "Choose a divisor.",
+        )
+        _require(
+            train.replicas == 1 or train.strategy != "ddp",
+            f"train.replicas {train.replicas} is for fsdp: with ddp, each process has a copy. "
+            "Use --train.replicas 1, or --strategy fsdp.",
         )
         _require(
             train.init_from is not None or not train.init_optimizer,

@@ -75,11 +75,11 @@ def _process(rank: int, count: int, folder: Path, programs: Sequence[Program], p
 class Training:
     """A few training steps, on one process with the whole batch or on several with their shares of it."""
 
-    def __init__(self, model: GPT, world: World, group_size: int | None = None, **settings: object) -> None:
+    def __init__(self, model: GPT, world: World, replicas: int = 1, **settings: object) -> None:
         self.shards = None
         if world.world_size > 1:
             model = model if world.is_main else uninitialized(model.config)
-            self.shards = Shards(model, world, torch.device("cpu"), group_size)
+            self.shards = Shards(model, world, torch.device("cpu"), replicas)
         self.model, self.world = model.train(), world
         defaults = {"warmup_steps": 5, "max_steps": 50, "learning_rate": 1e-2, "grad_clip": 0.5}
         self.config = TrainConfig.model_validate({**defaults, **settings})

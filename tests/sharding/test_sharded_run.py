@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from sharded_processes import ROUNDING
+from sharded_processes import ROUNDING, run_processes
 
 from tokenloom.api import evaluate, export, generate
 from tokenloom.compute.parallel import World
@@ -47,14 +47,16 @@ def write_text(folder: Path) -> None:
     prepare(config_of(folder).data, folder / "shards")
 
 
-def config_of(folder: Path, strategy: str = "auto") -> Config:
-    return Config.of(SETTINGS, {"data": {"sources": [str(folder / "text.txt")]}, "train": {"strategy": strategy}})
+def config_of(folder: Path, strategy: str = "auto", **train: object) -> Config:
+    return Config.of(
+        SETTINGS, {"data": {"sources": [str(folder / "text.txt")]}, "train": {"strategy": strategy, **train}}
+    )
 
 
-def train(folder: Path, name: str, strategy: str, resume: bool = False):
+def train(folder: Path, name: str, strategy: str, resume: bool = False, **settings: object):
     training_run.peak_flops = lambda _: 1e9  # measuring takes longer than training
     shards = open_shards(folder / "shards")
-    return train_run(config_of(folder, strategy), shards, lambda: RunFolder(folder / name), resume=resume)
+    return train_run(config_of(folder, strategy, **settings), shards, lambda: RunFolder(folder / name), resume=resume)
 
 
 def trains_a_run(world: World, folder: Path) -> None:
@@ -65,6 +67,10 @@ def trains_a_run(world: World, folder: Path) -> None:
 
 def resumes_a_run(world: World, folder: Path) -> None:
     train(folder, "resumed", "fsdp", resume=True)
+
+
+def trains_two_replicas(world: World, folder: Path) -> None:
+    train(folder, "replicas", "auto", replicas=2)
 
 
 def copy_before_the_last_step(folder: Path, name: str) -> None:
@@ -101,6 +107,18 @@ def test_a_sharded_run_has_the_results_of_one_process(runs):
     assert sharded.summary().val_loss == pytest.approx(single.summary().val_loss, abs=ROUNDING["muon"])
     names = [[path.name for path in run.checkpoints.iterdir()] for run in runs]
     assert sorted(names[0]) == sorted(names[1])
+
+
+@pytest.mark.slow
+def test_two_replicas_of_two_processes_each_have_the_results_of_one_process(two_processes, runs):
+    run_processes(4, two_processes, trains_two_replicas)
+    replicas, single = RunFolder(two_processes / "replicas"), runs[1]
+    assert replicas.config().train.strategy == "fsdp"
+    assert figures(replicas) == pytest.approx(figures(single), abs=ROUNDING["muon"])
+    assert replicas.summary().val_loss == pytest.approx(single.summary().val_loss, abs=ROUNDING["muon"])
+    assert len(list(last_checkpoint(replicas).glob("model-*-of-00004.safetensors"))) == 4
+    train(two_processes, "replicas", "auto", resume=True, max_steps=STEPS + 1)  # by one process
+    assert open_checkpoint(last_checkpoint(replicas)).step == STEPS + 1
 
 
 def test_the_same_processes_resume_a_run_bit_for_bit(two_processes, runs):

@@ -145,7 +145,7 @@ def test_groups_of_two_processes_that_hold_a_model_each_have_the_results_of_one(
 def trains_in_groups(world: World, folder) -> None:
     losses = {}
     for family in MODELS:
-        training = Training(new_model(family), world, group_size=2, optimizer="muon")
+        training = Training(new_model(family), world, replicas=2, optimizer="muon")
         losses[family] = training.steps(0, STEPS)
         assert one_muon_update_is_exact(training)
     (folder / f"{world.rank}.json").write_text(json.dumps(losses))

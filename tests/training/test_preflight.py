@@ -4,6 +4,7 @@ from tokenloom.config import Config
 from tokenloom.data.batches import count_windows
 from tokenloom.data.prepare import prepare
 from tokenloom.model import build
+from tokenloom.model.flops import count_parameters
 from tokenloom.training.preflight import preflight
 
 MODEL = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 16, "vocab_size": 257}
@@ -31,3 +32,11 @@ def test_smaller_micro_batches_and_activation_checkpointing_need_less_memory(tmp
     ]
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) == 3
+
+
+def test_with_more_replicas_each_process_holds_a_larger_part(tmp_path):
+    config, shards, _ = estimate(tmp_path, strategy="fsdp")
+    two = config.with_values(train={"replicas": 2})
+    one_replica, two_replicas = (preflight(each, shards, 4).memory_bytes for each in (config, two))
+    # Weights, gradients and two moments in fp32: a half instead of a quarter of them.
+    assert two_replicas - one_replica == 16 * count_parameters(config.model) // 4

@@ -56,6 +56,7 @@ FIELD_GROUPS: Mapping[str, Group] = {
             "train.device",
             "train.precision",
             "train.strategy",
+            "train.replicas",
             "train.compile",
             "train.micro_batch_size",
             "train.activation_checkpointing",

@@ -10,6 +10,7 @@ import torch
 import torch.distributed
 from torch import nn
 
+from tokenloom.compute.keepalive import detect_lost_machines
 from tokenloom.compute.parallel import World
 from tokenloom.compute.sharded_tensors import set_from_main
 
@@ -30,15 +31,16 @@ class Shards:
     Weights and gradients are exchanged in fp32, so that results do not depend on the number of processes. Matrix
     products run in lower precision by autocast, as with one process.
 
-    With `group_size`, groups of so many processes hold a model each; it divides the number of processes.
+    There can be several `replicas` of the model, each divided among as many processes, which have consecutive ranks.
+    Weights are then gathered within such a group, and gradients are summed within it first (hybrid sharding).
     """
 
-    def __init__(self, model: nn.Module, world: World, device: torch.device, group_size: int | None = None) -> None:
+    def __init__(self, model: nn.Module, world: World, device: torch.device, replicas: int = 1) -> None:
         from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
         self._world = world
         weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
-        mesh = _mesh(world, device, group_size)
+        mesh = _mesh(world, device, replicas)
         for block in cast("Iterable[nn.Module]", model.get_submodule("h")):
             fully_shard(block, mesh=mesh)
         self._model = fully_shard(model, mesh=mesh)
@@ -70,11 +72,14 @@ def _is_lost_connection(error: RuntimeError) -> bool:
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
-def _mesh(world: World, device: torch.device, group_size: int | None) -> DeviceMesh:
-    """All processes as one group, or as groups of `group_size`."""
+def _mesh(world: World, device: torch.device, replicas: int) -> DeviceMesh:
+    """All processes as one group, or in as many groups as there are replicas."""
     from torch.distributed.device_mesh import init_device_mesh
 
-    size = world.world_size
-    if group_size is None or group_size == size:
-        return init_device_mesh(device.type, (size,), mesh_dim_names=("shard",))
-    return init_device_mesh(device.type, (size // group_size, group_size), mesh_dim_names=("replicate", "shard"))
+    if replicas == 1:
+        shape, names = (world.world_size,), ("shard",)
+    else:
+        shape, names = (replicas, world.world_size // replicas), ("replicate", "shard")
+    mesh = init_device_mesh(device.type, shape, mesh_dim_names=names)
+    detect_lost_machines()  # a group has connections of its own
+    return mesh

@@ -34,14 +34,17 @@ class OneProcess:
         return nullcontext()
 
 
-def parallelize(model: nn.Module, world: World, strategy: Strategy, device: torch.device | None = None) -> Parallelism:
+def parallelize(
+    model: nn.Module, world: World, strategy: Strategy, device: torch.device | None = None, replicas: int = 1
+) -> Parallelism:
     """Share the training of a model among the processes, on `device`; to be called before its optimizer is created.
 
-    The weights are those of rank 0. Raises `UsageError` for a strategy that one process cannot have.
+    The weights are those of rank 0. With fsdp, so many `replicas` of the model are divided among the processes. Raises
+    `UsageError` for a strategy that one process cannot have.
     """
     device = device or next(model.parameters()).device
     if world.world_size > 1:
-        return STRATEGIES[strategy](model, world, device)
+        return STRATEGIES[strategy](model, world, device, replicas)
     if strategy == "fsdp":
         raise UsageError(
             "--strategy fsdp needs several processes. Start them with torchrun, or use --strategy auto, with which one "
@@ -51,12 +54,12 @@ def parallelize(model: nn.Module, world: World, strategy: Strategy, device: torc
     return OneProcess()
 
 
-def _replicas(model: nn.Module, world: World, device: torch.device) -> Parallelism:
+def _whole_models(model: nn.Module, world: World, device: torch.device, _: int) -> Parallelism:
     return Replicas(model.to(device), world)
 
 
 class _Constructor(Protocol):
-    def __call__(self, model: nn.Module, world: World, device: torch.device) -> Parallelism: ...
+    def __call__(self, model: nn.Module, world: World, device: torch.device, replicas: int, /) -> Parallelism: ...
 
 
-STRATEGIES: Mapping[Strategy, _Constructor] = {"auto": _replicas, "ddp": _replicas, "fsdp": Shards}
+STRATEGIES: Mapping[Strategy, _Constructor] = {"auto": _whole_models, "ddp": _whole_models, "fsdp": Shards}

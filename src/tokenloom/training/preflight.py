@@ -102,5 +102,5 @@ def _memory_bytes(config: Config, parameters: int, world_size: int) -> int:
     logits = min(tokens * model.vocabulary, 1 << 24) * 3
     state = parameters * BYTES_PER_PARAMETER
     if train.strategy == "fsdp":
-        state = state // world_size + parameters * GATHERED_BYTES_PER_PARAMETER
+        state = state * train.replicas // world_size + parameters * GATHERED_BYTES_PER_PARAMETER
     return state + 4 * (activations + logits)

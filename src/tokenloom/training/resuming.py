@@ -42,6 +42,7 @@ ANNOUNCED: Mapping[str, str] = {
     "train.batch_size": "training continues with the next window of the epoch, evaluations use more or fewer windows",
     "train.micro_batch_size": NOT_EXACT,
     "train.strategy": NOT_EXACT,
+    "train.replicas": NOT_EXACT,
     "train.compile": NOT_EXACT,
     **dict.fromkeys(
         ("train.learning_rate", "train.muon_learning_rate", "train.min_lr", "train.initial_lr"),

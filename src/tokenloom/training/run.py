@@ -154,7 +154,7 @@ def build_state(
     """Model, optimizer and batches of a new run, or of a checkpoint; `notify` is called if compiling fails."""
     model = starting_model(config, checkpoint, world)
     model.activation_checkpointing = config.train.activation_checkpointing
-    parallelism = parallelize(model, world, config.train.strategy, runtime.device)
+    parallelism = parallelize(model, world, config.train.strategy, runtime.device, config.train.replicas)
     optimizer = Optimizer(model, config.train)
     optimizer.load_state_tensors(starting_optimizer_state(config, checkpoint, world))
     counters = counters_of(checkpoint) if checkpoint else Counters()

@@ -23,11 +23,14 @@ from tokenloom.weights.lazy_tensors import uninitialized
 def with_strategy(config: Config, shards: Shards, runtime: Runtime, world: World) -> Config:
     """The configuration with ddp or fsdp in place of auto, the same in every process; unchanged for one process.
 
-    auto is ddp, unless some process has too little memory for the whole model. Raises `UsageError` for settings that
-    fsdp does not support, and `TrainingError` as `preflight` does.
+    auto is ddp, unless there are several replicas or some process has too little memory for the whole model. Raises
+    `UsageError` for settings that fsdp does not support, and `TrainingError` as `preflight` does.
     """
+    _refuse_uneven_replicas(config.train.replicas, world.world_size)
     if world.world_size == 1:
         return config
+    if config.train.strategy == "auto" and config.train.replicas > 1:
+        config = config.with_values(train={"strategy": "fsdp"})
     if config.train.strategy == "auto":
         needed = preflight(config, shards, world.world_size).memory_bytes
         (too_small,) = world.sum([float(needed > available_memory(runtime.device))])
@@ -68,3 +71,14 @@ def starting_optimizer_state(config: Config, checkpoint: Checkpoint | None, worl
 def _has_values(config: Config, world: World) -> bool:
     """Whether this process reads the weights: it need not if it gets its part of them from rank 0."""
     return world.is_main or config.train.strategy != "fsdp"
+
+
+def _refuse_uneven_replicas(replicas: int, processes: int) -> None:
+    """Raise `UsageError` unless the processes can divide so many models among themselves."""
+    fitting = [1, *(count for count in range(2, processes // 2 + 1) if processes % count == 0)]
+    if replicas not in fitting:
+        advice = f"--train.replicas {' or '.join(map(str, fitting[-2:]))}{' --strategy auto' if processes == 1 else ''}"
+        raise UsageError(
+            f"--train.replicas {replicas} needs a multiple of {replicas} processes, at least {2 * replicas}, and got "
+            f"{processes}. Use {advice}."
+        )
