@@ -9,10 +9,12 @@ from safetensors.torch import load_file, save_file
 from sharded_processes import MODELS, ROUNDING, Training, new_model, run_processes
 
 from tokenloom.compute.agreement import together
+from tokenloom.compute.compilation import CompiledFunction, can_compile
 from tokenloom.compute.parallel import World
 from tokenloom.compute.runtime import has_fast_bf16
 from tokenloom.compute.sharded_tensors import local, whole
 from tokenloom.errors import DistributedError
+from tokenloom.model.language_model import run_block
 from tokenloom.training import muon as muon_module
 from tokenloom.training.muon import Muon
 
@@ -149,6 +151,27 @@ def trains_in_groups(world: World, folder) -> None:
         losses[family] = training.steps(0, STEPS)
         assert one_muon_update_is_exact(training)
     (folder / f"{world.rank}.json").write_text(json.dumps(losses))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="needs a C++ compiler and the headers of Python")
+def test_compiled_blocks_have_the_losses_of_one_process(tmp_path):
+    run_processes(2, tmp_path, trains_compiled)
+    results = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert [figures["notices"] for figures in results] == [[], []]
+    assert [figures["graphs"] for figures in results] == [1, 1]  # one for all blocks
+    assert_losses_of_one_process([figures["losses"] for figures in results], "modern", "adamw")
+
+
+def trains_compiled(world: World, folder) -> None:
+    from torch._dynamo.utils import counters
+
+    notices: list[str] = []
+    training = Training(new_model("modern"), world)
+    training.model.training_block = CompiledFunction(run_block, folder / f"compiled-{world.rank}", notices.append)
+    losses = training.steps(0, STEPS)
+    figures = {"losses": losses, "notices": notices, "graphs": counters["stats"]["unique_graphs"]}
+    (folder / f"{world.rank}.json").write_text(json.dumps(figures))
 
 
 def trains_long(world: World, folder) -> None:

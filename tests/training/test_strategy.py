@@ -45,3 +45,8 @@ def test_replicas_are_refused_with_ddp():
 def test_fsdp_refuses_fp16():
     with pytest.raises(UsageError, match="--strategy fsdp does not support fp16. Use --train.precision bf16 or fp32."):
         strategy_of(2, strategy="fsdp", precision="fp16")
+
+
+def test_fsdp_compiles_only_if_that_is_configured():
+    assert strategy_of(2, strategy="fsdp").compile is False
+    assert strategy_of(2, strategy="fsdp", compile=True).compile is True
