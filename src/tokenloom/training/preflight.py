@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tokenloom.config import Config
@@ -63,7 +64,8 @@ def preflight(config: Config, shards: Shards, world_size: int = 1) -> Estimate:
     if batch % world_size:
         raise TrainingError(
             f"train.batch_size {batch} is not a multiple of the {world_size} processes. Use "
-            f"--train.batch-size {_nearest_multiples(batch, world_size)}, or {_divisors(batch, world_size)} processes."
+            f"{_fitting_batches(batch, math.lcm(world_size, config.train.micro_batch_size or 1), windows)}"
+            f"{_fitting_processes(batch, world_size)}."
         )
     parameters = count_parameters(config.model)
     return Estimate(
@@ -75,16 +77,17 @@ def preflight(config: Config, shards: Shards, world_size: int = 1) -> Estimate:
     )
 
 
-def _nearest_multiples(batch: int, world_size: int) -> str:
-    """The batch sizes next to `batch` that the processes can share."""
-    lower = batch // world_size * world_size
-    return f"{lower} or {lower + world_size}" if lower else f"{world_size}"
+def _fitting_batches(batch: int, factor: int, most: int) -> str:
+    """The flag with the multiples of `factor` next to `batch`, of at most `most` windows; empty if there are none."""
+    lower = batch // factor * factor
+    sizes = [str(size) for size in (lower, lower + factor) if 0 < size <= most]
+    return f"--train.batch-size {' or '.join(sizes)}, or " if sizes else ""
 
 
-def _divisors(batch: int, most: int) -> str:
+def _fitting_processes(batch: int, most: int) -> str:
     """The largest numbers of processes below `most` that can share the batch."""
-    fitting = [count for count in range(1, most) if batch % count == 0]
-    return " or ".join(map(str, fitting[-2:]))
+    counts = [count for count in range(1, most) if batch % count == 0][-2:]
+    return f"{' or '.join(map(str, counts))} {'process' if counts == [1] else 'processes'}"
 
 
 def _suggested_block_size(n_train: int, n_val: int) -> int:
