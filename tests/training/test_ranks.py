@@ -1,6 +1,7 @@
 """Several processes train like one with the whole batch, and stop together."""
 
 import json
+import math
 import re
 import signal
 import subprocess
@@ -93,6 +94,13 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all_of_them(two_ranks):
     first, second = (results["diverged"]["message"] for results in two_ranks[0])
     assert first == second
     assert "step 1: the loss is not finite" in first
+
+
+def test_an_overflow_in_fp16_in_one_process_repeats_the_step_in_all_of_them(two_ranks):
+    first, second = (results["overflow"] for results in two_ranks[0])
+    assert first == second
+    assert first["scale"] == 0.5
+    assert all(map(math.isfinite, [*first["losses"], *first["norms"], first["weights"]]))
 
 
 def test_a_checkpoint_that_cannot_be_written_is_an_error_in_all_processes_and_printed_by_one(two_ranks):

@@ -10,13 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
 from tokenloom.compute.parallel import World, destroy_process_group, join_processes
-from tokenloom.compute.runtime import choose_runtime
+from tokenloom.compute.runtime import Runtime, choose_runtime
 from tokenloom.config import Config
 from tokenloom.data.prepare import prepare
 from tokenloom.errors import CheckpointError, DivergedError, Interrupted
@@ -125,6 +126,23 @@ def diverged_on_rank_1(folder: Path, world: World) -> dict[str, object]:
     return {}
 
 
+def overflow_in_fp16_on_rank_1(folder: Path, world: World) -> dict[str, object]:
+    """Two steps in fp16, in the first of which a gradient of one process is too large at the initial loss scale."""
+    state = replace(make_state(folder, world, "gpt2"), runtime=Runtime(torch.device("cpu"), "fp16"))
+    initial_scale = state.scaler.get_scale()
+    if world.rank == 1:
+        state.model.wpe.weight.register_hook(
+            lambda gradient: gradient * float("inf") if state.scaler.get_scale() == initial_scale else gradient
+        )
+    steps = [train_step(state, step) for step in range(2)]
+    return {
+        "scale": state.scaler.get_scale() / initial_scale,
+        "losses": [step.nats for step in steps],
+        "norms": [step.grad_norm for step in steps],
+        "weights": sum(parameter.double().sum().item() for parameter in state.model.parameters()),
+    }
+
+
 def failing_save(folder: Path, world: World) -> dict[str, object]:
     """A checkpoint that cannot be written, because a file has the name of its folder."""
     state = make_state(folder, world, "modern")
@@ -178,6 +196,7 @@ def main(folder: Path) -> None:
         tensors |= gradients
     results["stopped"] = stopped_by_a_signal_to_rank_1(folder, world)
     results["diverged"] = diverged_on_rank_1(folder, world)
+    results["overflow"] = overflow_in_fp16_on_rank_1(folder, world)
     results["failing save"] = failing_save(folder, world)
     results["changed number of steps"] = changed_number_of_steps(folder, world)
     destroy_process_group()
