@@ -3,6 +3,7 @@
 from itertools import combinations
 
 import pytest
+import psutil
 import torch
 
 from tokenloom.config import ModelConfig
@@ -144,3 +145,12 @@ def test_under_autocast_the_cache_has_the_models_precision(model):
     assert cache.keys[0].dtype == torch.float32
     # bf16 has 8 bits: logits up to about 50 are rounded to tenths.
     torch.testing.assert_close(logits.float(), expected.float(), rtol=0.05, atol=0.5)
+
+
+def test_a_cpu_cache_takes_up_memory_for_the_tokens_that_are_stored_not_for_all_its_slots():
+    config = ModelConfig(family="gpt2", vocab_size=16, block_size=4096, n_layer=1, n_head=16, n_embd=1024)
+    before = psutil.Process().memory_info().rss
+    cache = KVCache(config, 4, torch.device("cpu"), torch.float32)  # 128 MiB, 2 KiB a token and row
+    cache.next_positions(4, 1)
+    cache.append(0, torch.ones(4, 16, 1, 64), torch.ones(4, 16, 1, 64))
+    assert psutil.Process().memory_info().rss - before < 16 * 2**20

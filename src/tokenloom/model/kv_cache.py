@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Sequence
 
 import numpy as np
@@ -102,7 +104,18 @@ class KVCache:
 
 
 def _zeros(shape: Sequence[int], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Zeros, because a masked slot that held NaN would still give NaN. On a CPU numpy allocates them lazily."""
-    if device.type == "cpu" and dtype == torch.float32:
-        return torch.as_tensor(np.zeros(shape, dtype=np.float32))
-    return torch.zeros(shape, device=device, dtype=dtype)
+    """Zeros, because a masked slot that held NaN would still give NaN.
+
+    On a CPU the operating system provides memory page by page as tokens are stored: not in huge pages, of which each
+    would be cleared whole for its first token.
+    """
+    if device.type != "cpu" or 0 in shape:
+        return torch.zeros(shape, device=device, dtype=dtype)
+    size = math.prod(shape) * dtype.itemsize
+    if hasattr(mmap, "MAP_PRIVATE"):
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    else:  # Windows
+        memory = mmap.mmap(-1, size)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(list(shape))
