@@ -46,6 +46,36 @@ def test_the_curl_line_works_as_pasted_and_ctrl_c_stops_the_server(folder):
     assert errors.splitlines() == ["Ctrl-C stops the server.", "tokenloom: interrupted by SIGINT"]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_server_stopped_within_a_long_computation_ends_with_the_code_of_the_signal(folder):
+    code = """
+import sys, torch
+from tokenloom.cli.main import main
+from tokenloom.generation.engine import Engine
+torch.set_num_threads(1)
+def step(self):
+    print("computing", file=sys.stderr, flush=True)
+    x = torch.ones(9000, 9000)
+    return x @ x
+Engine.step = step
+main(["serve", "--port", "0"])
+"""
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        lines = [process.stdout.readline() for _ in range(3)]
+        client = subprocess.Popen(["sh", "-c", lines[2].replace("curl", "curl -s", 1)], stdout=subprocess.DEVNULL)
+        while "computing" not in process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+        client.wait(10)
+    finally:
+        process.kill()
+    assert (errors.splitlines(), process.returncode) == (["tokenloom: interrupted by SIGTERM"], 143)
+
+
 def test_the_curl_line_sends_the_key_and_is_quoted_for_a_shell():
     line = _curl("http://127.0.0.1:8000", "it's")
     assert "Authorization: Bearer it" in line

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from cyclopts import App
@@ -38,6 +39,7 @@ COMMANDS = (
     "info",
 )
 MIN_COLUMNS = 20
+JOIN_SECONDS = 0.5
 REPORT = (
     "This is a bug in Tokenloom: please report it in its issue tracker, with the command and the traceback that "
     "TOKENLOOM_DEBUG=1 prints."
@@ -60,8 +62,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with 0 (success), 1 (failure), 2 (usage error) or 128 plus a signal number."""
     tokens = escape_dashes(sys.argv[1:] if argv is None else argv)
     _ignore_narrow_columns()
+    others = set(threading.enumerate())
     with standard_streams():
         code = _run(tokens)
+    if _is_computing(set(threading.enumerate()) - others):
+        os._exit(code)
     sys.exit(code)
 
 
@@ -83,6 +88,14 @@ def _run(tokens: list[str]) -> int:
         if message:
             print_notice(message)
         return code
+
+
+def _is_computing(threads: Collection[threading.Thread]) -> bool:
+    """Whether one of these threads, of a server, does not end: within torch, an orderly exit would abort the process."""
+    ours = [thread for thread in threads if thread.name.startswith("tokenloom-")]
+    for thread in ours:
+        thread.join(JOIN_SECONDS)
+    return any(thread.is_alive() for thread in ours)
 
 
 def _ignore_narrow_columns() -> None:
