@@ -9,10 +9,11 @@ const branches = await load("branches");
 const { LinkedBranches } = await load("linked_branches");
 const copied = await load("copied");
 const { ago, bytes, compact, counted, duration, fixed, percent, visibleToken } = await load("format");
-const { checkpointsOf, findModel, missingIds, modelEntries, modelGroups, pinnedId, shapeFacts } = await load("models");
+const { checkpointsOf, findModel, missingIds, modelEntries, modelGroups, modelsVersion, pinnedId, shapeFacts } = await load("models");
 const { isPickable, samplingFields } = await load("sampling");
 const { LONGEST_WAIT, waitAfter } = await load("polling");
 const { drawingOf, formatRange, longestColumn, nonFiniteNotes, parseRange } = await load("run_drawing");
+const { RunFeed } = await load("run_feed");
 const { describe, resumeCommand, shellWord } = await load("run_status");
 const { MEASURES, differenceLevel, heatLevel, startsWindow } = await load("scales");
 const series = await load("series");
@@ -467,4 +468,35 @@ test("a text is cut at its copied passages, in characters", () => {
   assert.deepEqual([copied.countCopied(passages), copied.countCopied(passages, 4), copied.countCopied([])], [4, 1, 0]);
   assert.deepEqual(copied.passagesAfter(passages, 3), [passages[1]]);
   assert.deepEqual([copied.passageAt(passages, 0, 1), copied.passageAt(passages, 4, 6)], [null, passages[1]]);
+});
+
+test("a run that trains is asked for its records, and for its files only when they can have changed", async () => {
+  const asked = [];
+  const api = {
+    get: async (path) => {
+      asked.push(path.split("/").at(-1));
+      return { axes: [], series: {}, records: [], samples: [], cursor: "0.0.0", reset: false, more: false };
+    },
+  };
+  const feed = new RunFeed(api, "run");
+  const row = { state: "training", changed: 1, checkpoint: null, best_step: null, val_loss: null, problem: null };
+  const after = async (change) => {
+    asked.length = 0;
+    await feed.refresh({ ...row, ...change });
+    return asked.toSorted();
+  };
+  assert.deepEqual(await after({}), ["run", "samples", "series"]);
+  assert.deepEqual(await after({}), []);
+  assert.deepEqual(await after({ changed: 2 }), ["records", "samples"]);
+  assert.deepEqual(await after({ changed: 3, val_loss: 2.5 }), ["records", "run", "samples"]);
+  assert.deepEqual(await after({ changed: 4, val_loss: 2.5, checkpoint: 10 }), ["records", "run", "samples"]);
+});
+
+test("the models are asked for again when a run has begun, ended or saved a checkpoint", () => {
+  const row = { run: "a", state: "training", checkpoint: 10, best_step: 5, val_loss: 2.5, problem: null };
+  const version = modelsVersion([row]);
+  assert.equal(modelsVersion([{ ...row, val_loss: 2.4, steps: 11 }]), version);
+  for (const rows of [[], [row, { ...row, run: "b" }], [{ ...row, state: "finished" }], [{ ...row, checkpoint: 20 }]]) {
+    assert.notEqual(modelsVersion(rows), version);
+  }
 });

@@ -2,7 +2,7 @@
 
 import { Api } from "./api.js";
 import { LinkedText } from "./linked_text.js";
-import { findModel, missingIds, modelGroups, pinnedId } from "./models.js";
+import { findModel, missingIds, modelGroups, modelsVersion, pinnedId } from "./models.js";
 import { ModelsView } from "./models_view.js";
 import { NextView } from "./next_view.js";
 import { repeat, settled } from "./polling.js";
@@ -32,6 +32,7 @@ class App {
   models = null;
   memory = null; // the rest of the reply that lists the models: what is in memory, and where
   state = parseHash("");
+  #modelsVersion = null;
   #failure = null; // {message, needsKey}
   #view = null;
   #name = null;
@@ -94,9 +95,14 @@ class App {
   }
 
   async #poll() {
-    const [runs, models] = await Promise.all([this.api.get("/api/runs"), this.api.get("/api/models")]);
-    this.rows = runs.runs;
-    [this.models, this.memory] = [models.models, models];
+    this.rows = (await this.api.get("/api/runs")).runs;
+    // The server shares the machine with the training: it is asked for the models only when they can have changed.
+    const version = modelsVersion(this.rows);
+    if (version !== this.#modelsVersion || this.#name === "models") {
+      const models = await this.api.get("/api/models");
+      [this.models, this.memory] = [models.models, models];
+      this.#modelsVersion = version;
+    }
     await this.#view?.refresh?.();
   }
 

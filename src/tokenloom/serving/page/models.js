@@ -89,3 +89,8 @@ export function shapeFacts(shape, row) {
     ...(row?.data ? [["Trained on", "", row.data]] : []),
   ];
 }
+
+/** What the models depend on: a different text if a run began, ended, or has saved a checkpoint. */
+export function modelsVersion(rows) {
+  return JSON.stringify(rows.map((row) => [row.run, row.state, row.checkpoint, row.best_step, row.problem]));
+}

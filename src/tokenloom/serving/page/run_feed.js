@@ -11,6 +11,7 @@ export class RunFeed {
   #recordsCursor = null;
   #samplesCursor = null;
   #version = null;
+  #filesVersion = null;
   #refreshing = null;
 
   constructor(api, id) {
@@ -27,14 +28,16 @@ export class RunFeed {
   refresh(row) {
     const version = `${row.state} ${row.changed}`;
     if (version === this.#version) return Promise.resolve();
-    this.#refreshing ??= this.#read(version).finally(() => (this.#refreshing = null));
+    this.#refreshing ??= this.#read(row, version).finally(() => (this.#refreshing = null));
     return this.#refreshing;
   }
 
-  async #read(version) {
+  async #read(row, version) {
     const isFirst = this.columns === null;
-    await Promise.all([isFirst ? this.#load() : this.#follow(), this.#readSamples(), this.#readFiles()]);
-    this.#version = version;
+    const filesVersion = JSON.stringify([row.state, row.checkpoint, row.best_step, row.val_loss, row.problem]);
+    const readsFiles = filesVersion === this.#filesVersion ? null : this.#readFiles();
+    await Promise.all([isFirst ? this.#load() : this.#follow(), this.#readSamples(), readsFiles]);
+    [this.#version, this.#filesVersion] = [version, filesVersion];
   }
 
   /** Read the points from one step to another, if the columns are in buckets; null for all steps. */
