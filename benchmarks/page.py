@@ -4,9 +4,10 @@
 
 A run of 100,000 records is opened by a new server and a new browser, until its curves are drawn. The cursor is moved
 over them, one position a frame. A text of 1,024 tokens is drawn in Read, from the reply of the server until the browser
-has drawn it. A model is trained with and without the page, in turn; a client that asks for what the page asks for takes
-the place of the browser, whose drawing is not the server's work. Each is done in several rounds; a finished one is a
-record in data/results.jsonl, and is not repeated at this commit. Prints a table. Needs Chromium and playwright.
+has drawn it. A model trains, and the page follows it in every other turn of six seconds; a client that asks for what
+the page asks for takes the place of the browser, whose drawing is not the server's work. Each is done in several
+rounds; a finished one is a record in data/results.jsonl, and is not repeated at this commit. Prints a table. Needs
+Chromium and playwright.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import contextlib
 import math
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -31,6 +32,7 @@ import records
 import torch
 from playwright.sync_api import Browser, Page, sync_playwright
 from result_tables import page_table
+from turns import StepTimes, compare_turns
 
 from tokenloom.compute.runtime import choose_runtime
 from tokenloom.config import Config, ModelConfig
@@ -48,9 +50,10 @@ RECORDS, TOKENS = 100_000, 1024
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 TRAINING = (
     "python-docs --model.n-layer 4 --model.n-head 4 --model.n-embd 128 --model.block-size 128 --tokenizer bpe:2048 "
-    "--train.batch-size 8 --train.log-interval 5 --train.eval-interval 100 --train.eval-batches 4 --no-compile "
-    "--sample.max-new-tokens 50 --device cpu --json"
+    "--train.batch-size 8 --train.max-steps 1000000 --train.log-interval 1 --train.eval-interval 100 "
+    "--train.eval-batches 4 --no-compile --sample.max-new-tokens 50 --device cpu --json"
 )
+TURN_SECONDS = 6.0
 INTERVAL = 2.0  # seconds between two looks of the page at the runs
 ROUND_SECONDS = {"browser": 60, "training": 120}  # at most
 
@@ -79,14 +82,14 @@ SCRUB = """async (frames) => {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=400, help="of each training")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=6, help="of a training, without and with a page that follows it")
     parser.add_argument("--minutes", type=float, default=20, help="start no round that would end later")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         measurements = {
             "browser": partial(browser_rows, Path(folder, "runs")),
-            "training": partial(training_rows, Path(folder), options.steps),
+            "training": partial(training_rows, Path(folder), options.turns),
         }
         measure_missing(measurements, options.rounds, time.time() + 60 * options.minutes)
     print("\n".join(page_table(records.measured("page"))))
@@ -174,52 +177,74 @@ def new_page(browser: Browser, runs: Path, hash: str) -> Iterator[Page]:
         context.close()
 
 
-def training_rows(folder: Path, steps: int) -> Iterator[dict]:
-    """What the page costs a training: CPU time of its process, and the time of a step beside it."""
-    shares, idle = list[float](), list[float]()
-    runs = Path(tempfile.mkdtemp(dir=folder))
-    alone = step_seconds(runs / "alone", steps)
-    with PageProcess(runs) as page:
-        url, process = page.url(), page_process()
-        with measured_share(process, idle):
-            time.sleep(5)
-        with measured_share(process, shares):
-            followed = step_seconds(runs / "followed", steps, url)
-    yield row("CPU of the page while nobody looks, of one core", idle, "%", 2)
-    yield row("CPU of the page while a run is followed, of one core", shares, "%", 2)
-    yield row(
-        "time of a training step beside a page that follows it, to that without", [100 * (followed / alone - 1)], "%", 2
-    )
+def training_rows(folder: Path, turns: int) -> Iterator[dict]:
+    """What the page costs a training: CPU time of its process, and the time of a step while the run is followed."""
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        run = Path(name, "run")
+        command = [sys.executable, "-m", "tokenloom", "train", *TRAINING.split(), "--out", str(run)]
+        environment = os.environ | {"TOKENLOOM_CACHE": str(folder / "cache")}
+        shares: dict[bool, list[float]] = {False: [], True: []}
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+        ) as process:
+            try:
+                with PageProcess(run.parent) as page, following(page.url(), run.name) as is_followed:
+                    steps = StepTimes(RunFolder(run).metrics_file, process)
+                    steps.wait_for(5)
+                    cpu = CpuShares(page_process(), shares)
+
+                    def switch(is_on: bool) -> None:
+                        cpu.turn(is_on)
+                        (is_followed.set if is_on else is_followed.clear)()
+
+                    costs = compare_turns(steps, switch, turns, TURN_SECONDS)["costs"]
+            finally:
+                process.terminate()
+    yield row("CPU of the page while nobody looks, of one core", shares[False], "%", 2)
+    yield row("CPU of the page while a run is followed, of one core", shares[True], "%", 2)
+    yield row("time that a training step takes longer while it is followed", [100 * cost for cost in costs], "%", 2)
 
 
-def step_seconds(run: Path, steps: int, url: str | None = None) -> float:
-    """The median seconds of a step of a training, which is followed if there is a page."""
-    command = [sys.executable, "-m", "tokenloom", "train", *TRAINING.split(), "--train.max-steps", str(steps)]
-    command += ["--out", str(run)]
-    environment = os.environ | {"TOKENLOOM_CACHE": str(run.parent.parent / "cache")}
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment) as process:
-        if url is not None:
-            follow(process, url, run.name)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed with {process.returncode}")
-    found = RunFolder(run).metrics()
-    rates = [one.tokens_per_sec for one in found if one.tokens_per_sec is not None]
-    return 8 * 128 / statistics.median(rates)
+@contextlib.contextmanager
+def following(url: str, run: str) -> Iterator[threading.Event]:
+    """A thread that asks for what the page asks for, while the event is set."""
+    is_followed, is_over = threading.Event(), threading.Event()
+
+    def follow() -> None:
+        with httpx2.Client(base_url=url, timeout=60) as http:
+            poll = poller(http, run)
+            while is_followed.wait() and not is_over.wait(INTERVAL):
+                poll()
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield is_followed
+    finally:
+        is_over.set()
+        is_followed.set()
+        thread.join()
 
 
-def follow(process: subprocess.Popen, url: str, name: str) -> None:
-    """Ask for what the page asks for, until the process has ended."""
+def poller(http: httpx2.Client, name: str) -> Callable[[], None]:
+    """What the page does every two seconds (main.js, run_feed.js)."""
     cursors = dict.fromkeys(("records", "samples"), "0.0.0")
-    with httpx2.Client(base_url=url, timeout=60) as http:
-        while process.poll() is None:
-            rows = http.get("/api/runs").json()["runs"]
+    known: dict[str, object] = {}
+
+    def poll() -> None:
+        row = next(row for row in http.get("/api/runs").json()["runs"] if row["run"] == name)
+        if changed("models", [row["state"], row["checkpoint"], row["best_step"]]):
             http.get("/api/models")
-            if any(row["run"] == name for row in rows):
-                for kind, cursor in cursors.items():
-                    cursors[kind] = http.get(f"/api/runs/{name}/{kind}", params={"cursor": cursor}).json()["cursor"]
-                http.get(f"/api/runs/{name}")
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(INTERVAL)
+        for kind, cursor in cursors.items():
+            cursors[kind] = http.get(f"/api/runs/{name}/{kind}", params={"cursor": cursor}).json()["cursor"]
+        if changed("files", [row["state"], row["checkpoint"], row["best_step"], row["val_loss"]]):
+            http.get(f"/api/runs/{name}")
+
+    def changed(what: str, version: object) -> bool:
+        before, known[what] = known.get(what), version
+        return before != version
+
+    return poll
 
 
 def page_process() -> psutil.Process:
@@ -227,12 +252,21 @@ def page_process() -> psutil.Process:
     return next(one for one in psutil.Process().children() if "page_process" in " ".join(one.cmdline()))
 
 
-@contextlib.contextmanager
-def measured_share(process: psutil.Process, shares: list[float]) -> Iterator[None]:
-    """Adds the CPU time that the process used, in percent of the time that has passed."""
-    before, started = sum(process.cpu_times()[:2]), time.monotonic()
-    yield
-    shares.append(100 * (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - started))
+class CpuShares:
+    """CPU time of a process in each turn, in percent of the time that has passed."""
+
+    def __init__(self, process: psutil.Process, shares: dict[bool, list[float]]) -> None:
+        self._process = process
+        self._shares = shares
+        self._turn: tuple[bool, float, float] | None = None
+
+    def turn(self, is_on: bool) -> None:
+        """A turn begins; the one before it, if there was one, has ended."""
+        now, used = time.monotonic(), sum(self._process.cpu_times()[:2])
+        if self._turn is not None:
+            was_on, started, before = self._turn
+            self._shares[was_on].append(100 * (used - before) / (now - started))
+        self._turn = is_on, now, used
 
 
 def row(what: str, values: Sequence[float], unit: str, limit: float) -> dict:

@@ -2,20 +2,19 @@
 costs a run that trains: each finished case is a line of benchmarks/data/serving.jsonl.
 
     python benchmarks/serving.py                        # 10 minutes at most; cases that are recorded are not repeated
-    python benchmarks/serving.py --llama /tmp/llama     # llama-cpp-python[server] is installed in this folder
+    python benchmarks/serving.py --llama /tmp/llama     # pip install --no-deps --target /tmp/llama xllamacpp
     python benchmarks/serving.py --shapes small --streams 1 4 --parts tokens
 
 Both servers get the same random weights, as a folder and as GGUF files in f32 and f16, and as many threads as there are
-cores. Streams request 64 tokens, greedy, again and again, over HTTP. llama-cpp-python[server] answers one request at a
-time. The idle server serves the run that trains, and is started and stopped while it does; the time of a training step
-is compared in turns. Prints the tables; the exit code is 1 if a case failed. Stop other work on the machine before.
+cores. Streams request 64 tokens, greedy, again and again, over HTTP. llama.cpp's own server has a slot for each stream
+(llama_server.py). The idle server serves the run that trains, and is suspended in every other turn, in which a step is
+timed (turns.py). Prints the tables; the exit code is 1 if a case failed. Stop other work on the machine before.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import json
 import os
 import random
@@ -34,7 +33,9 @@ from pathlib import Path
 import psutil
 import records
 import streams as client
+from turns import START_SECONDS, StepTimes, compare_turns
 
+LLAMA_SERVER = Path(__file__).with_name("llama_server.py")
 DATA = records.DATA / "serving.jsonl"
 SHAPES = {
     "tiny": {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 128},
@@ -48,7 +49,6 @@ PROMPT = "Every effort moves you"
 TOKENS = 64
 TOKEN = " forward"  # the only token that the models generate
 WARMUP = 1.5  # seconds
-START_SECONDS = 120.0
 TRAINING_FLAGS = {
     "tokenizer": "byte",
     "train.max-steps": 1_000_000,
@@ -64,11 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
     parser.add_argument("--shapes", nargs="*", choices=SHAPES, default=("small", "124M"))
     parser.add_argument("--streams", nargs="*", type=int, default=STREAMS)
-    parser.add_argument("--llama", help="folder with llama-cpp-python[server], put into PYTHONPATH")
+    parser.add_argument("--llama", help="folder with xllamacpp, put into PYTHONPATH")
     parser.add_argument("--windows", type=int, default=3, help="of which the median is taken")
     parser.add_argument("--seconds", type=float, default=3, help="of a window")
-    parser.add_argument("--rounds", type=int, default=4, help="turns with and without an idle server")
-    parser.add_argument("--turn", type=float, default=8, help="seconds of a turn")
+    parser.add_argument("--rounds", type=int, default=12, help="of two turns, without and with an idle server")
+    parser.add_argument("--turn", type=float, default=5, help="seconds of a turn")
     parser.add_argument("--minutes", type=float, default=10, help="start no case that would end later")
     parser.add_argument("--results", type=Path, default=DATA)
     options = parser.parse_args(arguments)
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "tokens" in options.parts:
         servers = SERVERS if has_llama(options.llama) else SERVERS[:1]
         if servers != SERVERS:
-            print("llama.cpp: skipped, since llama_cpp.server cannot be imported. See --llama.", file=sys.stderr)
+            print("llama.cpp: skipped, since xllamacpp cannot be imported. See --llama.", file=sys.stderr)
         with tempfile.TemporaryDirectory() as folder:
             for shape in options.shapes:
                 export_models(shape, Path(folder, shape))
@@ -127,7 +127,7 @@ def measure_server(session: Session, shape: str, name: str, folder: Path, option
     due = [case for case in cases if session.is_due(case, seconds)]
     if not due:
         return
-    with started(name, folder, SHAPES[shape]["block_size"], options.llama) as server:
+    with started(name, folder, SHAPES[shape]["block_size"], options) as server:
         for case in due:
             session.measure(case, seconds, partial(tokens_per_second, server, case["streams"], options))
 
@@ -179,8 +179,8 @@ def export_models(shape: str, folder: Path) -> None:
 
 
 def has_llama(folder: str | None) -> bool:
-    """Whether llama.cpp's server can be imported, in a process of its own."""
-    check = [sys.executable, "-c", "import llama_cpp.server.app"]
+    """Whether llama.cpp can be imported, in a process of its own."""
+    check = [sys.executable, "-c", "import xllamacpp"]
     return subprocess.run(check, env=environment(folder), capture_output=True).returncode == 0
 
 
@@ -191,16 +191,18 @@ def environment(folder: str | None = None) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def started(name: str, folder: Path, context: int, llama: str | None) -> Iterator[tuple[subprocess.Popen, int]]:
+def started(
+    name: str, folder: Path, context: int, options: argparse.Namespace
+) -> Iterator[tuple[subprocess.Popen, int]]:
     """A server in a process of its own, and its port."""
     port = free_port()
     cores = len(psutil.Process().cpu_affinity() or [])
     if name.startswith("llama.cpp"):
-        command = f"llama_cpp.server --model {folder / name.split()[1]}.gguf --port {port} --n_ctx {context}"
-        command += f" --n_threads {cores} --interrupt_requests false --verbose false"
+        command = f"{LLAMA_SERVER} {folder / name.split()[1]}.gguf --port {port} --streams {max(options.streams)}"
+        command += f" --context {context} --threads {cores}"
     else:
-        command = f"tokenloom serve {folder / 'model'} --port {port}"
-    with running([sys.executable, "-m", *command.split()], llama) as process:
+        command = f"-m tokenloom serve {folder / 'model'} --port {port}"
+    with running([sys.executable, *command.split()], options.llama) as process:
         yield process, port
 
 
@@ -235,7 +237,7 @@ def wait_until_it_answers(process: subprocess.Popen, port: int) -> None:
 
 
 def measure_training(rounds: int, turn: float) -> dict:
-    """Seconds of a training step of the default shape, with and without an idle server of the run, in turns."""
+    """Seconds of a training step of the default shape, next to an idle server of the run and to a suspended one."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         letters = random.Random(1)
@@ -243,52 +245,25 @@ def measure_training(rounds: int, turn: float) -> dict:
         run, command = folder / "runs" / "run", [sys.executable, "-m", "tokenloom"]
         flags = [f"--{name}={value}" for name, value in TRAINING_FLAGS.items()]
         train = [*command, "train", "text.txt", "--out", str(run), *flags]
-        with running(train, cwd=folder) as process:
+        port = free_port()
+        serve = [*command, "serve", "--runs", str(folder / "runs"), "--port", str(port)]
+        with running(train, cwd=folder) as process, running(serve) as server:
             steps = StepTimes(run / "metrics.jsonl", process)
             steps.wait_for(5)
-            without, beside = list[float](), list[float]()
-            for _ in range(rounds):
-                without += steps.during(turn)
-                port = free_port()
-                serve = [*command, "serve", "--runs", str(folder / "runs"), "--port", str(port)]
-                with running(serve) as server:
-                    wait_until_it_answers(server, port)
-                    beside += steps.during(turn)
-    medians = statistics.median(without), statistics.median(beside)
-    return {
-        "step_seconds": round(medians[0], 5),
-        "step_seconds_beside": round(medians[1], 5),
-        "steps": len(without) + len(beside),
-        "cost": round(medians[1] / medians[0] - 1, 4),
-    }
+            wait_until_it_answers(server, port)
+            idle = psutil.Process(server.pid)
+            with measured_cpu(idle) as cpu:
+                result = compare_turns(steps, lambda is_on: idle.resume() if is_on else idle.suspend(), rounds, turn)
+            idle.resume()  # so that it can end
+        return result | {"cpu": round(cpu[0] / (rounds * turn), 4)}
 
 
-class StepTimes:
-    """The times of the steps of a run that trains, from its records."""
-
-    def __init__(self, path: Path, process: subprocess.Popen) -> None:
-        self._path = path
-        self._process = process
-
-    def wait_for(self, count: int) -> None:
-        """Wait until there are so many steps; raises `RuntimeError` if the run ends, or takes two minutes."""
-        end = time.monotonic() + START_SECONDS
-        while len(self._seconds()) < count:
-            if self._process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError("the run does not train")
-            time.sleep(0.1)
-
-    def during(self, seconds: float) -> list[float]:
-        """The seconds of each step in the next so many seconds; at least one."""
-        before = len(self._seconds())
-        time.sleep(seconds)
-        self.wait_for(before + 2)
-        return [later - earlier for earlier, later in itertools.pairwise(self._seconds()[before:])]
-
-    def _seconds(self) -> list[float]:
-        """When each record was written, on the clock of the run; the last line may still be incomplete."""
-        text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
-        return [json.loads(line)["seconds"] for line in text.rpartition("\n")[0].splitlines()]
+@contextlib.contextmanager
+def measured_cpu(process: psutil.Process) -> Iterator[list[float]]:
+    """A list to which the CPU seconds are added that the process uses meanwhile."""
+    used, before = list[float](), sum(process.cpu_times()[:2])
+    yield used
+    used.append(sum(process.cpu_times()[:2]) - before)
 
 
 def tables(runs: Sequence[dict]) -> list[list[str]]:
@@ -315,9 +290,14 @@ def tables(runs: Sequence[dict]) -> list[list[str]]:
             if run["part"] == "training":
                 steps = [f"{1e3 * run[key]:.1f} ms" for key in ("step_seconds", "step_seconds_beside")]
                 rows = [
-                    ["a training step", "beside an idle server", "cost"],
-                    ["---"] * 3,
-                    [*steps, f"{run['cost']:+.1%}"],
+                    ["a training step", "beside an idle server", "cost", "its quartiles", "CPU of a core"],
+                    ["---"] * 5,
+                    [
+                        *steps,
+                        f"{run['cost']:+.1%}",
+                        "{:+.1%} to {:+.1%}".format(*run["cost_quartiles"]),
+                        f"{run['cpu']:.1%}",
+                    ],
                 ]
                 lines.append([f"Training ({origin(machine, [run])})", "", *map(row, rows)])
     return lines

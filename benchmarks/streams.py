@@ -58,9 +58,7 @@ class Streams:
     def _read(self, connection: http.client.HTTPConnection) -> None:
         try:
             while not self._is_over.is_set():
-                content = json.dumps({**self.body, "stream": True})
-                connection.request("POST", "/v1/completions", content, {"Content-Type": "application/json"})
-                reply = connection.getresponse()
+                reply = self._reply(connection)
                 if reply.status != 200:
                     raise RuntimeError(f"status {reply.status}: {reply.read(300)!r}")
                 for line in reply:
@@ -72,6 +70,19 @@ class Streams:
                 self.errors.append(str(error) or type(error).__name__)
         finally:
             connection.close()
+
+    def _reply(self, connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
+        """The reply to the next request; on a new connection if the server has closed this one after the last reply."""
+        content = json.dumps({**self.body, "stream": True})
+        for is_last in (False, True):
+            try:
+                connection.request("POST", "/v1/completions", content, {"Content-Type": "application/json"})
+                return connection.getresponse()
+            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+                connection.close()
+                if is_last or self._is_over.is_set():
+                    raise
+        raise AssertionError
 
 
 def measure_streams(

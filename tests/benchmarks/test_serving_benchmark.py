@@ -8,6 +8,7 @@ import records
 import results
 import serving
 import streams
+import turns
 
 
 @pytest.fixture
@@ -43,6 +44,23 @@ def test_a_case_is_measured_once_for_a_commit_and_only_if_there_is_time(recorded
     assert session.exit_code == 0
 
 
+def test_each_turn_is_compared_with_the_one_before_it():
+    class Steps:
+        speed = 1.0
+        is_on = False
+
+        def during(self, seconds):
+            self.speed *= 1.5  # the machine becomes slower and slower
+            return [self.speed * seconds, self.speed * seconds * (1.2 if self.is_on else 1.0)]
+
+    steps = Steps()
+    result = turns.compare_turns(steps, lambda is_on: setattr(steps, "is_on", is_on), rounds=3, seconds=2)
+    assert result["rounds"] == 3
+    assert result["cost"] == pytest.approx(1.5 * 1.1 - 1, abs=1e-4)
+    assert result["cost_quartiles"] == pytest.approx([1.5 * 1.1 - 1] * 2, abs=1e-4)
+    assert not steps.is_on
+
+
 def test_a_case_that_fails_is_not_recorded(recorded, capsys):
     def fail() -> dict:
         raise RuntimeError("the server did not start")
@@ -61,6 +79,7 @@ def test_the_newest_figures_become_tables_and_a_part_of_the_results(recorded, mo
             case = {"part": "tokens", "shape": "124M", "server": server, "streams": streams_}
             session.measure(case, 1, lambda speed=speed: {"tokens_per_sec": speed})
     figures = {"step_seconds": 0.05, "step_seconds_beside": 0.0505, "cost": 0.01}
+    figures |= {"cost_quartiles": [-0.02, 0.03], "cpu": 0.003}
     session.measure({"part": "training"}, 1, lambda: figures)
     tokens, training = serving.tables(lines(recorded))
     assert tokens == [
@@ -71,7 +90,7 @@ def test_the_newest_figures_become_tables_and_a_part_of_the_results(recorded, mo
         "| Tokenloom f32 | 20 | 100 |",
         "| llama.cpp f32 | 30 | 90 |",
     ]
-    assert training[-1] == "| 50.0 ms | 50.5 ms | +1.0% |"
+    assert training[-1] == "| 50.0 ms | 50.5 ms | +1.0% | -2.0% to +3.0% | 0.3% |"
     monkeypatch.setattr(records, "DATA", recorded.parent)
     monkeypatch.setattr(records, "RESULTS", recorded.parent / "results.jsonl")
     assert tokens[-1] in results.render().splitlines()
