@@ -2,8 +2,8 @@
 
 from itertools import combinations
 
-import pytest
 import psutil
+import pytest
 import torch
 
 from tokenloom.config import ModelConfig

@@ -91,7 +91,7 @@ def _run(tokens: list[str]) -> int:
 
 
 def _is_computing(threads: Collection[threading.Thread]) -> bool:
-    """Whether one of these threads, of a server, does not end: within torch, an orderly exit would abort the process."""
+    """Whether one of these threads is a server's and does not end: within torch, an orderly exit would abort."""
     ours = [thread for thread in threads if thread.name.startswith("tokenloom-")]
     for thread in ours:
         thread.join(JOIN_SECONDS)
