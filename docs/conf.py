@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sphinx.search.en import SearchEnglish
-from sphinx.search.ja import DefaultSplitter
 
 import tokenloom
 
@@ -43,20 +43,34 @@ html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
 
-_JAPANESE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
+_JAPANESE = r"\u3005\u3040-\u30ff\u3400-\u9fff"  # 々, kana, kanji
+_RUN = re.compile(f"[{_JAPANESE}]+|[^{_JAPANESE}]+")
+# The same for a query, in the browser.
+_SPLITTER = f"""
+var splitQuery = (query) => query
+  .split(/[^\\p{{Letter}}\\p{{Number}}_]+/gu)
+  .flatMap((word) => word.match(/[{_JAPANESE}]+|[^{_JAPANESE}]+/g) || [])
+  .flatMap((run) => /^[{_JAPANESE}]{{2}}/.test(run) ? [...run].slice(1).map((c, n) => [...run][n] + c) : [run]);
+"""
 
 
 class SearchEnglishAndJapanese(SearchEnglish):
-    """The search index of English pages, to which the words of Japanese text are added, which has no spaces."""
+    """The search index of English pages, with all pairs of characters of Japanese text, which has no spaces.
 
-    def __init__(self, options: dict[str, str]) -> None:
-        super().__init__(options)
-        self._splitter = DefaultSplitter({})
+    A query is divided in the same way, so that a word is found in any context, without a dictionary.
+    """
 
-    def split(self, text: str) -> list[str]:
-        words = super().split(text)
-        japanese = [word for word in words if _JAPANESE.search(word)]
-        return words + [part for word in japanese for part in self._splitter.split(word)]
+    js_splitter_code = _SPLITTER
+
+    def split(self, input: str) -> list[str]:
+        return [part for word in super().split(input) for run in _RUN.findall(word) for part in _parts(run)]
+
+
+def _parts(run: str) -> list[str]:
+    """The pairs of characters of a Japanese run, and each alone; otherwise the word."""
+    if not re.match(f"[{_JAPANESE}]", run):
+        return [run]
+    return [*run, *(first + second for first, second in pairwise(run))]
 
 
 def language_of(page: str) -> str:

@@ -2,7 +2,7 @@
 
     python scripts/renew_outputs.py BOOK PAGE…
 
-`book.txt` of the pages is then BOOK, and `runs/book` a run of two minutes on it. A line "…" in a block stands for lines
+`book.txt` of the pages is then BOOK, and `runs/book` a run of 500 steps on it. A line "…" in a block stands for lines
 that are left out; the block keeps the number of its lines. A page is executed up to its last block
 of output. `tests/documentation` executes the commands with few steps, and compares the lines except for numbers.
 """
@@ -19,7 +19,10 @@ from pathlib import Path
 
 BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n)?```(\S*)\n(.*?)```", flags=re.DOTALL)
 OMITTED = "…"
-RUN = "tokenloom train book.txt --budget 2m --out runs/book"
+RUN = (
+    "tokenloom train book.txt --tokenizer bpe:1024 --model.n-layer 2 --model.n-embd 128 --model.block-size 128 "
+    "--train.batch-size 8 --train.max-steps 500 --out runs/book"
+)
 TEXTS = 20  # in the folder corpus/
 
 
@@ -68,12 +71,13 @@ def renewed(page: str, folder: Path) -> str:
 
 
 def execute(language: str, text: str, folder: Path) -> str:
-    """What commands or a snippet print, stdout and stderr."""
+    """What commands or a snippet print; of stderr, which has the progress of other commands, only that of training."""
     command = [sys.executable, "-c", text] if language == "python" else ["sh", "-e", "-c", text]
     print(text.rstrip(), file=sys.stderr)
-    result = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    errors = subprocess.STDOUT if "tokenloom train" in text else subprocess.PIPE
+    result = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=errors, text=True)
     if result.returncode:
-        sys.exit(result.stdout)
+        sys.exit(f"{result.stdout}{result.stderr or ''}")
     return result.stdout
 
 

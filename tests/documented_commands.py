@@ -19,7 +19,7 @@ import tokenloom
 from tokenloom.cli.main import main
 from tokenloom.data import corpora, sources
 from tokenloom.reporting import report
-from tokenloom.training import budget, run
+from tokenloom.training import automatic, budget, run
 from tokenloom.tuning import search
 
 # Before a block that is not executed: <!-- not run: the reason -->
@@ -163,6 +163,7 @@ class Reader:
                 patch.setattr(report, "plot_losses", lambda *_, **__: None)
                 patch.setattr(search, "plot_search", lambda *_: None)
                 patch.setattr(run, "peak_flops", lambda _: 1e9)
+                patch.setattr(automatic, "PROBE_SHARE", 0)
                 for module in (corpora, sources):
                     patch.setattr(module, "standard_library_files", _some_library_files)
                 patch.setattr(budget, "process_start", time.time)  # that of the command, not of pytest

@@ -1,8 +1,10 @@
 """The site is built without a warning, its links lead somewhere, and it loads nothing from the network."""
 
+import json
 import re
 import runpy
 import shutil
+import subprocess
 import sys
 import warnings
 from html.parser import HTMLParser
@@ -92,10 +94,25 @@ def test_the_search_index_has_english_stems(site):
     assert re.search(r"\bperplex\b", index.read_text(encoding="utf-8"))
 
 
-def test_words_of_japanese_text_are_in_the_search_index():
+def test_words_of_japanese_text_are_in_the_search_index_in_any_context():
     pytest.importorskip("sphinx")
     conf = runpy.run_path(str(DOCS / "conf.py"))
-    words = conf["SearchEnglishAndJapanese"]({}).split("損失関数は小さい loss")
-    assert {"損失", "loss"} <= set(words)
+    split = conf["SearchEnglishAndJapanese"]({}).split
+    for word in ("過剰適合", "埋め込み", "データ", "窓"):
+        assert set(split(word)) <= set(split(f"これは{word}である。"))
+        assert not set(split(word)) <= set(split("損失関数は小さい loss"))
+    assert "loss" in split("損失関数は小さい loss")
     assert conf["language_of"]("chapter/ja/training") == "ja"
     assert conf["language_of"]("chapter/en/training") == "en"
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
+def test_a_japanese_query_is_divided_as_the_index_is():
+    pytest.importorskip("sphinx")
+    search = runpy.run_path(str(DOCS / "conf.py"))["SearchEnglishAndJapanese"]({})
+    for query in ("過剰適合 loss", "GPT2の重み", "窓"):
+        script = f"{search.js_splitter_code} console.log(JSON.stringify(splitQuery({json.dumps(query)})))"
+        result = subprocess.run(["node", "-e", script], capture_output=True, text=True, encoding="utf-8", timeout=60)
+        words = json.loads(result.stdout)
+        assert words
+        assert set(words) <= set(search.split(query))
