@@ -33,8 +33,9 @@ notices and errors go to stderr.
 | `TOKENLOOM_CACHE` | folder of prepared data and downloads; defaults to the platform's cache folder |
 | `TOKENLOOM_DEBUG` | if set, an error also shows its traceback |
 
-MODEL is a run (`RUN`, `RUN@best`, `RUN@step-1000`), a checkpoint, a folder of GPT-2 or Qwen3 from Hugging Face or of
-GPT-2 from OpenAI, a `.gguf` or `.pth` file, or a name: `gpt2` to `gpt2-xl`, or `openai:124M` to `openai:1558M`.
+MODEL is a run (`RUN`, `RUN@best`, `RUN@first`, `RUN@step-1000`), a checkpoint, a folder of GPT-2 or Qwen3 from
+Hugging Face or of GPT-2 from OpenAI, a `.gguf` or `.pth` file, or a name: `gpt2` to `gpt2-xl`, or `openai:124M` to
+`openai:1558M`.
 """
 
 

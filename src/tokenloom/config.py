@@ -188,7 +188,7 @@ class TrainConfig(Section):
     log_interval: int = Field(default=10, gt=0)
     """Steps between records of the training loss."""
     keep_checkpoints: int = Field(default=2, gt=0)
-    """Number of recent checkpoints to keep, besides the best one."""
+    """Number of recent checkpoints to keep, besides the weights of the best and of the first evaluation."""
     patience: int | None = Field(default=None, gt=0)
     """Stop early after this many evaluations without a lower validation loss. Disabled by default."""
     activation_checkpointing: bool = False

@@ -7,7 +7,7 @@ RUN/plan.json          size, cost and settings, as known when training started o
 RUN/baselines.json     results of compressors and token frequencies on the validation text
 RUN/metrics.jsonl      one metrics record per line
 RUN/samples.jsonl      one generated sample per line
-RUN/checkpoints/       step-00001000, best-00000800, …
+RUN/checkpoints/       step-00001000, …, and weights only: best-00000800, and best-00000100 of the first evaluation
 RUN/summary.json       the headline figures of a finished run
 RUN/run.lock           locked while a process trains the run; contains its process id
 RUN/report.html, RUN/loss.png, RUN/loss.pdf, RUN/tensorboard/

@@ -1,6 +1,7 @@
 """tokenloom compare: piped, as JSON, and the agreement with evaluate."""
 
 import json
+import shutil
 
 import pytest
 
@@ -17,6 +18,15 @@ def checkpoints(tmp_path, model_of):
         model = model_of(family, vocab_size=tokenizer.vocab_size)
         names.append(str(save_checkpoint(tmp_path, step, model, tokenizer, state={}).path))
     return names
+
+
+@pytest.fixture
+def run(tmp_path, model_of):
+    tokenizer = load_tokenizer("byte")
+    for step in (1, 2, 3):
+        model = model_of("gpt2", vocab_size=tokenizer.vocab_size, seed=step)
+        save_checkpoint(tmp_path / "run" / "checkpoints", step, model, tokenizer, state={})
+    return tmp_path / "run"
 
 
 def output(capsys, *argv):
@@ -50,6 +60,30 @@ def test_its_losses_are_those_of_evaluate(checkpoints, capsys, tmp_path):
         # The documented tolerance: fp32 logits, summed in a different order.
         assert total == pytest.approx(evaluation["loss"] * evaluation["tokens"], rel=1e-6)
         assert comparison["models"][column]["bits_per_byte"] == pytest.approx(evaluation["bits_per_byte"], rel=1e-6)
+
+
+@pytest.mark.parametrize("text", [("--text", "all work"), ("text.txt",)], ids=["text", "file"])
+def test_of_a_run_alone_the_first_checkpoint_is_compared_with_the_newest(run, capsys, monkeypatch, text):
+    monkeypatch.chdir(run.parent)
+    (run.parent / "text.txt").write_text("all work")
+    alone = output(capsys, "compare", "run", *text, "--json")
+    assert alone == output(capsys, "compare", "run@step-1", "run@step-3", *text, "--json")
+    shown = output(capsys, "compare", "run", *text).splitlines()[-2:]
+    assert [line.split()[1] for line in shown] == ["run@step-1", "run@step-3"]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [("run/checkpoints/step-00000001", "is not a run"), ("run", "has a single checkpoint, of step 3")],
+)
+def test_a_single_checkpoint_is_not_compared(run, capsys, monkeypatch, model, message):
+    monkeypatch.chdir(run.parent)
+    for step in (2, 3) if "/" in model else (1, 2):
+        shutil.rmtree(run / "checkpoints" / f"step-{step:08d}")
+    with pytest.raises(SystemExit) as left:
+        main(["compare", model, "--text", "all work"])
+    assert left.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_one_text_is_needed(checkpoints, capsys):

@@ -185,7 +185,7 @@ def test_a_pinned_step_that_was_removed_is_404_and_names_what_remains(tmp_path, 
             assert reply.status_code == 404
             error = reply.json()["error"]
             assert (error["code"], error["param"]) == ("model_not_found", "model")
-            assert "Available: story, story@step-2." in error["message"]
+            assert "Available: story, story@first, story@step-2." in error["message"]
         assert http.post("/v1/completions", json={**pinned, "model": "story"}).json()["model"] == "story@step-2"
 
 

@@ -61,16 +61,21 @@ def ids(store: ModelStore) -> list[str]:
     return [ref.id for ref in store.list()]
 
 
+def ids_of(run: str, step: int) -> list[str]:
+    """The ids of a run with one checkpoint."""
+    return [run, f"{run}@first", f"{run}@step-{step}"]
+
+
 def test_a_run_has_its_newest_checkpoint_its_best_and_every_step(save, store_of, tmp_path):
     for step in (10, 20):
         save(tmp_path / "book", step)
     save(tmp_path / "book", 15, kind="best")
     store = store_of(tmp_path / "book")
-    assert ids(store) == ["book", "book@best", "book@step-20", "book@step-15", "book@step-10"]
+    assert ids(store) == ["book", "book@best", "book@first", "book@step-20", "book@step-15", "book@step-10"]
     newest = store.resolve("book")
     assert (newest.name, newest.step, newest.run, newest.id) == ("book@step-20", 20, "book", "book")
     assert abs(newest.created - newest.path.stat().st_mtime) < 10
-    assert [value_of(store, id) for id in ids(store)] == [20, 15, 20, 15, 10]
+    assert [value_of(store, id) for id in ids(store)] == [20, 15, 10, 20, 15, 10]
     assert store.resolve(None) == newest
 
 
@@ -87,7 +92,9 @@ def test_a_run_is_followed_while_it_trains(save, store_of, tmp_path):
         assert value_of(store, "book") == 20
         assert value_of(store, "book@step-10") == 10
         rotate_checkpoints(runs / "book" / "checkpoints", 1)
-        with pytest.raises(ModelNotFound, match=r'no model "book@step-10"\. Available: book, book@step-20\.'):
+        with pytest.raises(
+            ModelNotFound, match=r'no model "book@step-10"\. Available: book, book@first, book@step-20\.'
+        ):
             store.resolve("book@step-10")
         assert earlier.loaded.model.ln_f.bias[0].item() == 10  # a request keeps its weights to its end
 
@@ -108,7 +115,7 @@ def test_a_checkpoint_that_is_half_written_is_not_listed(save, store_of, tmp_pat
     save(tmp_path / "book", 10)
     (save(tmp_path / "book", 20) / missing).unlink()
     store = store_of(tmp_path / "book")
-    assert ids(store) == ["book", "book@step-10"]
+    assert ids(store) == ids_of("book", 10)
     assert value_of(store, "book") == 10
 
 
@@ -118,7 +125,7 @@ def test_a_corrupt_checkpoint_is_skipped_when_its_content_is_read(save, store_of
     weights.write_bytes(weights.read_bytes()[:-4] + b"\1\2\3\4")
     store = store_of(tmp_path / "book")
     assert value_of(store, "book") == 10
-    assert ids(store) == ["book", "book@step-10"]
+    assert ids(store) == ids_of("book", 10)
     with pytest.raises(ModelNotFound):
         store.resolve("book@step-20")
 
@@ -171,7 +178,7 @@ def test_a_run_that_is_named_and_in_the_folder_is_listed_once(save, store_of, tm
     save(tmp_path / "runs" / "book", 10)
     save(tmp_path / "runs" / "other", 20)
     store = store_of(tmp_path / "runs" / "book@step-10", runs=tmp_path / "runs")
-    assert sorted(ids(store)) == ["book", "book@step-10", "other", "other@step-20"]
+    assert sorted(ids(store)) == [*ids_of("book", 10), *ids_of("other", 20)]
     assert ids(store)[0] == "book@step-10"
     assert sorted(store.runs()) == ["book", "other"]
 
@@ -195,7 +202,7 @@ def test_a_pinned_reference_offers_that_checkpoint_only(save, store_of, tmp_path
 def test_a_folder_that_is_no_run_has_its_own_name(save, store_of, tmp_path):
     shutil.copytree(save(tmp_path / "book", 10), tmp_path / "exports" / "my model")
     store = store_of(tmp_path / "exports" / "my model", runs=tmp_path)
-    assert ids(store) == ["my model", "book", "book@step-10"]
+    assert ids(store) == ["my model", *ids_of("book", 10)]
     assert store.resolve(None).run is None
     assert value_of(store, None) == 10
     shutil.rmtree(tmp_path / "exports")
@@ -297,5 +304,5 @@ def test_a_name_that_is_not_utf8_gets_an_id_of_plain_characters(save, store_of, 
     except OSError:
         pytest.skip("the file system does not permit such a name")
     store = store_of(runs=tmp_path)
-    assert ids(store) == ["caf\\udce9", "caf\\udce9@step-10"]
+    assert ids(store) == ids_of("caf\\udce9", 10)
     assert value_of(store, "caf\\udce9") == 10

@@ -68,10 +68,10 @@ def test_a_run_has_its_files_and_checkpoints(http, runs):
     assert served["summary"] == json.loads(run.summary_file.read_text())
     assert served["plan"] == json.loads(run.plan_file.read_text())
     assert served["baselines"] == json.loads(run.baselines_file.read_text())
-    best = run.summary().best_step
-    steps = sorted({2, 4, best}, reverse=True)
-    assert [one["id"] for one in served["models"]] == ["short@best", *(f"short@step-{step}" for step in steps)]
     evaluated = {record.step: record for record in run.metrics() if record.val_loss is not None}
+    steps = sorted({2, 4, run.summary().best_step, min(evaluated)}, reverse=True)
+    ids = ["short@best", "short@first", *(f"short@step-{step}" for step in steps)]
+    assert [one["id"] for one in served["models"]] == ids
     for model in served["models"]:
         record = evaluated.get(model["step"])
         expected = (None, None) if record is None else (record.val_loss, record.val_bits_per_byte)

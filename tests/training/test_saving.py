@@ -5,7 +5,7 @@ from dataclasses import asdict
 from tokenloom.training.display import QuietDisplay
 from tokenloom.training.saving import save, save_best
 from tokenloom.training.step import train_step
-from tokenloom.weights.checkpoint import list_checkpoints, open_checkpoint
+from tokenloom.weights.checkpoint import Checkpoint, list_checkpoints, open_checkpoint
 
 
 class Notices(QuietDisplay):
@@ -35,10 +35,11 @@ def test_a_checkpoint_has_the_counters_and_the_optimizer_state(state):
     assert checkpoint.optimizer_tensors().keys() == state.optimizer.state_tensors().keys()
 
 
-def test_only_the_best_checkpoint_is_kept_without_optimizer_state(state):
-    for step, loss in ((1, 2.0), (2, 1.5)):
+def test_the_weights_of_the_best_and_of_the_first_evaluation_are_kept_without_optimizer_state(state):
+    for step, loss in ((1, 2.0), (2, 1.75), (3, 1.5)):
         state.counters.step, state.counters.best_val_loss = step, loss
         save_best(state)
-    (best,) = list_checkpoints(state.run.checkpoints, "best")
+    first, best = list_checkpoints(state.run.checkpoints, "best")
+    assert (Checkpoint(first).step, Checkpoint(best).step) == (1, 3)
     assert open_checkpoint(best).state()["val_loss"] == 1.5
-    assert open_checkpoint(best).optimizer_tensors() == {}
+    assert open_checkpoint(first).optimizer_tensors() == open_checkpoint(best).optimizer_tensors() == {}

@@ -239,6 +239,13 @@ def test_rotation_keeps_the_newest(tmp_path):
     assert remaining_steps(tmp_path) == [4, 5]
 
 
+def test_rotation_can_keep_the_first(tmp_path):
+    for step in range(1, 5):
+        save(tmp_path, step)
+        rotate_checkpoints(tmp_path, 1, keep_first=True)
+        assert remaining_steps(tmp_path) == sorted({1, step})
+
+
 def test_rotation_never_removes_the_newest_valid_one(tmp_path):
     for step in range(1, 6):
         save(tmp_path, step)

@@ -68,6 +68,16 @@ def test_a_step_may_be_that_of_a_best_checkpoint(run):
     assert loaded_step(f"{run}@step-2") == 99
 
 
+def test_the_first_is_the_valid_checkpoint_of_the_lowest_step(run):
+    assert loaded_step(f"{run}@first") == 1
+    shutil.rmtree(run / "checkpoints" / "step-00000001")
+    assert loaded_step(f"{run}@first") == 2  # step-00000002, and best-00000002 is another model here
+    flip_last_bit(run / "checkpoints" / "step-00000002" / "model.safetensors")
+    loaded = load(f"{run}@first")
+    assert loaded.path == run / "checkpoints" / "best-00000002"
+    assert [notice.endswith("using the next one") for notice in loaded.notices] == [True]
+
+
 def test_a_folder_name_may_contain_an_at_sign(run):
     moved = run.rename(run.with_name("me@home"))
     assert loaded_step(moved) == 3

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from tokenloom.cli.models import load_model
 from tokenloom.cli.output import print_json, print_result, result_console
 from tokenloom.cli.parameters import (
+    ARGUMENTS,
     OUTPUT,
     Context,
     Device,
@@ -22,17 +23,19 @@ from tokenloom.cli.parameters import (
     TextFile,
     Trust,
 )
-from tokenloom.cli.stdin import text_of
+from tokenloom.cli.stdin import STDIN, text_of
 from tokenloom.errors import UsageError
+from tokenloom.home import expand_home
 from tokenloom.reporting.formatting import quoted
 
 if TYPE_CHECKING:
     from tokenloom.evaluation.comparison import ComparedNats, Comparison, TokenPart, WordPart, WordTotal
+    from tokenloom.weights.load import LoadedModel
 
 
 def compare(
     a: ModelArgument,
-    b: ModelArgument,
+    b: Annotated[str | None, Parameter(group=ARGUMENTS)] = None,
     file: TextFile = None,
     *,
     text: Text = None,
@@ -46,11 +49,14 @@ def compare(
 ) -> None:
     """Compare the predictions of two models on the same text: colored text in a terminal, a table when piped.
 
-    Models that tokenize the text the same way are compared token by token, others word by word. Differences are in
-    nats, B minus A: below 0, B predicts the text better.
+    Of a run alone, the first checkpoint is compared with the newest one. Models that tokenize the text the same way are
+    compared token by token, others word by word. Differences are in nats, B minus A: below 0, B predicts the text
+    better.
 
     Parameters
     ----------
+    b
+        A second model. Without it, A is a run, whose first checkpoint (RUN@first) is compared with its newest one.
     words
         Words to list with the largest improvements of B, and with the largest losses.
     """
@@ -61,10 +67,15 @@ def compare(
 
     if words < 0:
         raise UsageError(f"--words must be 0 or more, got {words}. Try 10.")
+    if file is None and text is None and b is not None and _is_text(b):
+        b, file = None, b
     compared_text = text_of("compare", file, text)
+    if b is None:
+        names, models = _first_and_newest(a)
+    else:
+        names, models = (a, b), (load_model(a, trust=trust), load_model(b, trust=trust))
     comparison = api.compare(
-        load_model(a, trust=trust),
-        load_model(b, trust=trust),
+        *models,
         compared_text,
         context=context,
         stride=stride,
@@ -78,7 +89,32 @@ def compare(
         _print_change_map(comparison)
     else:
         print_result("\n".join(_table(comparison.unit, comparison.parts)))
-    print_result("\n".join(["", *_word_tables(comparison.words, words), "", *_totals(comparison, (a, b))]))
+    print_result("\n".join(["", *_word_tables(comparison.words, words), "", *_totals(comparison, names)]))
+
+
+def _is_text(name: str) -> bool:
+    """Whether an argument names a text and not a model, which can be a file too."""
+    from tokenloom.weights.reference import file_format
+
+    path = expand_home(name)
+    return name == STDIN or (path.is_file() and file_format(path) is None)
+
+
+def _first_and_newest(run: str) -> tuple[tuple[str, str], tuple[LoadedModel, LoadedModel]]:
+    """The first and the newest checkpoint of a run: their names and models.
+
+    Raises `UsageError` if `run` is not one, or has a single checkpoint.
+    """
+    from tokenloom.run_folder import RunFolder
+    from tokenloom.weights.checkpoint import Checkpoint
+
+    if not RunFolder(expand_home(run)).checkpoints.is_dir():
+        raise UsageError(f"compare needs two models, or one run; {run} is not a run. Name a second model after it.")
+    first, newest = load_model(f"{run}@first"), load_model(run)
+    steps = Checkpoint(first.path).step, Checkpoint(newest.path).step
+    if steps[0] == steps[1]:
+        raise UsageError(f"{run} has a single checkpoint, of step {steps[0]:,}. Name a second model after it.")
+    return (f"{run}@step-{steps[0]}", f"{run}@step-{steps[1]}"), (first, newest)
 
 
 def _print_change_map(comparison: Comparison) -> None:

@@ -23,8 +23,8 @@ HARDWARE = Group("Hardware", sort_key=10)
 OUTPUT = Group("Output", sort_key=11)
 
 MODEL_HELP = (
-    "A run (RUN, RUN@best, RUN@step-1000), a checkpoint, a folder in Hugging Face or OpenAI format, a .gguf or .pth "
-    "file, or a name such as gpt2 or openai:124M."
+    "A run (RUN, RUN@best, RUN@first, RUN@step-1000), a checkpoint, a folder in Hugging Face or OpenAI format, a .gguf "
+    "or .pth file, or a name such as gpt2 or openai:124M."
 )
 TEXT_SOURCES_HELP = "Files, folders, globs, - (stdin), hf:NAME, or a named corpus."
 TRAINING_SOURCES_HELP = DataConfig.model_fields["sources"].description

@@ -26,7 +26,7 @@ class ModelRef:
     """One set of weights, and the id by which a client named it."""
 
     id: str
-    """As listed: RUN, which is its newest checkpoint at that moment; RUN@best; RUN@step-N; or the name of a model."""
+    """As listed: RUN, its newest checkpoint at that moment; RUN@best; RUN@first; RUN@step-N; or the name of a model."""
     name: str
     """The id with the step: what a reply states."""
     path: Path
@@ -151,6 +151,8 @@ class Catalog:
         if best:
             selected["best"] = max(best)
         paths = {**best, **steps}
+        if paths:
+            selected["first"] = min(paths)
         selected |= {f"step-{step}": step for step in sorted(paths, reverse=True)}
         return [
             ModelRef(
@@ -182,7 +184,7 @@ class Catalog:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A run or another model, and which of its checkpoints are listed: "" for all, "best" or "step-N"."""
+    """A run or another model, and which of its checkpoints are listed: "" for all, "best", "first" or "step-N"."""
 
     id: str
     path: Path

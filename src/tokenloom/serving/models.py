@@ -132,8 +132,9 @@ class ModelStore:
     def acquire(self, ref: ModelRef) -> AcquiredModel:
         """The model, loaded, until it is released; threads that ask for the same weights load them once.
 
-        If a checkpoint was removed since it was resolved, or its content is corrupt, RUN and RUN@best stand for the
-        next one; a pinned step raises `ModelNotFound`. Raises `RequestError` (503) if another model cannot be loaded.
+        If a checkpoint was removed since it was resolved, or its content is corrupt, RUN, RUN@best and RUN@first stand
+        for the next one; a pinned step raises `ModelNotFound`. Raises `RequestError` (503) if another model cannot be
+        loaded.
         """
         while True:
             version: Version | None = None

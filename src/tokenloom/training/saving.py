@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the newest ones, for resuming, and the one with the best validation loss."""
+"""Checkpoints of a run: the newest ones, for resuming, and the weights of the best and of the first evaluation."""
 
 from __future__ import annotations
 
@@ -26,9 +26,12 @@ def save(state: TrainState, display: Display) -> None:
 
 
 def save_best(state: TrainState) -> None:
-    """Save the weights as the best so far, replacing the previous best, as `save` does."""
+    """Save the weights as the best so far, as `save` does, replacing the previous best.
+
+    That of the first evaluation is kept, so that a run can be compared with its beginning.
+    """
     write_best(state, state.run.checkpoints)
-    state.world.on_main(lambda: rotate_checkpoints(state.run.checkpoints, 1, kind="best"))
+    state.world.on_main(lambda: rotate_checkpoints(state.run.checkpoints, 1, kind="best", keep_first=True))
 
 
 def write_best(state: TrainState, folder: Path) -> None:

@@ -177,6 +177,18 @@ def newest_checkpoint(folder: Path, kind: str = "step") -> tuple[Checkpoint | No
     return None, notices
 
 
+def first_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The valid checkpoint of the lowest step, whatever its kind, and a notice for each earlier one that is corrupt."""
+    notices: list[str] = []
+    paths = [path for kind in ("step", "best") for path in list_checkpoints(folder, kind)]
+    for path in sorted(paths, key=lambda path: Checkpoint(path).step):
+        problem = find_corruption(path)
+        if problem is None:
+            return Checkpoint(path), notices
+        notices.append(f"checkpoint {path} is corrupt ({problem}); using the next one")
+    return None, notices
+
+
 def list_checkpoints(folder: Path, kind: str = "step") -> list[Path]:
     """The checkpoint folders of a kind, oldest first, corrupt ones included."""
     with contextlib.suppress(OSError):  # a reader may lack permission to rename folders
@@ -190,12 +202,15 @@ def find_checkpoints(folder: Path, kind: str = "step") -> list[Path]:
     return [path for _, path in sorted(matches, key=lambda pair: int(pair[0][2]))]
 
 
-def rotate_checkpoints(folder: Path, keep: int, kind: str = "step") -> None:
-    """Remove all but the newest `keep` checkpoints of a kind; the newest valid one is always kept."""
-    paths = list_checkpoints(folder, kind)
-    if len(paths) > keep:
+def rotate_checkpoints(folder: Path, keep: int, kind: str = "step", *, keep_first: bool = False) -> None:
+    """Remove all but the newest `keep` checkpoints of a kind, and the first with `keep_first`.
+
+    The newest valid one is always kept.
+    """
+    older = list_checkpoints(folder, kind)[int(keep_first) : -keep]
+    if older:
         newest, _ = newest_checkpoint(folder, kind)
-        for path in paths[:-keep]:
+        for path in older:
             if newest is None or path != newest.path:
                 shutil.rmtree(path, ignore_errors=True)
 

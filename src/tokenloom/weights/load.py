@@ -51,11 +51,12 @@ class ResolvedModel:
 def load(reference: str | Path, *, trust: bool = False, dtype: torch.dtype = torch.float32) -> LoadedModel:
     """The model and tokenizer that `reference` names.
 
-    A run folder stands for its newest valid checkpoint, `RUN@best` for the one with the best validation loss, and
-    `RUN@step-1000` for that step. Other references are the path of a checkpoint, of a GPT-2 folder from Hugging Face
-    or OpenAI, of a .gguf or a .pth, and the names gpt2, gpt2-medium, gpt2-large, gpt2-xl, and openai:124M, :355M,
-    :774M, :1558M, which are downloaded once. `trust` permits pickles that can execute code. Loading needs little more
-    memory than the weights in `dtype`. Raises `CheckpointError` and `WeightsError`.
+    A run folder stands for its newest valid checkpoint, `RUN@best` for the one with the best validation loss,
+    `RUN@first` for the first one that is kept, and `RUN@step-1000` for that step. Other references are the path of a
+    checkpoint, of a GPT-2 folder from Hugging Face or OpenAI, of a .gguf or a .pth, and the names gpt2, gpt2-medium,
+    gpt2-large, gpt2-xl, and openai:124M, :355M, :774M, :1558M, which are downloaded once. `trust` permits pickles that
+    can execute code. Loading needs little more memory than the weights in `dtype`. Raises `CheckpointError` and
+    `WeightsError`.
     """
     resolved = resolve_model(reference, trust=trust)
     return LoadedModel(resolved.stored.read(dtype), resolved.tokenizer, resolved.path, resolved.notices)
@@ -81,7 +82,7 @@ def resolve_model(reference: str | Path, *, trust: bool = False) -> ResolvedMode
 def load_optimizer(reference: str | Path) -> dict[str, Tensor]:
     """The optimizer state that is saved with a model, as `Optimizer.state_tensors` names it.
 
-    The step checkpoints of a run have it, its @best does not; so do .pth files of the book with an
+    The step checkpoints of a run have it, its @best and @first do not; so do .pth files of the book with an
     optimizer_state_dict (section 5.4). Raises `CheckpointError` if there is none.
     """
     path, _ = find_weights(reference)

@@ -1,4 +1,4 @@
-"""References to models: which file or folder of weights a name, a path, or a path with @best or @step-N stands for.
+"""References to models: the weights that a name, a path, or a path with @best, @first or @step-N stands for.
 
 What a path contains decides, not its name: a run may be called `exp.pt` or `model@best`.
 """
@@ -14,7 +14,14 @@ from typing import Literal
 from tokenloom.errors import CheckpointError, shortened
 from tokenloom.home import expand_home
 from tokenloom.run_folder import RunFolder
-from tokenloom.weights.checkpoint import MANIFEST, list_checkpoints, newest_checkpoint, open_checkpoint
+from tokenloom.weights.checkpoint import (
+    MANIFEST,
+    Checkpoint,
+    first_checkpoint,
+    list_checkpoints,
+    newest_checkpoint,
+    open_checkpoint,
+)
 from tokenloom.weights.download import download_model, has_model_name, is_model_name
 from tokenloom.weights.gguf import GGUF
 from tokenloom.weights.torch_files import TORCH_SUFFIXES
@@ -34,7 +41,7 @@ def find_weights(reference: str | Path) -> tuple[Path, list[str]]:
     """The file or folder of weights that `reference` names, and notices such as corrupt checkpoints that were skipped.
 
     A checkpoint that has a manifest is verified. An existing path has precedence over the name of a model and over
-    @best and @step-N. Raises `CheckpointError`, and `WeightsError` if a download fails.
+    @best, @first and @step-N. Raises `CheckpointError`, and `WeightsError` if a download fails.
     """
     if is_model_name(reference):
         return download_model(str(reference)), []
@@ -49,19 +56,21 @@ def find_weights(reference: str | Path) -> tuple[Path, list[str]]:
         return (open_checkpoint(path).path if (path / MANIFEST).exists() else path), shadowed
     if selector.startswith("step-"):
         return open_checkpoint(_checkpoint_of_step(checkpoints, int(selector.removeprefix("step-")))).path, []
-    newest, notices = newest_checkpoint(checkpoints, selector or "step")
-    if newest is None:
+    found, notices = (
+        first_checkpoint(checkpoints) if selector == "first" else newest_checkpoint(checkpoints, selector or "step")
+    )
+    if found is None:
         suffix = f" @{selector}" if selector else ""
         raise CheckpointError(
             f"{path} has no valid checkpoint{suffix}. {_available(checkpoints)}", topic="no such model"
         )
-    return newest.path, notices
+    return found.path, notices
 
 
 def split_reference(reference: str | Path) -> tuple[Path, str]:
-    """The path in a reference, and the "best" or "step-N" that is selected after it; "" if none is."""
+    """The path in a reference, and the "best", "first" or "step-N" that is selected after it; "" if none is."""
     reference = str(expand_home(reference))
-    match = re.fullmatch(r"(.*)@(best|step-\d+)", reference, flags=re.DOTALL)
+    match = re.fullmatch(r"(.*)@(best|first|step-\d+)", reference, flags=re.DOTALL)
     if match is None or os.path.exists(reference):
         return Path(reference), ""
     return Path(match[1]), match[2]
@@ -99,5 +108,6 @@ def _checkpoint_of_step(checkpoints: Path, step: int) -> Path:
 
 
 def _available(checkpoints: Path) -> str:
-    names = [f"@step-{int(path.name.partition('-')[2])}" for path in list_checkpoints(checkpoints)]
+    steps = {Checkpoint(path).step for kind in ("step", "best") for path in list_checkpoints(checkpoints, kind)}
+    names = [f"@step-{step}" for step in sorted(steps)]
     return f"Available: {', '.join(names)}." if names else "Train the model first."
