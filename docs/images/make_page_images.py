@@ -76,7 +76,7 @@ class Shot:
 SHOTS = {
     "runs": Shot("#/runs?run={run}", scrub),
     "read": Shot("#/read?m={run}", choose_token),
-    "compare": Shot("#/read?m={run}@step-{first}&vs={run}", choose_token),
+    "compare": Shot("#/read?m={run}&vs={run}@first", choose_token),
     "attention": Shot("#/read?m={run}&tab=attention", see_attention),
     "next": Shot("#/next?m={run}&k=8&p=0.9", add_tokens),
     "write": Shot("#/write?m={run}&len=48", write),
@@ -105,10 +105,9 @@ def main() -> None:
         executable = next((path for name in BROWSERS if (path := shutil.which(name))), None)
         browser = tool.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         run = next(iter(server.store.runs()))
-        first = min(ref.step for ref in server.store.list() if ref.run == run and ref.step is not None)
         for file, (name, theme, width) in wanted.items():
             page = browser.new_page(viewport={"width": width, "height": HEIGHT}, color_scheme=theme)
-            page.goto(f"{server.url}/{SHOTS[name].hash.format(run=run, first=first)}")
+            page.goto(f"{server.url}/{SHOTS[name].hash.format(run=run)}")
             SHOTS[name].prepare(page)
             page.wait_for_timeout(500)
             page.screenshot(path=options.out / f"{file}.png")

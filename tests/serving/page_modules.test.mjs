@@ -9,7 +9,8 @@ const branches = await load("branches");
 const { LinkedBranches } = await load("linked_branches");
 const copied = await load("copied");
 const { ago, bytes, compact, counted, duration, fixed, percent, visibleToken } = await load("format");
-const { checkpointsOf, findModel, missingIds, modelEntries, modelGroups, modelsVersion, pinnedId, shapeFacts } = await load("models");
+const { checkpointsOf, comparedByDefault, findModel, missingIds, modelEntries, modelGroups, modelsVersion, pinnedId, shapeFacts } =
+  await load("models");
 const { isPickable, samplingFields } = await load("sampling");
 const { LONGEST_WAIT, waitAfter } = await load("polling");
 const { drawingOf, formatRange, longestColumn, nonFiniteNotes, parseRange } = await load("run_drawing");
@@ -257,29 +258,52 @@ const MODELS = [
 ];
 
 test("models are listed by their runs, and links name the step", () => {
-  const groups = modelGroups(MODELS, [{ run: "story", state: "training" }]);
+  const groups = modelGroups(MODELS, [{ run: "story", state: "training" }], "gpt2");
   assert.deepEqual(groups.map(({ label }) => label), ["story", "Models"]);
   assert.deepEqual(groups[0].options.map(({ label }) => label), ["story @ 9, live", "story @ 3, best"]);
+  assert.deepEqual(groups[1].options, [{ id: "gpt2", label: "gpt2", isChosen: true }]);
   assert.equal(findModel(MODELS, null).id, "story");
   assert.equal(findModel(MODELS, "gone"), null);
   assert.deepEqual(missingIds(MODELS, [null, "gone", "gpt2"]), ["gone"]);
   assert.deepEqual([pinnedId(MODELS, null), pinnedId(MODELS, "gpt2"), pinnedId(MODELS, "gone")], ["story@step-9", "gpt2", "gone"]);
 });
 
+const NAMES = { story: 9, "story@best": 9, "story@first": 1, "story@step-9": 9, "story@step-5": 5, "story@step-1": 1 };
+const WEIGHTS = Object.entries(NAMES).map(([id, step]) => ({ id, name: `story@step-${step}`, run: "story", step }));
+
+test("the same weights are one model of the list, with all their names", () => {
+  const options = (chosen) => modelGroups(WEIGHTS, [], chosen)[0].options;
+  assert.deepEqual(options("story@best").map(({ id, label, isChosen }) => [id, label, isChosen]), [
+    ["story", "story @ 9, newest, best", true],
+    ["story@step-5", "story @ 5", false],
+    ["story@first", "story @ 1, first", false],
+  ]);
+  assert.equal(options("story@step-9")[0].label, "story @ 9, newest, best, pinned");
+  assert.equal(options("story@step-5")[1].label, "story @ 5");
+});
+
+test("a model is compared with the first checkpoint of its run, and this with the newest one", () => {
+  const compared = (id, models = WEIGHTS) => comparedByDefault(models, findModel(models, id))?.id;
+  assert.deepEqual(["story", "story@step-5", "story@step-1"].map((id) => compared(id)), ["story@first", "story@first", "story"]);
+  assert.equal(compared("gpt2", MODELS), "story");
+  assert.equal(compared("gpt2", MODELS.slice(2)), undefined);
+});
+
 test("checkpoints are the different weights of a run, the newest first", () => {
   const models = [
     ...MODELS.slice(0, 2),
+    { id: "story@first", name: "story@step-3", run: "story", step: 3 },
     { id: "story@step-9", name: "story@step-9", run: "story", step: 9 },
     { id: "story@step-3", name: "story@step-3", run: "story", step: 3 },
   ];
   const uses = [{ name: "story@step-3", memory_bytes: 5 }, { name: "story@step-3", memory_bytes: 7 }];
   const found = checkpointsOf(models, uses);
-  assert.deepEqual(found.map(({ id, isNewest, isBest, bytes }) => [id, isNewest, isBest, bytes]), [
-    ["story@step-9", true, false, 0],
-    ["story@step-3", false, true, 12],
+  assert.deepEqual(found.map(({ id, isNewest, isBest, isFirst, bytes }) => [id, isNewest, isBest, isFirst, bytes]), [
+    ["story@step-9", true, false, false, 0],
+    ["story@step-3", false, true, true, 12],
   ]);
-  const [only] = checkpointsOf([MODELS[1]]);
-  assert.deepEqual([only.id, only.isNewest, only.isBest], ["story@best", false, true]);
+  const [only] = checkpointsOf([MODELS[1], { ...MODELS[1], id: "story@first" }]);
+  assert.deepEqual([only.id, only.isNewest, only.isBest, only.isFirst], ["story@best", false, true, false]);
 });
 
 test("the table of models has the runs, also those without a checkpoint, and the models without a run", () => {

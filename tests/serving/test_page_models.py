@@ -61,6 +61,10 @@ def test_choosing_a_step_pins_it_and_links_keep_it(open_page):
     row(page, 12).get_by_role("link", name="Next").click()
     wait_for_address(page, "next.*m=short@step-12")
     expect(page.locator(".bars.next li").first).to_be_visible()
+    expect(page.get_by_label("Model").locator("option:checked")).to_have_text(re.compile("@ 12, newest, .*pinned$"))
+    page.go_back()
+    page.get_by_role("link", name="Compare the first").click()
+    wait_for_address(page, "read.*m=short&vs=short@first")
 
 
 def test_what_is_used_is_in_memory(open_page, start_server, page_runs):

@@ -31,12 +31,12 @@ def test_a_text_shows_the_numbers_of_inspect(open_page, page_runs, capsys):
 
 
 def test_a_comparison_shows_the_numbers_of_compare_and_its_link_restores_it(open_page, page_runs, capsys):
-    page = open_page("#/read?m=story@step-1")
+    page = open_page("#/read?m=story")
     page.locator("textarea").fill(TEXT)
-    expect(page.locator(".tokens .token").first).to_be_visible()
-    page.get_by_label("compare with").select_option("story@step-2")
-    checkpoints = [str(page_runs / f"story@step-{step}") for step in (1, 2)]
-    expected = printed(capsys, "compare", *checkpoints, "--text", TEXT)
+    page.get_by_role("button", name="Difference").click()
+    wait_for_address(page, "vs=story@first")
+    expect(page.get_by_label("compare with")).to_have_value("story@first")
+    expected = printed(capsys, "compare", str(page_runs / "story"), "--text", TEXT)
     wait_for_numbers(page, "[data-figure=loss]", [model["loss"] for model in expected["models"]], 0.001)
     page.locator(".tokens [data-index='3']").click()
     difference = expected["parts"][2]["difference"]
@@ -46,3 +46,11 @@ def test_a_comparison_shows_the_numbers_of_compare_and_its_link_restores_it(open
     other = open_page(re.sub("^[^#]*", "", page.url))
     expect(other.locator("textarea")).to_have_value(TEXT)
     wait_for_numbers(other, "[data-measure=difference]", [difference], 0.006)
+
+    page.get_by_label("compare with").select_option("short")
+    page.get_by_role("button", name="Predictions").click()
+    wait_for_numbers(page, "[data-figure=loss]", [expected["models"][1]["loss"]], 0.001)
+    page.go_back()
+    wait_for_address(page, "vs=short")
+    page.go_back()
+    wait_for_numbers(page, "[data-figure=loss]", [model["loss"] for model in expected["models"]], 0.001)

@@ -5,6 +5,7 @@ import { PaintedMaps } from "./attention_map.js";
 import { attentionLegend, attentionTokens, headGrid, headMap, queryDetails, truncationNote } from "./attention_parts.js";
 import { Latest } from "./latest.js";
 import { numberParam } from "./state.js";
+import { TokenCursor } from "./token_cursor.js";
 import { html, nothing } from "./vendor/lit-html-3.3.3/lit-html.js";
 
 export class AttentionPanel {
@@ -15,13 +16,14 @@ export class AttentionPanel {
   #head = new Latest(); // the weights of one
   #maps = new PaintedMaps();
   #rows = { overview: null, maps: [] };
-  #pointed = null;
+  #cursor;
 
   /** `draw` is called when there is something new to draw in the element `host`. */
   constructor(app, host, draw) {
     this.#app = app;
     this.#host = host;
     this.#draw = draw;
+    this.#cursor = new TokenCursor(app, host, draw);
   }
 
   get error() {
@@ -31,7 +33,6 @@ export class AttentionPanel {
   clear() {
     this.#heads.clear();
     this.#head.clear();
-    this.#pointed = null;
   }
 
   /** Ask for the heads of the text, and then for the weights of the one that the address names. */
@@ -64,24 +65,13 @@ export class AttentionPanel {
     return headOf(this.#heads.reply, layer, head);
   }
 
-  /** The token that the address keeps; null if it names none. */
-  get #locked() {
-    const t = numberParam(this.#app.state.params, "t", { low: 0 });
-    return t === null ? null : Math.min(Math.trunc(t), this.#head.reply.tokens.length - 1);
-  }
-
-  /** The token that looks: the one that is pointed to, that is kept, or the last one. */
-  get #query() {
-    const last = this.#head.reply.tokens.length - 1;
-    return Math.min(last, this.#pointed ?? this.#locked ?? last);
-  }
-
   /** What is drawn. */
   template() {
     const [overview, reply] = [this.#heads.reply, this.#head.reply];
     if (!overview || !reply) return this.error ? nothing : html`<div class="skeleton block tall" role="status" aria-label="Loading"></div>`;
     queueMicrotask(() => this.#paint());
-    const query = this.#query;
+    const [cursor, last] = [this.#cursor, reply.tokens.length - 1];
+    const query = cursor.shown(last) ?? last; // the token that looks
     const isPending = this.#heads.isPending || this.#head.isPending;
     return html`<div class="pair attention ${isPending ? "pending" : ""}" aria-busy=${isPending}>
       <div class="column">
@@ -89,18 +79,14 @@ export class AttentionPanel {
           <h2>Layer ${reply.layer}, head ${reply.head}<small> of ${reply.model}</small></h2>
           ${truncationNote(reply)}
           ${attentionLegend()}
-          <div
-            class="tokens" role="listbox" aria-label="Tokens"
-            @pointerover=${(event) => this.#point(indexOf(event.target))} @pointerleave=${() => this.#point(null)}
-            @click=${(event) => this.#lock(indexOf(event.target))} @keydown=${(event) => this.#moveToken(event)}
-          >${attentionTokens(reply, query)}</div>
+          ${cursor.list(attentionTokens(reply, query), last)}
         </section>
         <section class="card head-map" aria-label="Map">
           <h2>Map<small> a row for each token that attends, a column for each that it attends to</small></h2>
           ${headMap(reply, query, {
-            point: (event) => this.#point(rowAt(event, reply.tokens.length)),
-            leave: () => this.#point(null),
-            lock: (event) => this.#lock(rowAt(event, reply.tokens.length)),
+            point: (event) => cursor.point(rowAt(event, reply.tokens.length)),
+            leave: () => cursor.point(null),
+            keep: (event) => cursor.keep(rowAt(event, reply.tokens.length)),
           })}
         </section>
       </div>
@@ -110,7 +96,7 @@ export class AttentionPanel {
           ${headGrid(overview, this.#chosen, { choose: (head) => this.#choose(head), move: (event) => this.#moveHead(event) })}
         </section>
         <section class="card details" aria-label="Token" tabindex="0">
-          ${queryDetails(reply, query, this.#pointed === null && this.#locked !== null)}
+          ${queryDetails(reply, query, cursor.isKept(last))}
         </section>
       </div>
     </div>`;
@@ -140,43 +126,9 @@ export class AttentionPanel {
     this.#choose(moved, { replace: true });
     this.#host.querySelector(`[data-head="${moved.layer}.${moved.head}"]`)?.focus();
   }
-
-  #point(index) {
-    if (index === this.#pointed) return;
-    this.#pointed = index;
-    this.#draw();
-  }
-
-  #lock(index) {
-    if (index === null) return;
-    this.#pointed = null;
-    this.#app.go({ t: index === this.#locked ? null : index }, { replace: true });
-  }
-
-  #moveToken(event) {
-    const index = indexOf(event.target);
-    if (event.key === "Escape") return this.#app.go({ t: null }, { replace: true });
-    if (index === null) return;
-    if (event.key === "Enter" || event.key === " ") {
-      event.preventDefault();
-      this.#lock(index);
-    } else if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
-      event.preventDefault();
-      const last = this.#head.reply.tokens.length - 1;
-      const next = Math.min(last, Math.max(0, index + (event.key === "ArrowLeft" ? -1 : 1)));
-      this.#pointed = null;
-      this.#app.go({ t: next }, { replace: true });
-      this.#host.querySelector(`.tokens [data-index="${next}"]`)?.focus();
-    }
-  }
 }
 
 function rowAt(event, rows) {
   const box = event.currentTarget.getBoundingClientRect();
   return cellAt((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height, rows).row;
-}
-
-function indexOf(element) {
-  const token = element.closest("[data-index]");
-  return token ? Number(token.dataset.index) : null;
 }

@@ -90,12 +90,12 @@ export function headGrid(overview, chosen, { choose, move }) {
 }
 
 /** The map of the chosen head, with the row of a token marked, and what it looks at on average. */
-export function headMap(reply, query, { point, leave, lock }) {
+export function headMap(reply, query, { point, leave, keep }) {
   const mean = averages(reply.weights);
   const size = 100 / reply.tokens.length;
   return html`<div class="map-and-means">
     <div
-      class="map-frame" @pointermove=${point} @pointerleave=${leave} @click=${lock}
+      class="map-frame" @pointermove=${point} @pointerleave=${leave} @click=${keep}
     >
       <canvas
         class="map" data-map="head" role="img"

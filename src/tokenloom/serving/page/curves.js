@@ -11,7 +11,7 @@ const MARGIN = 0.05; // above and below the lines, as a share of their range
  * A chart in an element. What it draws is one object:
  * lines: [{label, xs, ys, low, high, color, width}], of which low and high may be null;
  * baselines: [{label, value}], marks: [{label, x, y, color}]; axis: {label, isTime}; isLog; range: [low, high] or null;
- * colors: {ink, soft, line}.
+ * colors: {ink, soft, line, card}.
  */
 export class Curves {
   #host;
@@ -161,7 +161,6 @@ export class Curves {
     ctx.rect(bbox.left - edge, bbox.top, bbox.width + 2 * edge, bbox.height);
     ctx.clip();
     ctx.font = FONT.replace("12px", `${12 * uPlot.pxRatio}px`);
-    ctx.lineWidth = uPlot.pxRatio;
     drawBaselines(plot, baselines, colors);
     for (const mark of marks) drawMark(plot, mark, colors);
     ctx.restore();
@@ -219,13 +218,13 @@ function drawBaselines(plot, baselines, colors) {
   const ratio = uPlot.pxRatio;
   const edge = bbox.left + bbox.width - 4 * ratio;
   let previous = { y: Infinity, left: edge };
-  ctx.strokeStyle = colors.soft;
-  ctx.fillStyle = colors.soft;
   ctx.textAlign = "right";
   ctx.textBaseline = "bottom";
   for (const { label, value } of [...baselines].sort((a, b) => a.value - b.value)) {
     const y = plot.valToPos(value, "y", true);
     ctx.setLineDash([2 * ratio, 4 * ratio]);
+    ctx.strokeStyle = colors.soft;
+    ctx.lineWidth = ratio;
     ctx.beginPath();
     ctx.moveTo(bbox.left, y);
     ctx.lineTo(bbox.left + bbox.width, y);
@@ -233,7 +232,7 @@ function drawBaselines(plot, baselines, colors) {
     const text = `${label} ${fixed(value, 2)}`;
     // Labels of lines that are close together stand side by side.
     const right = Math.abs(previous.y - y) < 16 * ratio ? previous.left - 16 * ratio : edge;
-    ctx.fillText(text, right, y - 2 * ratio);
+    writeText(ctx, text, right, y - 2 * ratio, { color: colors.soft, ground: colors.card });
     previous = { y, left: right - ctx.measureText(text).width };
   }
 }
@@ -251,8 +250,18 @@ function drawMark(plot, mark, colors) {
   ctx.stroke();
   if (!mark.label) return;
   const isLeft = x > bbox.left + 0.6 * bbox.width;
-  ctx.fillStyle = colors.ink;
   ctx.textAlign = isLeft ? "right" : "left";
   ctx.textBaseline = "top";
-  ctx.fillText(mark.label, x + (isLeft ? -10 : 10) * ratio, y + 8 * ratio);
+  writeText(ctx, mark.label, x + (isLeft ? -10 : 10) * ratio, y + 8 * ratio, { color: colors.ink, ground: colors.card });
+}
+
+/** Text that can be read where it crosses a line: with an edge in the color of the ground. */
+function writeText(ctx, text, x, y, { color, ground }) {
+  ctx.setLineDash([]);
+  ctx.lineJoin = "round";
+  ctx.lineWidth = 4 * uPlot.pxRatio;
+  ctx.strokeStyle = ground;
+  ctx.strokeText(text, x, y);
+  ctx.fillStyle = color;
+  ctx.fillText(text, x, y);
 }

@@ -2,7 +2,8 @@
 
 import { Api } from "./api.js";
 import { LinkedText } from "./linked_text.js";
-import { findModel, missingIds, modelGroups, modelsVersion, pinnedId } from "./models.js";
+import { modelOptions } from "./model_options.js";
+import { findModel, missingIds, modelsVersion, pinnedId } from "./models.js";
 import { ModelsView } from "./models_view.js";
 import { NextView } from "./next_view.js";
 import { repeat, settled } from "./polling.js";
@@ -142,18 +143,11 @@ class App {
     if (this.models === null) return html`<span class="picker skeleton">Models</span>`;
     if (!this.models.length) return html`<span class="picker soft">No model yet</span>`;
     const chosen = this.state.params.get("m") ?? this.models[0].id;
-    const isKnown = this.model !== null;
     return html`<label class="picker">
       <span>Model</span>
       <select @change=${(event) => this.go({ m: event.target.value })}>
-        ${isKnown ? nothing : html`<option selected disabled>${chosen} (removed)</option>`}
-        ${modelGroups(this.models, this.rows).map(
-          (group) => html`<optgroup label=${group.label}>
-            ${group.options.map(
-              (option) => html`<option value=${option.id} .selected=${option.id === chosen}>${option.label}</option>`,
-            )}
-          </optgroup>`,
-        )}
+        ${this.model ? nothing : html`<option selected disabled>${chosen} (removed)</option>`}
+        ${modelOptions(this.models, this.rows, chosen)}
       </select>
     </label>`;
   }

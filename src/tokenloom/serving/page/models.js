@@ -2,24 +2,43 @@
 
 import { compact, counted, whole } from "./format.js";
 
-/** Groups of options: one for each run, and one for models without a run. */
-export function modelGroups(models, rows) {
+/**
+ * Groups of options, one for each run and one for models without a run: {id, label, isChosen}. The same weights are one
+ * option, whatever they are called; it is chosen if `chosen` is one of their ids.
+ */
+export function modelGroups(models, rows, chosen) {
+  const weights = new Map();
+  for (const model of models) {
+    if (!weights.has(model.name)) weights.set(model.name, { ...model, ids: [] });
+    weights.get(model.name).ids.push(model.id);
+  }
   const groups = new Map();
   const training = new Set(rows.filter((row) => row.state === "training").map((row) => row.run));
-  for (const model of models) {
-    const name = model.run ?? "Models";
+  for (const one of [...weights.values()].sort((a, b) => (a.run === b.run ? b.step - a.step : 0))) {
+    const name = one.run ?? "Models";
     if (!groups.has(name)) groups.set(name, []);
-    groups.get(name).push({ id: model.id, label: modelLabel(model, training.has(model.run)) });
+    const isChosen = one.ids.includes(chosen);
+    const isPinned = isChosen && chosen === one.name && one.ids[0] !== one.name;
+    const label = weightsLabel(one, training.has(one.run)) + (isPinned ? ", pinned" : "");
+    groups.get(name).push({ id: one.ids[0], label, isChosen });
   }
   return [...groups].map(([label, options]) => ({ label, options }));
 }
 
-/** A model as it is called in the picker: "story @ 329, live". */
-export function modelLabel(model, isTraining) {
-  if (model.run === null) return model.id;
-  const position = `${model.run} @ ${whole(model.step)}`;
-  if (model.id === model.run) return `${position}, ${isTraining ? "live" : "newest"}`;
-  return model.id === `${model.run}@best` ? `${position}, best` : position;
+/** Weights as they are called in a list of models: "story @ 329, live, best". */
+function weightsLabel({ run, step, ids }, isTraining) {
+  if (run === null) return ids[0];
+  const names = { [run]: isTraining ? "live" : "newest", [`${run}@best`]: "best", [`${run}@first`]: "first" };
+  return [`${run} @ ${whole(step)}`, ...ids.map((id) => names[id]).filter(Boolean)].join(", ");
+}
+
+/**
+ * The model with which one is compared if no other is named: the first checkpoint of its run, for this the newest one,
+ * and else any other; null if there is none.
+ */
+export function comparedByDefault(models, model) {
+  const ofRun = [`${model.run}@first`, model.run].map((id) => models.find((one) => one.id === id));
+  return [...ofRun, ...models].find((one) => one && one.name !== model.name) ?? null;
 }
 
 /** The model with an id, or the first one without an id; null if there is none. */
@@ -55,7 +74,7 @@ export function modelEntries(models, rows, inMemory = []) {
   });
 }
 
-/** The different weights among the models of a run, the newest first: {id, step, created, bytes, isNewest, isBest}. */
+/** The different weights among the models of a run, the newest first: {id, step, created, bytes, isNewest, isBest, isFirst}. */
 export function checkpointsOf(models, inMemory = []) {
   const named = new Map();
   for (const model of models) {
@@ -72,6 +91,7 @@ export function checkpointsOf(models, inMemory = []) {
       bytes: inMemory.filter((use) => use.name === name).reduce((sum, use) => sum + use.memory_bytes, 0),
       isNewest: run !== null && nameOf(run) === name,
       isBest: nameOf(`${run}@best`) === name,
+      isFirst: named.size > 1 && nameOf(`${run}@first`) === name,
     }));
 }
 

@@ -44,8 +44,11 @@ export function modelTable(entries, { chosen, now, choose }) {
   </div>`;
 }
 
-/** The checkpoints of a run, or the weights of a model without one, with links to the views that use them. */
-export function checkpointTable(entry, { chosen, pinned, figures, now, link, choose }) {
+/**
+ * The checkpoints of a run, or the weights of a model without one, with links to the views that use them.
+ * `comparison` is the address of the comparison of the first one with the newest; null if they are the same.
+ */
+export function checkpointTable(entry, { chosen, pinned, figures, now, link, comparison, choose }) {
   const isRun = entry.row !== null;
   return html`<section class="card" aria-label="Checkpoints">
     <h2>${entry.id}<small> ${isRun ? counted(entry.checkpoints.length, "checkpoint") : "a model without a run"}</small></h2>
@@ -73,6 +76,7 @@ export function checkpointTable(entry, { chosen, pinned, figures, now, link, cho
                   >${isRun ? whole(checkpoint.step) : checkpoint.id}</button>
                   ${checkpoint.isNewest ? html`<span class="tag">newest</span>` : nothing}
                   ${checkpoint.isBest ? html`<span class="tag best">best</span>` : nothing}
+                  ${checkpoint.isFirst ? html`<span class="tag">first</span>` : nothing}
                   ${isRun && pinned === checkpoint.id ? html`<span class="tag pinned">pinned</span>` : nothing}
                 </span>
               </th>
@@ -92,6 +96,7 @@ export function checkpointTable(entry, { chosen, pinned, figures, now, link, cho
         </tbody>
       </table>
     </div>
+    ${comparison ? html`<p class="soft"><a href=${comparison}>Compare the first with the newest checkpoint</a></p>` : nothing}
     ${isRun
       ? html`<p class="soft">
           A step without a figure was not evaluated. Choosing a step pins it: the other views and their links then keep these weights.

@@ -64,6 +64,7 @@ export class ModelsView {
                 now,
                 figures: this.#figures(chosen.run),
                 link: (view, id) => this.#link(view, id),
+                comparison: entry.checkpoints.length > 1 ? this.#link("read", entry.id, { vs: `${entry.id}@first` }) : null,
                 choose: (id) => this.#app.go({ m: id }),
               })}
               ${shapePanel(entry, this.#shapeOf(chosen), this.#shape.error)}
@@ -90,9 +91,9 @@ export class ModelsView {
     return isSame ? reply.shape : null;
   }
 
-  /** The address of a view with a model, and with the text. */
-  #link(view, id) {
-    const params = new URLSearchParams({ m: id });
+  /** The address of a view with a model, with the text, and with further parameters. */
+  #link(view, id, more = {}) {
+    const params = new URLSearchParams({ m: id, ...more });
     const z = this.#app.state.params.get("z");
     if (z !== null && view !== "models") params.set("z", z);
     return formatHash({ view, params });

@@ -12,16 +12,16 @@ export function figures(reply) {
     <table class="figures">
       <thead>
         <tr>
-          <th scope="col">Model</th><th scope="col">Loss</th><th scope="col">Perplexity</th>
-          <th scope="col">Bits per byte</th><th scope="col">Tokens</th>
+          <th scope="col">Model</th><th scope="col" class="number">Loss</th><th scope="col" class="number">Perplexity</th>
+          <th scope="col" class="number">Bits per byte</th><th scope="col" class="number">Tokens</th>
         </tr>
       </thead>
       <tbody>
         ${models.map(
           (model, index) => html`<tr>
             <th scope="row">${models.length > 1 ? `${"AB"[index]}: ` : nothing}${model.model}</th>
-            <td data-figure="loss">${fixed(model.loss)}</td><td>${fixed(model.perplexity, 2)}</td>
-            <td>${fixed(model.bits_per_byte)}</td><td>${whole(model.scored_tokens)}</td>
+            <td class="number" data-figure="loss">${fixed(model.loss)}</td><td class="number">${fixed(model.perplexity, 2)}</td>
+            <td class="number">${fixed(model.bits_per_byte)}</td><td class="number">${whole(model.scored_tokens)}</td>
           </tr>`,
         )}
       </tbody>
@@ -46,19 +46,19 @@ export function differenceLegend(reply) {
 }
 
 /** What is known of a token: number 0 is the first one, which nothing predicts. */
-export function details(reply, index, { measure, isLocked }) {
+export function details(reply, index, { measure, isKept }) {
   if (index === null) {
     return html`<p class="soft">
       Point to a token for its prediction; click, or press Enter, to keep it. ← and → go through the text.
     </p>`;
   }
-  return reply.models ? comparedDetails(reply, index) : inspectedDetails(reply, index, measure, isLocked);
+  return reply.models ? comparedDetails(reply, index) : inspectedDetails(reply, index, measure, isKept);
 }
 
-function inspectedDetails(reply, index, measure, isLocked) {
+function inspectedDetails(reply, index, measure, isKept) {
   const token = index === 0 ? reply.first : reply.tokens[index - 1];
   if (!token) return nothing;
-  const heading = html`<h2><span class="token">${visibleToken(token.text)}</span>${isLocked ? html` <small>kept</small>` : nothing}</h2>
+  const heading = html`<h2><span class="token">${visibleToken(token.text)}</span>${isKept ? html` <small>kept</small>` : nothing}</h2>
     <p class="soft">token ${whole(index + 1)}, id ${token.id}, bytes ${token.bytes}</p>`;
   if (index === 0) return html`${heading}<p>The first token has no context and is not predicted.</p>`;
   return html`${heading}

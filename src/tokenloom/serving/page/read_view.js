@@ -3,24 +3,25 @@
 import { AttentionPanel } from "./attention_panel.js";
 import { missingModels, noModel } from "./empty_states.js";
 import { Latest } from "./latest.js";
-import { findModel, modelGroups } from "./models.js";
+import { modelOptions } from "./model_options.js";
+import { comparedByDefault, findModel } from "./models.js";
 import { settled } from "./polling.js";
 import { details, differenceLegend, figures, heatLegend } from "./read_parts.js";
 import { MEASURES } from "./scales.js";
+import { TokenCursor } from "./token_cursor.js";
 import { blocksOf, comparedSpans, displayed, inspectedSpans } from "./token_text.js";
 import { html, nothing, render } from "./vendor/lit-html-3.3.3/lit-html.js";
 
 const EXAMPLE = "Every effort moves you, and the model that wrote this sentence had read a great many others before.";
 const ALTERNATIVES = 10;
-const TABS = { predictions: "Predictions", attention: "Attention" };
+const TABS = { predictions: "Predictions", difference: "Difference", attention: "Attention" };
 
 export class ReadView {
   #app;
   #host;
   #answer = new Latest();
   #attention;
-  #pointed = null;
-  #locked = null;
+  #cursor;
   #spans = { reply: null, measure: null, blocks: [] };
   #write = settled(async () => {
     const z = await this.#app.text.write(this.#app.text.value);
@@ -32,6 +33,7 @@ export class ReadView {
     this.#host = host;
     host.className = "view read-view";
     this.#attention = new AttentionPanel(app, host, () => this.#draw());
+    this.#cursor = new TokenCursor(app, host, () => this.#draw());
   }
 
   destroy() {
@@ -41,17 +43,19 @@ export class ReadView {
 
   /** Take what the address says, and ask for what is not known yet. */
   async update() {
-    const { params } = this.#app.state;
-    const t = params.get("t");
-    this.#locked = t !== null && /^\d+$/.test(t) ? Number(t) : null;
     this.#draw();
-    await this.#app.text.read(params.get("z"));
+    await this.#app.text.read(this.#app.state.params.get("z"));
     this.#ask();
     this.#draw();
   }
 
+  get #tab() {
+    if (this.#app.state.params.get("tab") === "attention") return "attention";
+    return this.#other ? "difference" : "predictions";
+  }
+
   get #isAttention() {
-    return this.#app.state.params.get("tab") === "attention";
+    return this.#tab === "attention";
   }
 
   get #measure() {
@@ -59,9 +63,16 @@ export class ReadView {
     return Object.hasOwn(MEASURES, scale) ? scale : "nats";
   }
 
+  /** The model with which the chosen one is compared; null without one. */
   get #other() {
     const id = this.#app.state.params.get("vs");
     return id ? findModel(this.#app.models ?? [], id) : null;
+  }
+
+  /** The model with which the chosen one can be compared; null if there is no other one. */
+  get #comparable() {
+    const { model, models } = this.#app;
+    return this.#other ?? (model && comparedByDefault(models, model));
   }
 
   #ask() {
@@ -72,7 +83,7 @@ export class ReadView {
     const key = JSON.stringify([model.id, model.name, other?.id, other?.name, text.value]);
     const work = (signal) =>
       other
-        ? api.post("/api/compare", { a: model.id, b: other.id, text: text.value }, signal)
+        ? api.post("/api/compare", { a: other.id, b: model.id, text: text.value }, signal)
         : api.post("/api/inspect", { model: model.id, text: text.value, top: ALTERNATIVES }, signal);
     return this.#answer.ask(key, work, () => this.#draw());
   }
@@ -122,120 +133,91 @@ export class ReadView {
   }
 
   #controls() {
+    const target = this.#comparable;
     return html`<div class="controls">
       <div class="segments" role="group" aria-label="Show">
         ${Object.entries(TABS).map(
           ([name, label]) =>
             html`<button
-              aria-pressed=${(name === "attention") === this.#isAttention}
-              @click=${() => this.#app.go({ tab: name === "attention" ? name : null })}
+              aria-pressed=${name === this.#tab} ?disabled=${name === "difference" && !target} @click=${() => this.#open(name)}
             >${label}</button>`,
         )}
       </div>
-      ${this.#isAttention ? nothing : this.#choices()}
+      ${this.#tab === "predictions" ? this.#measures() : nothing} ${this.#tab === "difference" ? this.#others() : nothing}
     </div>`;
   }
 
-  /** By what the predictions are colored, and with what they are compared. */
-  #choices() {
-    const { params } = this.#app.state;
-    const other = this.#other;
-    return html`
-      ${other
-        ? nothing
-        : html`<div class="segments" role="group" aria-label="Color by">
-            ${Object.entries(MEASURES).map(
-              ([name, { label }]) =>
-                html`<button aria-pressed=${name === this.#measure} @click=${() => this.#app.go({ scale: name })}>${label}</button>`,
-            )}
-          </div>`}
-      <label>
-        compare with
-        <select @change=${(event) => this.#app.go({ vs: event.target.value || null, t: null })}>
-          <option value="" .selected=${other === null}>nothing</option>
-          ${modelGroups(this.#app.models ?? [], this.#app.rows ?? []).map(
-            (group) => html`<optgroup label=${group.label}>
-              ${group.options.map(
-                (option) => html`<option value=${option.id} .selected=${option.id === params.get("vs")}>${option.label}</option>`,
-              )}
-            </optgroup>`,
-          )}
-        </select>
-      </label>
-    `;
+  /** Show another tab. A token is kept where both have the same ones. */
+  #open(tab) {
+    if (tab === this.#tab) return;
+    const isDifference = [tab, this.#tab].includes("difference");
+    this.#app.go({
+      tab: tab === "attention" ? tab : null,
+      vs: tab === "difference" ? this.#comparable.id : null,
+      ...(isDifference ? { t: null } : {}),
+    });
+  }
+
+  /** By what the predictions are colored. */
+  #measures() {
+    return html`<div class="segments" role="group" aria-label="Color by">
+      <span>color by</span>
+      ${Object.entries(MEASURES).map(
+        ([name, { label }]) =>
+          html`<button aria-pressed=${name === this.#measure} @click=${() => this.#app.go({ scale: name })}>${label}</button>`,
+      )}
+    </div>`;
+  }
+
+  /** The model with which the chosen one is compared. */
+  #others() {
+    const { models, rows, state } = this.#app;
+    return html`<label class="choice">
+      compare with
+      <select @change=${(event) => this.#app.go({ vs: event.target.value, t: null })}>
+        ${modelOptions(models, rows, state.params.get("vs"))}
+      </select>
+    </label>`;
   }
 
   #result(reply, isPending) {
-    const shown = this.#pointed ?? this.#locked;
+    const last = (reply.parts ?? reply.tokens).length; // the first token is number 0, and has no value
     return html`<div class="pair ${isPending ? "pending" : ""}" aria-busy=${isPending}>
       <section class="card" aria-label="Tokens">
         ${figures(reply)}
         ${reply.models ? differenceLegend(reply) : heatLegend(this.#measure)}
-        <div
-          class="tokens" role="listbox" aria-label="Tokens"
-          @pointerover=${(event) => this.#point(indexOf(event.target))} @pointerleave=${() => this.#point(null)}
-          @click=${(event) => this.#lock(indexOf(event.target))} @keydown=${(event) => this.#move(event)}
-        >${this.#tokens(reply)}</div>
+        ${this.#cursor.list(this.#tokens(reply, last), last)}
       </section>
       <section class="card details" aria-label="Token" tabindex="0">
-        ${details(reply, shown, { measure: this.#measure, isLocked: shown !== null && shown === this.#locked })}
+        ${details(reply, this.#cursor.shown(last), { measure: this.#measure, isKept: this.#cursor.isKept(last) })}
       </section>
     </div>`;
   }
 
   /** The spans, which are computed again only when the reply or the measure is another one. */
-  #tokens(reply) {
+  #tokens(reply, last) {
     const measure = this.#measure;
     if (this.#spans.reply !== reply || this.#spans.measure !== measure) {
       const spans = reply.models ? comparedSpans(reply) : inspectedSpans(reply, measure);
       const blocks = blocksOf(spans).map(({ start, spans }) => ({ start, template: block(start, spans) }));
-      this.#spans = { reply, measure, blocks, count: spans.length };
+      this.#spans = { reply, measure, blocks };
     }
-    queueMicrotask(() => this.#mark());
+    queueMicrotask(() => this.#mark(this.#cursor.kept(last)));
     return this.#spans.blocks.map(({ template }) => template);
   }
 
   /** Mark the kept token, and let the Tab key find it. */
-  #mark() {
+  #mark(kept) {
     const tokens = this.#host.querySelector(".tokens");
     if (!tokens) return;
     for (const element of tokens.querySelectorAll("[aria-selected=true], [tabindex='0']")) {
       element.setAttribute("aria-selected", "false");
       element.tabIndex = -1;
     }
-    const element = tokens.querySelector(`[data-index="${this.#locked ?? 0}"]`);
+    const element = tokens.querySelector(`[data-index="${kept ?? 0}"]`);
     if (!element) return;
     element.tabIndex = 0;
-    element.setAttribute("aria-selected", String(this.#locked !== null));
-  }
-
-  #point(index) {
-    if (index === this.#pointed) return;
-    this.#pointed = index;
-    this.#draw();
-  }
-
-  #lock(index) {
-    if (index === null) return;
-    this.#pointed = null;
-    this.#app.go({ t: index === this.#locked ? null : index }, { replace: true });
-  }
-
-  #move(event) {
-    const index = indexOf(event.target);
-    if (index === null) return;
-    if (event.key === "Enter" || event.key === " ") {
-      event.preventDefault();
-      this.#lock(index);
-    } else if (event.key === "Escape") {
-      this.#app.go({ t: null }, { replace: true });
-    } else if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
-      event.preventDefault();
-      const next = Math.min(this.#spans.count - 1, Math.max(0, index + (event.key === "ArrowLeft" ? -1 : 1)));
-      this.#app.go({ t: next }, { replace: true });
-      this.#mark();
-      this.#host.querySelector(`.tokens [data-index="${next}"]`)?.focus();
-    }
+    element.setAttribute("aria-selected", String(kept !== null));
   }
 }
 
@@ -247,9 +229,4 @@ function block(start, spans) {
         role="option" aria-selected="false" tabindex="-1" aria-label=${label}
       >${displayed(text)}</span>`,
   )}</div>`;
-}
-
-function indexOf(element) {
-  const token = element.closest("[data-index]");
-  return token ? Number(token.dataset.index) : null;
 }

@@ -44,7 +44,7 @@ export const SHOWN = [
 
 /**
  * The drawing of `Curves` for runs: [{id, columns, baselines}], with columns by key, or null while they are loaded.
- * `palette`: {train, val, runs: [color of each run], ink, soft, line}.
+ * `palette`: {train, val, runs: [color of each run], ink, soft, line, card}.
  */
 export function drawingOf(runs, { chart, axis, isLog, range, hasBaselines, palette }) {
   const loaded = runs.filter((run) => run.columns);
@@ -62,7 +62,7 @@ export function drawingOf(runs, { chart, axis, isLog, range, hasBaselines, palet
     axis: { label: AXES[axis].label, isTime: axis === "seconds" },
     isLog,
     range,
-    colors: { ink: palette.ink, soft: palette.soft, line: palette.line },
+    colors: { ink: palette.ink, soft: palette.soft, line: palette.line, card: palette.card },
   };
 }
 

@@ -9,6 +9,16 @@ import { html, nothing } from "./vendor/lit-html-3.3.3/lit-html.js";
 
 const HIDDEN_ROWS = 50;
 const MOST_COMPARED = 64; // texts, as the server accepts them
+const FIGURES = {
+  Step: "step",
+  "Training loss": "train",
+  "Validation loss": "val",
+  Lowest: "best",
+  "Bits per byte": "bits",
+  "Tokens/s": "rate",
+  Parameters: "parameters",
+  Time: "time",
+};
 
 /** The table of all runs; `colors` are those of the selected ones. */
 export function runTable(rows, { selected, colors, toggle, only, now }) {
@@ -16,9 +26,8 @@ export function runTable(rows, { selected, colors, toggle, only, now }) {
     <table class="runs">
       <thead>
         <tr>
-          <th scope="col">Run</th><th scope="col">State</th><th scope="col">Step</th><th scope="col">Training loss</th>
-          <th scope="col">Validation loss</th><th scope="col">Lowest</th><th scope="col">Bits per byte</th>
-          <th scope="col">Tokens/s</th><th scope="col">Parameters</th><th scope="col">Time</th>
+          <th scope="col">Run</th><th scope="col">State</th>
+          ${Object.keys(FIGURES).map((label) => html`<th scope="col" class="number">${label}</th>`)}
         </tr>
       </thead>
       <tbody>
@@ -34,8 +43,7 @@ export function runTable(rows, { selected, colors, toggle, only, now }) {
               </div>
             </th>
             <td><span class="state ${row.state}" title=${describe(row, now)}>${SIGNS[row.state]} ${row.state}</span></td>
-            <td>${figures.step}</td><td>${figures.train}</td><td>${figures.val}</td><td>${figures.best}</td>
-            <td>${figures.bits}</td><td>${figures.rate}</td><td>${figures.parameters}</td><td>${figures.time}</td>
+            ${Object.values(FIGURES).map((name) => html`<td class="number">${figures[name]}</td>`)}
           </tr>`;
         })}
       </tbody>

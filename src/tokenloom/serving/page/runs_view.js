@@ -228,17 +228,19 @@ export class RunsView {
             html`<button aria-pressed=${name === chart} @click=${() => go({ y: name })}>${label}</button>`,
         )}
       </div>
-      <label>over <select aria-label="Axis" @change=${(event) => go({ x: event.target.value, range: null })}>
-        ${Object.entries(AXES).map(([name, { label }]) => html`<option value=${name} .selected=${name === axis}>${label}</option>`)}
-      </select></label>
-      <label><input type="checkbox" .checked=${isLog} @change=${(event) => go({ log: event.target.checked ? 1 : null })} /> log</label>
-      ${CHARTS[chart].baselines
-        ? html`<label>
-            <input type="checkbox" .checked=${hasBaselines} @change=${(event) => go({ base: event.target.checked ? null : 0 })} />
-            baselines
-          </label>`
-        : nothing}
-      ${range ? html`<button @click=${() => this.#zoom(null)}>Show all</button>` : nothing}
+      <div class="controls">
+        <label>over <select aria-label="Axis" @change=${(event) => go({ x: event.target.value, range: null })}>
+          ${Object.entries(AXES).map(([name, { label }]) => html`<option value=${name} .selected=${name === axis}>${label}</option>`)}
+        </select></label>
+        <label><input type="checkbox" .checked=${isLog} @change=${(event) => go({ log: event.target.checked ? 1 : null })} /> log</label>
+        ${CHARTS[chart].baselines
+          ? html`<label>
+              <input type="checkbox" .checked=${hasBaselines} @change=${(event) => go({ base: event.target.checked ? null : 0 })} />
+              baselines
+            </label>`
+          : nothing}
+        ${range ? html`<button @click=${() => this.#zoom(null)}>Show all</button>` : nothing}
+      </div>
     </div>`;
   }
 

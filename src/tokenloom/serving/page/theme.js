@@ -2,12 +2,14 @@
 
 const RUN_COLORS = 8;
 
-/** The colors of the current theme: {train, val, ink, soft, line, runs}. */
+const NAMES = ["train", "val", "ink", "soft", "line", "card"];
+
+/** The colors of the current theme: {train, val, ink, soft, line, card, runs}. */
 export function readPalette() {
   const style = getComputedStyle(document.documentElement);
   const color = (name) => style.getPropertyValue(`--${name}`).trim();
   const runs = Array.from({ length: RUN_COLORS }, (_, index) => color(`run-${index}`));
-  return { train: color("train"), val: color("val"), ink: color("ink"), soft: color("soft"), line: color("line"), runs };
+  return { ...Object.fromEntries(NAMES.map((name) => [name, color(name)])), runs };
 }
 
 /** Call `work` when the system changes between light and dark; returns what ends this. */
