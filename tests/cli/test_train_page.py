@@ -64,20 +64,20 @@ class Terminal:
 @pytest.mark.timeout(200)
 @pytest.mark.skipif(os.name == "nt", reason="there is no pseudo-terminal")
 def test_the_run_is_watched_while_it_trains_and_at_a_terminal_until_ctrl_c_which_is_no_failure(folder):
-    terminal, states = Terminal(), set[str]()
+    terminal = Terminal()
     words = [sys.executable, "-m", "tokenloom", "train", "text.txt", "--serve", *FLAGS.split()]
-    words += ["--train.max-steps", "300"]
+    words += ["--train.max-steps", "50"]
     with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=terminal.end) as process:
         os.close(terminal.end)
         try:
             url = address(terminal.wait_for("Watch the run at http"))
             with httpx2.Client(base_url=url, timeout=60) as http:
-                while "finished" not in states:
+                while not (states := states_of_runs(http)):
                     assert process.poll() is None
-                    states |= {row["state"] for row in http.get("/api/runs").json()["runs"]}
-                assert "training" in states
+                assert states == ["training"]
                 assert address(terminal.wait_for("until Ctrl-C")) == url
-                assert json.loads(process.stdout.readline())["steps"] == 300
+                assert states_of_runs(http) == ["finished"]
+                assert json.loads(process.stdout.readline())["steps"] == 50
                 process.send_signal(signal.SIGINT)
                 assert process.wait(timeout=60) == 0
                 with pytest.raises(httpx2.TransportError):
@@ -85,6 +85,10 @@ def test_the_run_is_watched_while_it_trains_and_at_a_terminal_until_ctrl_c_which
         finally:
             process.kill()
     terminal.close()
+
+
+def states_of_runs(http: httpx2.Client) -> list[str]:
+    return [row["state"] for row in http.get("/api/runs").json()["runs"]]
 
 
 def address(text: str) -> str:

@@ -1,5 +1,6 @@
 """A server with small runs, on a real socket, for each module of tests, and its page in a browser."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -78,13 +79,25 @@ def page_server(page_runs, server_of) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    """A browser for a module: its loop of events would be in the way of tests that have one."""
+@pytest.fixture(scope="session")
+def launched() -> Iterator[tuple[object, asyncio.AbstractEventLoop]]:
+    """A browser for all modules, and the event loop of Playwright, which is the running one only during their tests."""
     from browser import launch
 
     with launch() as browser:
-        yield browser
+        loop = asyncio.get_running_loop()
+        asyncio._set_running_loop(None)
+        yield browser, loop
+        asyncio._set_running_loop(loop)
+
+
+@pytest.fixture
+def browser(launched) -> Iterator[object]:
+    """The browser. Other tests have event loops of their own, and a thread has one that runs."""
+    browser, loop = launched
+    asyncio._set_running_loop(loop)
+    yield browser
+    asyncio._set_running_loop(None)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The frame of the page in a browser: its states, its width, and the contrast of its colors."""
 
-import pytest
 from browser import expect
 
 
@@ -23,27 +22,40 @@ def test_a_key_is_taken_from_the_address_or_asked_for(open_page, start_server, p
     expect(asked.locator("table.runs")).to_be_visible()
 
 
-@pytest.mark.parametrize(
-    "hash", ["runs", "read", "read?tab=attention&z=S8zJUSjPL8pWSMxLUcjLVyjISawEAA", "next", "write", "models"]
-)
-def test_nothing_is_wider_than_the_screen(open_page, hash):
-    page = open_page(f"#/{hash}")
-    expect(page.locator(".card, table.runs").first).to_be_visible()
-    expect(page.locator(".skeleton")).to_have_count(0)
-    for width in (1440, 1024, 390):
-        page.set_viewport_size({"width": width, "height": 900})
-        page.wait_for_function(
-            "width => innerWidth === width && document.documentElement.scrollWidth <= width", arg=width
-        )
+ALL_WORK = "z=S8zJUSjPL8pWSMxLUcjLVyjISawEAA"
+VIEWS = {
+    "runs": "table.runs",
+    f"read?m=story&{ALL_WORK}": ".tokens .token",
+    f"read?m=story&vs=story@first&{ALL_WORK}": "[aria-pressed=true]:text('Difference')",
+    f"read?m=story&tab=attention&{ALL_WORK}": "canvas.map",
+    "next?m=story": ".bars.next li",
+    "write?m=story": "textarea[rows='8']",
+    "models?m=story": ".facts",
+}
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_text_has_contrast_on_every_color(open_page, dark):
-    page = open_page("#/read", dark=dark)
+def test_nothing_is_wider_than_the_screen(open_page):
+    page = open_page("#/runs")
+    for hash, shown in VIEWS.items():
+        page.evaluate("hash => { location.hash = hash }", f"#/{hash}")
+        expect(page.locator(shown).first).to_be_visible()
+        expect(page.locator(".skeleton")).to_have_count(0)
+        for width in (1440, 1024, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.wait_for_function(
+                "width => innerWidth === width && document.documentElement.scrollWidth <= width", arg=width
+            )
+
+
+def test_text_has_contrast_on_every_color(open_page):
+    page = open_page("#/read")
     expect(page.locator("textarea")).to_be_visible()
-    colors = page.evaluate(CONTRASTS)
-    assert len(colors) == 23
-    assert {name: ratio for name, ratio in colors.items() if ratio < 4.5} == {}
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        page.wait_for_function("theme => matchMedia(`(prefers-color-scheme: ${theme})`).matches", arg=theme)
+        colors = page.evaluate(CONTRASTS)
+        assert len(colors) == 23
+        assert {name: ratio for name, ratio in colors.items() if ratio < 4.5} == {}, theme
 
 
 # The contrast of text on every color of a token, as WCAG 2 defines it.
