@@ -154,14 +154,14 @@ export class Curves {
     const plot = this.#plot;
     if (!plot) return; // the first time, uPlot draws while it is created
     const { ctx, bbox } = plot;
-    const { baselines, marks, colors } = this.#drawing;
+    const { lines, baselines, marks, colors } = this.#drawing;
     const edge = 8 * uPlot.pxRatio; // for marks at the first and the last point
     ctx.save();
     ctx.beginPath();
     ctx.rect(bbox.left - edge, bbox.top, bbox.width + 2 * edge, bbox.height);
     ctx.clip();
     ctx.font = FONT.replace("12px", `${12 * uPlot.pxRatio}px`);
-    drawBaselines(plot, baselines, colors);
+    drawBaselines(plot, baselines, lines, colors);
     for (const mark of marks) drawMark(plot, mark, colors);
     ctx.restore();
   }
@@ -213,13 +213,13 @@ function bandsOf(lines) {
   return bands;
 }
 
-function drawBaselines(plot, baselines, colors) {
+function drawBaselines(plot, baselines, lines, colors) {
   const { ctx, bbox } = plot;
   const ratio = uPlot.pxRatio;
   const edge = bbox.left + bbox.width - 4 * ratio;
   let previous = { y: Infinity, left: edge };
   ctx.textAlign = "right";
-  ctx.textBaseline = "bottom";
+  const ends = lines.map(({ ys }) => plot.valToPos(ys.at(-1), "y", true));
   for (const { label, value } of [...baselines].sort((a, b) => a.value - b.value)) {
     const y = plot.valToPos(value, "y", true);
     ctx.setLineDash([2 * ratio, 4 * ratio]);
@@ -232,7 +232,9 @@ function drawBaselines(plot, baselines, colors) {
     const text = `${label} ${fixed(value, 2)}`;
     // Labels of lines that are close together stand side by side.
     const right = Math.abs(previous.y - y) < 16 * ratio ? previous.left - 16 * ratio : edge;
-    writeText(ctx, text, right, y - 2 * ratio, { color: colors.soft, ground: colors.card });
+    const isBelow = ends.some((end) => end <= y && end > y - 24 * ratio); // above, a line ends in the text
+    ctx.textBaseline = isBelow ? "top" : "bottom";
+    writeText(ctx, text, right, y + (isBelow ? 2 : -2) * ratio, { color: colors.soft, ground: colors.card });
     previous = { y, left: right - ctx.measureText(text).width };
   }
 }
