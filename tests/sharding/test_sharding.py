@@ -167,7 +167,7 @@ def trains_compiled(world: World, folder) -> None:
     from torch._dynamo.utils import counters
 
     notices: list[str] = []
-    training = Training(new_model("modern"), world)
+    training = Training(new_model("modern"), world, optimizer="adamw")
     training.model.training_block = CompiledFunction(run_block, folder / f"compiled-{world.rank}", notices.append)
     losses = training.steps(0, STEPS)
     figures = {"losses": losses, "notices": notices, "graphs": counters["stats"]["unique_graphs"]}
