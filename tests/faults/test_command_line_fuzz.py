@@ -100,6 +100,18 @@ FLAGS = {
         "--workers": ["1", "0", "-1", "x"],
         "--data.text-key": WORDS,
     },
+    "plan": {
+        "--ranks": ["2", "2x4", "0", "x", "-1", "9" * 18, ""],
+        "--memory": ["8GB", "1kB", "0GB", "nan", ""],
+        "--preset": ["modern-xs", "gpt2-124m", "x", ESCAPES],
+        "--config": ["odd.toml", "types.toml", "missing.toml"],
+        "--tokenizer": ["char", "byte", "bpe:300", "bpe:x", "", "null.json"],
+        "--train.batch-size": COUNTS,
+        "--train.micro-batch-size": COUNTS,
+        "--strategy": ["ddp", "fsdp", "x"],
+        "--precision": ["fp32", "bf16", "fp16", "x"],
+        "--model.n-embd": ["16", "0", "7"],
+    },
     "train": {
         "--tokenizer": ["char", "byte", "bpe:300", "", "deep.json"],
         "--preset": ["modern-xs", "x", ESCAPES],
@@ -192,6 +204,7 @@ class Workspace:
             "info": [model],
             "runs": [model] if choices.random() < 0.7 else [".", "--diff", "run", model],
             "export": [model, choices.choice(["out", "out.pth", "out.gguf", "text.txt"])],
+            "plan": [],
             "prepare": [text, *out],
             "train": [text, *SMALL, *out] if choices.random() < 0.8 else ["--resume", subject],
         }[command]

@@ -19,6 +19,7 @@ SMALL = ["--model.n-layer", "1", "--model.n-head", "2", "--model.n-embd", "16", 
          "--train.batch-size", "1", "--train.max-steps", "1", "--tokenizer", "byte"]  # fmt: skip
 COMMANDS = {
     "train": ["train", "text.txt", *SMALL, "--out", "new"],
+    "plan": ["plan", *SMALL],
     "prepare": ["prepare", "text.txt", "--tokenizer", "byte", "--out", "shards"],
     "evaluate": ["evaluate", "run", "text.txt"],
     "generate": ["generate", "run", "--max-new-tokens", "2"],

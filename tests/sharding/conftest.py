@@ -7,11 +7,12 @@ from sharded_processes import run_processes
 @pytest.fixture(scope="session")
 def two_processes(tmp_path_factory):
     """The folder of what two processes have written."""
+    from test_planned_sizes import allocates_and_sends
     from test_sharded_checkpoint import saves_and_trains_on
     from test_sharded_run import resumes_a_run, trains_a_run, write_text
     from test_sharding import trains
 
     folder = tmp_path_factory.mktemp("two")
     write_text(folder)
-    run_processes(2, folder, trains, saves_and_trains_on, trains_a_run, resumes_a_run)
+    run_processes(2, folder, trains, saves_and_trains_on, trains_a_run, resumes_a_run, allocates_and_sends)
     return folder

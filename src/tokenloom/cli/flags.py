@@ -105,10 +105,12 @@ def _flag_type(section: str, name: str, field: FieldInfo) -> object:
 
 
 if TYPE_CHECKING:
-    ModelFlags = DataFlags = ReadingFlags = TrainFlags = SampleFlags = Flags
+    ModelFlags = DataFlags = ReadingFlags = TokenizerFlags = TrainFlags = SampleFlags = SampleLengthFlags = Flags
 else:
     ModelFlags = section_flags("model")
     DataFlags = section_flags("data")
     ReadingFlags = section_flags("data", "text_key", "encoding_errors", "endoftext")
+    TokenizerFlags = section_flags("data", "tokenizer", "add_tokens")
     TrainFlags = section_flags("train")
     SampleFlags = section_flags("sample")
+    SampleLengthFlags = section_flags("sample", "max_new_tokens")

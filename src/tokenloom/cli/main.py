@@ -26,6 +26,7 @@ from tokenloom.errors import OutputError, TokenloomError, see_page
 COMMANDS = (
     "train",
     "search",
+    "plan",
     "prepare",
     "evaluate",
     "generate",

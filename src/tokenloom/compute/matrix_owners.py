@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from tokenloom.compute.sharded_tensors import divided_rows
+
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
@@ -25,9 +27,8 @@ def map_whole_matrices(
     sharded = [cast("DTensor", matrix) for matrix in matrices]
     mesh, (rows, columns) = sharded[0].device_mesh, sharded[0].shape
     processes, rank, group = mesh.size(mesh.ndim - 1), mesh.get_local_rank(mesh.ndim - 1), mesh.get_group(mesh.ndim - 1)
-    chunk = -(-rows // processes)
-    rows_of = [max(0, min(chunk, rows - start)) for start in range(0, chunk * processes, chunk)]
-    owned = [range((process - first_owner) % processes, len(matrices), processes) for process in range(processes)]
+    rows_of = divided_rows(rows, processes)
+    owned = owned_matrices(len(matrices), processes, first_owner)
     order = [i for indices in owned for i in indices]
     sent_counts = [len(indices) * rows_of[rank] * columns for indices in owned]
     received_counts = [len(owned[rank]) * count * columns for count in rows_of]
@@ -38,6 +39,11 @@ def map_whole_matrices(
     parts = _exchange(torch.split(results, rows_of, dim=1), received_counts, sent_counts, group)
     mine = torch.cat(parts).view(len(matrices), rows_of[rank], columns)
     return [mine[order.index(i)] for i in range(len(matrices))]
+
+
+def owned_matrices(count: int, processes: int, first_owner: int = 0) -> list[range]:
+    """The matrices, of `count`, that each process computes."""
+    return [range((process - first_owner) % processes, count, processes) for process in range(processes)]
 
 
 def _exchange(

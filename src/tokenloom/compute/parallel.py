@@ -143,6 +143,14 @@ class World:
             raise self.peers.lost(error) from error
 
 
+def refuse_device(name: str, kind: str) -> None:
+    """Raise `UsageError` for a device, of a kind such as cuda, that several processes cannot use on any machine."""
+    if kind == "mps":
+        raise UsageError('device "mps" does not support several processes. Use --device cpu, or start one process.')
+    if kind == "cuda" and ":" in name:
+        raise UsageError(f'device "{name}" would be used by every process. Use --device cuda: each gets its own GPU.')
+
+
 def launched_processes() -> int:
     """The number of processes that torchrun started; 1 without it."""
     return _from_environment("WORLD_SIZE", 1)
@@ -151,6 +159,11 @@ def launched_processes() -> int:
 def launched_rank() -> int:
     """The rank that torchrun gave this process; 0 without it."""
     return _from_environment("RANK", 0)
+
+
+def processes_on_machine() -> int:
+    """The number of processes that torchrun started on this machine; 1 without it."""
+    return max(1, _from_environment("LOCAL_WORLD_SIZE", 1))
 
 
 def can_restart() -> bool:
@@ -262,10 +275,7 @@ def _refuse_unsuitable(name: str, device: torch.device, local_rank: int) -> None
     """Raise `UsageError` for a device that several processes cannot use."""
     if not dist.is_available():
         raise UsageError("this build of torch has no torch.distributed. Start a single process, without torchrun.")
-    if device.type == "mps":
-        raise UsageError('device "mps" does not support several processes. Use --device cpu, or start one process.')
-    if device.type == "cuda" and ":" in name:
-        raise UsageError(f'device "{name}" would be used by every process. Use --device cuda: each gets its own GPU.')
+    refuse_device(name, device.type)
     if device.type == "cuda" and local_rank >= torch.cuda.device_count():
         raise UsageError(
             f"there are more processes on this machine than GPUs. Use torchrun --nproc-per-node "

@@ -1,6 +1,7 @@
 """Tensors that are divided among processes by rows: whole ones gathered from them, and distributed to them.
 
-All functions but `is_sharded` and `local` are collective: every process calls them in the same order.
+Functions of a `World`, and those that make tensors whole or divide them, are collective: every process calls them in
+the same order.
 """
 
 from __future__ import annotations
@@ -17,6 +18,21 @@ from tokenloom.compute.parallel import World
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
+
+
+def divided_rows(rows: int, processes: int) -> list[int]:
+    """The rows of a tensor that each process holds: equal parts, but for the last processes, which can have none."""
+    chunk = -(-rows // processes)
+    return [max(0, min(chunk, rows - start)) for start in range(0, chunk * processes, chunk)]
+
+
+def balanced_owners(sizes: Iterable[int], processes: int) -> Iterator[int]:
+    """For each tensor of a size in bytes, the process that has the fewest bytes so far."""
+    loads = [0] * processes
+    for size in sizes:
+        owner = loads.index(min(loads))
+        loads[owner] += size
+        yield owner
 
 
 def is_sharded(tensor: Tensor) -> TypeGuard[DTensor]:
@@ -51,7 +67,7 @@ def whole_share(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tensor
     """Whole tensors on the CPU, each in one process only; all processes get about as many bytes."""
     share: dict[str, Tensor] = {}
     for (name, tensor), owner in zip(
-        tensors.items(), _balanced_owners(tensors.values(), world.world_size), strict=True
+        tensors.items(), balanced_owners(map(_bytes_of, tensors.values()), world.world_size), strict=True
     ):
         with world.errors_named():
             full = whole(tensor.detach())
@@ -91,10 +107,6 @@ def set_from_main(target: Tensor, source: Tensor) -> None:
     target.copy_(distribute_tensor(source, target.device_mesh, target.placements, src_data_rank=0))
 
 
-def _balanced_owners(tensors: Iterable[Tensor], processes: int) -> Iterator[int]:
-    """For each tensor, the process that has the fewest bytes so far."""
-    loads = [0] * processes
-    for tensor in tensors:
-        owner = loads.index(min(loads))
-        loads[owner] += tensor.numel() * tensor.itemsize
-        yield owner
+def _bytes_of(tensor: Tensor) -> int:
+    """The bytes of all rows of a tensor."""
+    return tensor.numel() * tensor.itemsize

@@ -15,6 +15,11 @@ from tokenloom.compute.shards import Shards
 from tokenloom.config import Strategy
 from tokenloom.errors import UsageError
 
+ONE_PROCESS = (
+    "--strategy fsdp needs several processes. Start them with torchrun, or use --strategy auto, with which one process "
+    "has the whole model."
+)
+
 
 class Parallelism(Protocol):
     """A model that several processes train."""
@@ -46,10 +51,7 @@ def parallelize(
     if world.world_size > 1:
         return STRATEGIES[strategy](model, world, device, replicas)
     if strategy == "fsdp":
-        raise UsageError(
-            "--strategy fsdp needs several processes. Start them with torchrun, or use --strategy auto, with which one "
-            "process has the whole model."
-        )
+        raise UsageError(ONE_PROCESS)
     model.to(device)
     return OneProcess()
 

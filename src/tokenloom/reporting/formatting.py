@@ -27,6 +27,16 @@ def compact(number: float) -> str:
     return f"{number:.0f}" if number == round(number) or abs(number) >= 100 else f"{number:.3g}"
 
 
+def byte_count(count: float) -> str:
+    """Bytes in three digits with a decimal unit: 512 bytes, 20.3 kB, 1.56 GB."""
+    for size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= size * 0.9995:
+            scaled = count / size
+            digits = 2 if scaled < 9.995 else 1 if scaled < 99.95 else 0
+            return f"{scaled:.{digits}f} {unit}"
+    return counted(round(count), "byte")
+
+
 def percent(share: float) -> str:
     """A share in two digits: 12%, 0.043%. One that is not whole is never written as 100%."""
     return "100%" if share >= 1 else f"{min(99.0, 100 * share):.2g}%"

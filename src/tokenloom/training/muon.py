@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from torch import Tensor
 from tokenloom.compute.matrix_owners import map_whole_matrices
 from tokenloom.compute.runtime import has_fast_bf16
 from tokenloom.compute.sharded_tensors import is_sharded, local
+
+T = TypeVar("T", bound=Tensor)
 
 
 class Muon(torch.optim.Muon):
@@ -27,12 +29,10 @@ class Muon(torch.optim.Muon):
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # torch declares an optional closure
         assert closure is None, "the training step computes the gradient"
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    by_shape[weight.shape].append(weight)
             done = 0
-            for (rows, columns), weights in by_shape.items():
+            trained: list[Tensor] = [weight for weight in group["params"] if weight.grad is not None]
+            for weights in by_shape(trained):
+                rows, columns = weights[0].shape
                 updates = _orthogonalized([self._momentum_update(weight, group) for weight in weights], group, done)
                 done += len(weights)
                 rate = group["lr"] * math.sqrt(max(1, rows / columns))
@@ -47,6 +47,29 @@ class Muon(torch.optim.Muon):
             state["momentum_buffer"] = torch.zeros_like(weight)
         mean = state["momentum_buffer"].lerp_(weight.grad, 1 - momentum)
         return weight.grad.lerp(mean, momentum) if group["nesterov"] else mean
+
+
+def by_shape(matrices: Iterable[T]) -> list[list[T]]:
+    """Matrices in groups of one shape, which are orthogonalized together, in this order."""
+    groups: dict[torch.Size, list[T]] = defaultdict(list)
+    for matrix in matrices:
+        groups[matrix.shape].append(matrix)
+    return list(groups.values())
+
+
+def update_bytes(count: int, rows: int, columns: int, itemsize: int, processes: int = 1) -> int:
+    """Bytes of the temporary tensors of an update of `count` matrices, at most, in a process that shares them.
+
+    `itemsize` is that of the type in which they are orthogonalized.
+    """
+    if processes == 1:
+        values = count * rows * columns
+        converted = itemsize * values if itemsize < 4 else 0
+        return 8 * values + converted + _iteration_bytes(count, rows, columns, itemsize)
+    own_rows = count * -(-rows // processes) * columns
+    owned = -(-count // processes)
+    exchanged = 2 * itemsize * (own_rows + owned * rows * columns)
+    return 4 * own_rows + exchanged + _iteration_bytes(owned, rows, columns, itemsize)
 
 
 def orthogonalize(
@@ -70,6 +93,12 @@ def orthogonalize(
         gram = x @ x.transpose(1, 2)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.transpose(1, 2) if is_tall else x
+
+
+def _iteration_bytes(count: int, rows: int, columns: int, itemsize: int) -> int:
+    """Bytes of what `orthogonalize` allocates: first the squares in fp32, then two matrices and two products."""
+    values, products = count * rows * columns, count * min(rows, columns) ** 2
+    return max(8 * values, 2 * itemsize * (values + products))
 
 
 def _orthogonalized(updates: Sequence[Tensor], group: Mapping[str, Any], before: int) -> Iterable[Tensor]:

@@ -12,10 +12,12 @@ from torch.optim import AdamW
 from tokenloom.compute.sharded_tensors import shard_like
 from tokenloom.config import TrainConfig
 from tokenloom.errors import CheckpointError
-from tokenloom.training.muon import Muon
+from tokenloom.training.muon import Muon, by_shape
 from tokenloom.training.schedule import learning_rate, muon_learning_rate
 
 LEARNING_RATES = {"adamw": learning_rate, "muon": muon_learning_rate}
+# The state of a parameter; AdamW's count of steps is a scalar.
+STATE = {"adamw": ("step", "exp_avg", "exp_avg_sq"), "muon": ("momentum_buffer",)}
 
 
 class Optimizer:
@@ -73,6 +75,23 @@ class Optimizer:
             for key, value in state.items()
         }
 
+    def state_shapes(self) -> dict[str, torch.Size]:
+        """Names and shapes of what `state_tensors` returns after the first step, in its order."""
+        parameters = {kind: _parameters(part) for kind, part in self.parts.items()}
+        if "muon" in parameters:
+            parameters["muon"] = [matrix for same in self.muon_matrices() for matrix in same]
+        scalar = torch.Size()
+        return {
+            f"{kind}/{key}/{self.names[parameter]}": scalar if key == "step" else parameter.shape
+            for kind, of_kind in parameters.items()
+            for parameter in of_kind
+            for key in STATE[kind]
+        }
+
+    def muon_matrices(self) -> list[list[nn.Parameter]]:
+        """The matrices that Muon updates, in groups of one shape; empty without Muon."""
+        return by_shape(_parameters(self.parts["muon"])) if "muon" in self.parts else []
+
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore the state that `state_tensors` returned, whole; raises `CheckpointError` if it does not match.
 
@@ -102,3 +121,7 @@ class Optimizer:
             raise CheckpointError(
                 f"the saved optimizer state has no {kind} state for {name}. Resume with the saved configuration."
             )
+
+
+def _parameters(part: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in part.param_groups for parameter in group["params"]]

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from tokenloom.compute.hardware import Hardware
 from tokenloom.config import Config
 from tokenloom.data.batches import count_windows
 from tokenloom.data.shards import Shards
 from tokenloom.errors import TrainingError
 from tokenloom.model.flops import count_parameters, training_flops_per_token
+from tokenloom.training.batch_shares import batch_shares
 from tokenloom.training.evaluation import sampling_params
+from tokenloom.training.memory import parts_of, process_memory
+from tokenloom.training.tensors import run_tensors
 
-# fp32 weights, gradients and the two moments of AdamW.
-BYTES_PER_PARAMETER = 16
-# With fsdp, which divides these among the processes: gathered gradients, until the last micro-batch of a step.
-GATHERED_BYTES_PER_PARAMETER = 4
-# Values that a block keeps for the backward pass, per token and unit of n_embd (measured on both families).
-ACTIVATIONS_PER_BLOCK = 34
+FP32_ON_A_CPU = Hardware("cpu", "fp32", fast_bf16=False)
 
 
 @dataclass(frozen=True)
@@ -29,10 +27,11 @@ class Estimate:
     windows: int
     validation_windows: int
     memory_bytes: int
+    """Of each process."""
 
 
-def preflight(config: Config, shards: Shards, world_size: int = 1) -> Estimate:
-    """The size of the run; raises `TrainingError`, naming settings that work, if there is not enough text.
+def preflight(config: Config, shards: Shards, world_size: int = 1, hardware: Hardware = FP32_ON_A_CPU) -> Estimate:
+    """The size of the run; raises `TrainingError`, naming settings that work, for too little text or an unequal batch.
 
     Raises `UsageError` for sampling parameters with which the first sample would fail.
     """
@@ -61,49 +60,18 @@ def preflight(config: Config, shards: Shards, world_size: int = 1) -> Estimate:
             "or --data.val-fraction 0 to train without validation.",
             topic="short text",
         )
-    if batch % world_size:
-        raise TrainingError(
-            f"train.batch_size {batch} is not a multiple of the {world_size} processes. Use "
-            f"{_fitting_batches(batch, math.lcm(world_size, config.train.micro_batch_size or 1), windows)}"
-            f"{_fitting_processes(batch, world_size)}."
-        )
-    parameters = count_parameters(config.model)
+    shares = batch_shares(config.train, world_size, windows)
+    parts = parts_of(config.train, world_size)
     return Estimate(
-        parameters=parameters,
+        parameters=count_parameters(config.model),
         flops_per_token=training_flops_per_token(config.model),
         windows=windows,
         validation_windows=validation_windows,
-        memory_bytes=_memory_bytes(config, parameters, world_size),
+        memory_bytes=process_memory(config, run_tensors(config), shares, parts, hardware).total,
     )
-
-
-def _fitting_batches(batch: int, factor: int, most: int) -> str:
-    """The flag with the multiples of `factor` next to `batch`, of at most `most` windows; empty if there are none."""
-    lower = batch // factor * factor
-    sizes = [str(size) for size in (lower, lower + factor) if 0 < size <= most]
-    return f"--train.batch-size {' or '.join(sizes)}, or " if sizes else ""
-
-
-def _fitting_processes(batch: int, most: int) -> str:
-    """The largest numbers of processes below `most` that can share the batch."""
-    counts = [count for count in range(1, most) if batch % count == 0][-2:]
-    return f"{' or '.join(map(str, counts))} {'process' if counts == [1] else 'processes'}"
 
 
 def _suggested_block_size(n_train: int, n_val: int) -> int:
     """A context length at which both texts have several windows."""
     smaller = min(n_train, n_val) if n_val > 1 else n_train
     return max(1, min(n_train // 4, (smaller - 1) // 2))
-
-
-def _memory_bytes(config: Config, parameters: int, world_size: int) -> int:
-    model, train = config.model, config.train
-    sequences = min(train.batch_size // world_size, train.micro_batch_size or train.batch_size)
-    tokens = sequences * model.block_size
-    blocks = 1 if train.activation_checkpointing else model.n_layer
-    activations = tokens * model.n_embd * ACTIVATIONS_PER_BLOCK * blocks
-    logits = min(tokens * model.vocabulary, 1 << 24) * 3
-    state = parameters * BYTES_PER_PARAMETER
-    if train.strategy == "fsdp":
-        state = state * train.replicas // world_size + parameters * GATHERED_BYTES_PER_PARAMETER
-    return state + 4 * (activations + logits)

@@ -14,8 +14,9 @@ from functools import partial
 import torch
 
 from tokenloom.compute.environment import Environment
+from tokenloom.compute.hardware import hardware_of
 from tokenloom.compute.parallel import World, destroy_process_group, join_processes
-from tokenloom.compute.runtime import Runtime, available_memory, peak_flops, peak_memory_mb, tune_malloc
+from tokenloom.compute.runtime import Runtime, peak_flops, peak_memory_mb, tune_malloc
 from tokenloom.compute.strategies import parallelize
 from tokenloom.config import Config
 from tokenloom.data.batches import Batches
@@ -39,7 +40,7 @@ from tokenloom.training.preflight import Estimate, preflight
 from tokenloom.training.restarting import record_launch, summary_before_restart
 from tokenloom.training.resuming import checkpoint_to_resume, counters_of, identity_of
 from tokenloom.training.step import Counters, TrainState
-from tokenloom.training.strategy import starting_model, starting_optimizer_state, with_strategy
+from tokenloom.training.strategy import memory_of_process, starting_model, starting_optimizer_state, with_strategy
 from tokenloom.weights.checkpoint import Checkpoint, list_checkpoints, open_checkpoint
 
 
@@ -70,7 +71,7 @@ def train_run(
             return finished if world.is_main else None
         config = _with_vocab_size(config, shards)
         config = with_strategy(config, shards, runtime, world)
-        estimate = preflight(config, shards, world.world_size)
+        estimate = preflight(config, shards, world.world_size, hardware_of(runtime))
         _refuse_if_too_large(estimate, runtime)
         with claimed_run(run, world, is_new=not resume) as folder:
             checkpoint = _checkpoint_to_resume(config, shards, folder, runtime, world, display) if resume else None
@@ -198,7 +199,7 @@ def _with_vocab_size(config: Config, shards: Shards) -> Config:
 
 
 def _refuse_if_too_large(estimate: Estimate, runtime: Runtime) -> None:
-    available = available_memory(runtime.device)
+    available = memory_of_process(runtime)
     if estimate.memory_bytes > available:
         raise TrainingError(
             f"training needs about {estimate.memory_bytes / 1e9:.1f} GB of memory, but only {available / 1e9:.1f} GB "

@@ -22,6 +22,7 @@ from tokenloom.data.tokenizers import Tokenizer
 from tokenloom.errors import DivergedError
 from tokenloom.model import GPT
 from tokenloom.run_folder import RunFolder
+from tokenloom.training.batch_shares import micro_batch_size
 from tokenloom.training.optimizer import Optimizer
 
 # At this loss scale or below, a gradient that is not finite in fp16 is not caused by the scale.
@@ -83,8 +84,7 @@ class TrainState:
 
     @property
     def micro_batch_size(self) -> int:
-        batch_size = self.config.train.batch_size // self.world.world_size
-        return min(batch_size, self.config.train.micro_batch_size or batch_size)
+        return micro_batch_size(self.config.train, self.world.world_size)
 
     @property
     def tokens_per_step(self) -> int:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from tokenloom.compute.parallel import World
+from tokenloom.compute.hardware import hardware_of
+from tokenloom.compute.parallel import World, processes_on_machine
 from tokenloom.compute.runtime import Runtime, available_memory
 from tokenloom.compute.sharded_tensors import described_by_main
 from tokenloom.config import Config
@@ -26,21 +27,43 @@ def with_strategy(config: Config, shards: Shards, runtime: Runtime, world: World
     auto is ddp, unless there are several replicas or some process has too little memory for the whole model. Raises
     `UsageError` for settings that fsdp does not support, and `TrainingError` as `preflight` does.
     """
-    _refuse_uneven_replicas(config.train.replicas, world.world_size)
+    refuse_uneven_replicas(config.train.replicas, world.world_size)
     if world.world_size == 1:
         return config
     if config.train.strategy == "auto" and config.train.replicas > 1:
         config = config.with_values(train={"strategy": "fsdp"})
     if config.train.strategy == "auto":
-        needed = preflight(config, shards, world.world_size).memory_bytes
-        (too_small,) = world.sum([float(needed > available_memory(runtime.device))])
+        needed = preflight(config, shards, world.world_size, hardware_of(runtime)).memory_bytes
+        (too_small,) = world.sum([float(needed > memory_of_process(runtime))])
         config = config.with_values(train={"strategy": "fsdp" if too_small else "ddp"})
     if config.train.strategy == "fsdp":
-        if runtime.precision == "fp16":
-            raise UsageError("--strategy fsdp does not support fp16. Use --train.precision bf16 or fp32.")
+        refuse_fp16(runtime.precision)
         if config.train.compile is None:  # its gain was not measured
             config = config.with_values(train={"compile": False})
     return config
+
+
+def refuse_fp16(precision: str) -> None:
+    """Raise `UsageError` for a precision of matrix products that fsdp does not support."""
+    if precision == "fp16":
+        raise UsageError("--strategy fsdp does not support fp16. Use --train.precision bf16 or fp32.")
+
+
+def refuse_uneven_replicas(replicas: int, processes: int) -> None:
+    """Raise `UsageError` unless the processes can divide so many models among themselves."""
+    fitting = [1, *(count for count in range(2, processes // 2 + 1) if processes % count == 0)]
+    if replicas not in fitting:
+        advice = f"--train.replicas {' or '.join(map(str, fitting[-2:]))}{' --strategy auto' if processes == 1 else ''}"
+        raise UsageError(
+            f"--train.replicas {replicas} needs a multiple of {replicas} processes, at least {2 * replicas}, and got "
+            f"{processes}. Use {advice}."
+        )
+
+
+def memory_of_process(runtime: Runtime) -> int:
+    """Bytes of free memory for this process: each has its own GPU, but those on CPUs share their machine's memory."""
+    available = available_memory(runtime.device)
+    return available // processes_on_machine() if runtime.device.type == "cpu" else available
 
 
 def starting_model(config: Config, checkpoint: Checkpoint | None, world: World) -> GPT:
@@ -70,14 +93,3 @@ def starting_optimizer_state(config: Config, checkpoint: Checkpoint | None, worl
 def _has_values(config: Config, world: World) -> bool:
     """Whether this process reads the weights: it need not if it gets its part of them from rank 0."""
     return world.is_main or config.train.strategy != "fsdp"
-
-
-def _refuse_uneven_replicas(replicas: int, processes: int) -> None:
-    """Raise `UsageError` unless the processes can divide so many models among themselves."""
-    fitting = [1, *(count for count in range(2, processes // 2 + 1) if processes % count == 0)]
-    if replicas not in fitting:
-        advice = f"--train.replicas {' or '.join(map(str, fitting[-2:]))}{' --strategy auto' if processes == 1 else ''}"
-        raise UsageError(
-            f"--train.replicas {replicas} needs a multiple of {replicas} processes, at least {2 * replicas}, and got "
-            f"{processes}. Use {advice}."
-        )

@@ -48,7 +48,7 @@ def make_tokenizer(spec: str, texts: Iterable[str] = (), added: Sequence[str] = 
     if spec == "char":
         base: Tokenizer = CharacterTokenizer.train(text_between_tokens(texts, added))
     elif spec.partition(":")[0] == "bpe":
-        base = train_bpe(_bpe_vocab_size(spec), text_between_tokens(texts, added))
+        base = train_bpe(bpe_vocab_size(spec), text_between_tokens(texts, added))
     else:
         base = load_tokenizer(spec)
     return extend_tokenizer(base, added)
@@ -57,7 +57,7 @@ def make_tokenizer(spec: str, texts: Iterable[str] = (), added: Sequence[str] = 
 def needs_training(spec: str) -> bool:
     """Whether the tokenizer is trained on the text; raises `TokenizerError` for a bpe:N without a number."""
     if spec.partition(":")[0] == "bpe":
-        return bool(_bpe_vocab_size(spec))
+        return bool(bpe_vocab_size(spec))
     return spec == "char"
 
 
@@ -152,7 +152,8 @@ def _merges(content: TokenizerJson) -> list[Merge]:
     return [parse_merge(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges]
 
 
-def _bpe_vocab_size(spec: str) -> int:
+def bpe_vocab_size(spec: str) -> int:
+    """The number of tokens in a bpe:N; raises `TokenizerError` if there is none."""
     size = spec.partition(":")[2]
     if not size.isdecimal():
         raise TokenizerError(f'tokenizer "{spec}" needs a number of tokens. Write it as bpe:2048.')
