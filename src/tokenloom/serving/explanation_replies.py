@@ -126,26 +126,24 @@ class NextTokensReply(Reply):
     """The most likely first."""
 
 
-class AttentionMapsReply(Reply):
-    """The attention of all heads, as small maps."""
-
+class _AttentionReply(Reply):
     model: str
     layers: int
     heads: int
     text_tokens: int
     """Tokens of the whole text."""
+
+
+class AttentionMapsReply(_AttentionReply):
+    """The attention of all heads, as small maps."""
+
     maps: list[list[list[list[int]]]]
     """By layer and head: rows up to the diagonal, in percent."""
 
 
-class AttentionReply(Reply):
+class AttentionReply(_AttentionReply):
     """The attention weights of one head."""
 
-    model: str
-    layers: int
-    heads: int
-    text_tokens: int
-    """Tokens of the whole text."""
     layer: int
     head: int
     tokens: list[TokenReply]

@@ -15,7 +15,7 @@ from tokenloom.errors import TokenloomError
 from tokenloom.growing_file import Cursor, read_appended
 from tokenloom.metrics import METRICS
 from tokenloom.reporting.history import figures_of
-from tokenloom.reporting.run_state import RunStatus, read_status
+from tokenloom.reporting.run_state import read_status
 from tokenloom.reporting.run_table import RunRow, make_row
 from tokenloom.run_folder import RunFolder
 from tokenloom.run_records import Baselines, RunPlan, RunSummary
@@ -44,7 +44,7 @@ class Appended:
 
 
 @dataclass(frozen=True)
-class SeriesReply:
+class RunSeries:
     """Metrics of a run as series, and where to continue with its records."""
 
     series: Mapping[str, Series]
@@ -91,9 +91,6 @@ class FollowedRuns:
         """The row of a run in the table of runs; what cannot be read is its `problem`."""
         return self._followed(run).row(id)
 
-    def status(self, run: RunFolder) -> RunStatus:
-        return read_status(run, time.time())
-
     def files(self, run: RunFolder) -> RunFiles:
         """The configuration of a run and what is known of it; raises `CheckpointError` for a corrupt file."""
         return self._followed(run).files()
@@ -110,7 +107,7 @@ class FollowedRuns:
         samples = [sample for line in appended.lines if (sample := _sample(line)) is not None]
         return Appended(samples, appended.cursor, appended.reset, appended.more)
 
-    def series(self, run: RunFolder, keys: list[str] | None, start: float, stop: float, buckets: int) -> SeriesReply:
+    def series(self, run: RunFolder, keys: list[str] | None, start: float, stop: float, buckets: int) -> RunSeries:
         """Metrics (None: all) from step `start` to `stop`, as points or in buckets."""
         return self._followed(run).series(keys, start, stop, buckets)
 
@@ -157,12 +154,12 @@ class _FollowedRun:
                 self._files = version, RunFiles(run.config(), run.plan(), run.baselines(), run.summary())
             return self._files[1]
 
-    def series(self, keys: list[str] | None, start: float, stop: float, buckets: int) -> SeriesReply:
+    def series(self, keys: list[str] | None, start: float, stop: float, buckets: int) -> RunSeries:
         with self._lock:
             columns = self._columns
             columns.update()
             series = columns.series(keys or columns.keys(), start, stop, buckets)
-            return SeriesReply(series, len(columns), columns.cursor)
+            return RunSeries(series, len(columns), columns.cursor)
 
     def at_steps(self, key: str, steps: Collection[int]) -> dict[int, float]:
         with self._lock:

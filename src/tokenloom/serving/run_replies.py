@@ -10,7 +10,27 @@ from tokenloom.run_records import Baselines, RunPlan
 from tokenloom.serving.reply_schema import Number, Reply
 
 
-class RunRowReply(Reply):
+class RunFiguresReply(Reply):
+    """The figures of a run; null for what was not measured."""
+
+    checkpoint: str | None
+    steps: int | None
+    tokens: int | None
+    epoch: Number | None
+    seconds: Number | None
+    train_loss: Number | None
+    val_loss: Number | None
+    val_perplexity: Number | None
+    val_bits_per_byte: Number | None
+    best_step: int | None
+    best_val_loss: Number | None
+    tokens_per_sec: Number | None
+    parameters: int | None
+    device: str | None
+    precision: str | None
+
+
+class RunRowReply(RunFiguresReply):
     """A run in the table of runs; null for what is not known."""
 
     run: str
@@ -24,23 +44,8 @@ class RunRowReply(Reply):
     data: str | None
     family: str | None
     tokenizer: str | None
-    parameters: int | None
     max_steps: int | None
     seconds_left: Number | None
-    checkpoint: str | None
-    steps: int | None
-    tokens: int | None
-    epoch: Number | None
-    seconds: Number | None
-    train_loss: Number | None
-    val_loss: Number | None
-    val_perplexity: Number | None
-    val_bits_per_byte: Number | None
-    best_step: int | None
-    best_val_loss: Number | None
-    tokens_per_sec: Number | None
-    device: str | None
-    precision: str | None
     problem: str | None
     """Why a file of the run cannot be read."""
 
@@ -171,28 +176,14 @@ class EvaluatedCheckpointReply(CheckpointReply):
     val_bits_per_byte: Number | None
 
 
-class SummaryReply(Reply):
-    """The figures of a finished run; null for what was not measured."""
+class SummaryReply(RunFiguresReply):
+    """The figures of a finished run."""
 
     run: str
-    checkpoint: str | None
-    steps: int | None
-    tokens: int | None
-    epoch: Number | None
-    seconds: Number | None
-    train_loss: Number | None
-    val_loss: Number | None
-    val_perplexity: Number | None
-    val_bits_per_byte: Number | None
-    best_step: int | None
-    best_val_loss: Number | None
+    """Its folder."""
     last_val_loss: Number | None
     val_share: Number | None
-    tokens_per_sec: Number | None
     peak_memory_mb: Number | None
-    parameters: int | None
-    device: str | None
-    precision: str | None
     command: str | None
 
 
