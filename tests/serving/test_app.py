@@ -83,6 +83,10 @@ def test_an_unknown_field_is_400_with_the_nearest_name(http):
         error = error_of(http.post("/v1/completions", json={"prompt": "a", field: 1}))
         assert error["param"] == field
         assert f"Did you mean {nearest}?" in error["message"]
+    body = {"prompt": "a", "stream": True, "stream_options": {"include_usag": True}}
+    error = error_of(http.post("/v1/completions", json=body))
+    assert error["param"] == "stream_options"
+    assert "Did you mean include_usage?" in error["message"]
     assert error_of(
         http.post("/v1/completions", content=b'{"\\ud800": 1}', headers={"content-type": "application/json"})
     )

@@ -72,3 +72,13 @@ def test_an_unknown_model_is_404(http):
         http.get("/tokenizer_info", params={"model": "none"}),
     ):
         assert (reply.status_code, reply.json()["error"]["code"]) == (404, "model_not_found")
+
+
+def test_an_unknown_field_is_400_and_named_with_those_of_the_request(http):
+    for path, body, part in (
+        ("/tokenize", {"prompt": "a", "add_special_token": True}, "Did you mean add_special_tokens?"),
+        ("/detokenize", {"tokens": [1], "zzz": 1}, "There are: model, tokens."),
+    ):
+        error = http.post(path, json=body).json()["error"]
+        assert error["param"] in body
+        assert part in error["message"]

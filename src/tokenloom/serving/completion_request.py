@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, TypeAlias, cast
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, TypeAlias, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from tokenloom.errors import shortened
 from tokenloom.generation.logprobs import MAX_TOP_LOGPROBS
 from tokenloom.sampling_params import SMALLEST_TEMPERATURE
+from tokenloom.serving.request_schema import Body, request_error
 from tokenloom.strict_json import dump_json
 
 MAX_SAMPLES = 128
@@ -40,10 +41,8 @@ Prompts: TypeAlias = Sequence[str | Sequence[int]]
 """One prompt or several, each a text or the ids of its tokens."""
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Body):
     """What a stream contains besides the choices."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True)
 
     include_usage: bool | None = None
     """Send the number of tokens in an event of its own, before the end."""
@@ -107,13 +106,17 @@ def _described(value: object) -> str:
 
 
 def _error(message: str, param: str | None = None) -> PydanticCustomError:
-    return PydanticCustomError("request", "{message}", {"message": f"{message}.", "param": param})
+    return request_error(f"{message}.", param)
 
 
-class CompletionRequest(BaseModel):
+class CompletionRequest(Body):
     """A request for continuations of one or several prompts."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    OTHER_NAMES: ClassVar[Mapping[str, str]] = {
+        "max_new_tokens": "max_tokens",
+        "max_completion_tokens": "max_tokens",
+        "num_samples": "n",
+    }
 
     model: UnicodeText | None = None
     """An id from GET /v1/models; the first one by default."""

@@ -11,8 +11,9 @@ from starlette.responses import Response
 from tokenloom.errors import DataError
 from tokenloom.run_folder import RunFolder
 from tokenloom.serving.errors import RequestError
-from tokenloom.serving.explanation_api import MAX_CHARACTERS, ExplanationRequest, TextField
+from tokenloom.serving.explanation_api import MAX_CHARACTERS, TextField
 from tokenloom.serving.replies import JsonReply
+from tokenloom.serving.request_schema import Body
 from tokenloom.serving.runs_api import find_run
 from tokenloom.serving.services import Services, services_of
 
@@ -21,7 +22,7 @@ MAX_TEXTS = 64
 router = APIRouter(prefix="/api", tags=["runs"])
 
 
-class CopiedRequest(ExplanationRequest):
+class CopiedRequest(Body):
     """Texts that are compared with the training text of a run."""
 
     texts: Annotated[list[TextField], Field(min_length=1, max_length=MAX_TEXTS)]

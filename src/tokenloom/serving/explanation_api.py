@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Annotated, cast
 
 import torch
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 from starlette.responses import Response
 
-from tokenloom.errors import shortened
 from tokenloom.evaluation.comparison import compare_inspections
 from tokenloom.evaluation.inspection import Inspection, Token, inspect_tokens
 from tokenloom.generation.next_token import next_tokens
@@ -30,6 +26,7 @@ from tokenloom.serving.explanation_replies import (
 from tokenloom.serving.metric_columns import with_number_texts
 from tokenloom.serving.models import AcquiredModel
 from tokenloom.serving.replies import LongJsonReply
+from tokenloom.serving.request_schema import Body
 from tokenloom.serving.services import services_of
 
 MAX_CHARACTERS = 200_000
@@ -48,28 +45,7 @@ TextField = Annotated[str, Field(max_length=MAX_CHARACTERS)]
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
 
 
-class ExplanationRequest(BaseModel):
-    """A request whose unknown fields are refused by name."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown(cls, values: object) -> object:
-        if isinstance(values, Mapping):
-            for name in cast("Mapping[str, object]", values):
-                if name not in cls.model_fields:
-                    nearest = difflib.get_close_matches(name, cls.model_fields, n=1)
-                    hint = f"Did you mean {nearest[0]}?" if nearest else f"There are: {', '.join(cls.model_fields)}."
-                    context: dict[str, object] = {
-                        "message": f"there is no field {shortened(name, 40)}. {hint}",
-                        "param": shortened(name, 40),
-                    }
-                    raise PydanticCustomError("request", "{message}", context)
-        return cast("object", values)
-
-
-class InspectRequest(ExplanationRequest):
+class InspectRequest(Body):
     """A text whose tokens are scored, as `tokenloom inspect` does."""
 
     text: TextField
@@ -83,7 +59,7 @@ class InspectRequest(ExplanationRequest):
     """Tokens between the starts of two windows; the context by default."""
 
 
-class CompareRequest(ExplanationRequest):
+class CompareRequest(Body):
     """A text under two models, as `tokenloom compare` does."""
 
     a: Annotated[str, Field(max_length=4096)]
@@ -93,7 +69,7 @@ class CompareRequest(ExplanationRequest):
     stride: Count | None = None
 
 
-class NextTokenRequest(ExplanationRequest):
+class NextTokenRequest(Body):
     """A text, whose next token is predicted, and how it would be sampled."""
 
     text: TextField = ""
@@ -107,7 +83,7 @@ class NextTokenRequest(ExplanationRequest):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
-class HeadsRequest(ExplanationRequest):
+class HeadsRequest(Body):
     """A text, of which the attention is shown."""
 
     text: TextField

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from tokenloom.errors import shortened
-from tokenloom.serving.completion_request import CompletionRequest
 from tokenloom.serving.errors import RequestError
 from tokenloom.strict_json import dump_json
 
@@ -17,7 +15,7 @@ def invalid_request(errors: Sequence[Any]) -> RequestError:
     first = cast("Mapping[str, Any]", errors[0])
     kind, context = str(first["type"]), cast("Mapping[str, Any]", first.get("ctx") or {})
     path = [str(part) for part in first["loc"][1:]]
-    param = context.get("param") or (path[0] if path and kind != "json_invalid" else None)
+    param = path[0] if path and kind != "json_invalid" else context.get("param")
     return RequestError(_message(kind, path, first, context), param=None if param is None else str(param))
 
 
@@ -27,8 +25,6 @@ def _message(kind: str, path: Sequence[str], error: Mapping[str, Any], context: 
         return str(context["message"])
     if kind == "json_invalid":
         return f"the body is not valid JSON: {context.get('error')} at character {path[0]}. Correct it."
-    if kind == "extra_forbidden":
-        return f"there is no field {name}. {_suggestion(path[-1])}"
     if kind == "missing":
         return f"{name} is missing. Add it." if path else "the body is missing. Send a JSON object."
     if not path:
@@ -44,10 +40,3 @@ def _field(path: Sequence[str]) -> str:
         f"[{part}]" if part.isdecimal() and number else (f".{part}" if number else part)
         for number, part in enumerate(shortened(part, limit=40) for part in path)
     )
-
-
-def _suggestion(name: str) -> str:
-    aliases = {"max_new_tokens": "max_tokens", "max_completion_tokens": "max_tokens", "num_samples": "n"}
-    fields = list(CompletionRequest.model_fields)
-    nearest = [aliases[name]] if name in aliases else difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
-    return f"Did you mean {nearest[0]}?" if nearest else f"POST /v1/completions has: {', '.join(fields)}."

@@ -13,15 +13,14 @@ from tokenloom.serving.completion_request import TokenId, UnicodeText
 from tokenloom.serving.errors import RequestError
 from tokenloom.serving.replies import JsonReply
 from tokenloom.serving.reply_schema import Reply
+from tokenloom.serving.request_schema import Body
 from tokenloom.serving.services import services_of
 
 router = APIRouter(tags=["tokenizers"])
 
 
-class TokenizeRequest(BaseModel):
+class TokenizeRequest(Body):
     """A text to encode."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True)
 
     model: UnicodeText | None = None
     """An id from GET /v1/models; the first one by default."""
@@ -39,10 +38,8 @@ class Tokens(Reply):
     max_model_len: int
 
 
-class DetokenizeRequest(BaseModel):
+class DetokenizeRequest(Body):
     """Tokens to decode."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True)
 
     model: UnicodeText | None = None
     """An id from GET /v1/models; the first one by default."""
