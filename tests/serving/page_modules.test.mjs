@@ -98,7 +98,7 @@ test("a text that is changed while an address is read or written stays", async (
 test("numbers and times are short", () => {
   assert.deepEqual([950, 1234, 99_960, 13_400_000, 2e9, 0.00123].map(compact), ["950", "1.2k", "100k", "13.4M", "2B", "0.00123"]);
   assert.deepEqual([5, 59.6, 243, 7500, 90_000, null].map(duration), ["5 s", "1 min", "4 min 3 s", "2 h 5 min", "1 d 1 h", "–"]);
-  assert.deepEqual([1.23456, "NaN", "Infinity", null].map((value) => fixed(value)), ["1.235", "NaN", "∞", "–"]);
+  assert.deepEqual([1.23456, -0.5, "NaN", "Infinity", null].map((value) => fixed(value)), ["1.235", "−0.500", "NaN", "∞", "–"]);
   assert.deepEqual([0.345, 0.0123, 0.00001, 0].map(percent), ["34.5 %", "1.23 %", "< 0.01 %", "0 %"]);
   assert.deepEqual([counted(1, "run"), counted(1200, "run")], ["1 run", "1,200 runs"]);
   assert.deepEqual([0, 950, 13_400_000, 2.1e9, 1e12].map(bytes), ["0 B", "950 B", "13.4 MB", "2.1 GB", "1000 GB"]);

@@ -149,5 +149,9 @@ def test_the_way_from_logits_to_perplexity_is_that_of_the_model(open_page, predi
 
 def about(value: float):
     """Texts that begin with the number, whose last digit can differ: the weights of the server are prepacked."""
-    numbers = {f"{value + change:.{decimals}f}" for decimals in (1, 2, 3) for change in (-0.001, 0, 0.001)}
+    numbers = {
+        f"{value + change:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+        for decimals in (1, 2, 3)
+        for change in (-0.001, 0, 0.001)
+    }
     return re.compile("^(" + "|".join(map(re.escape, numbers)) + r")( nats| %)?$")

@@ -2,6 +2,7 @@
 
 import uPlot from "./vendor/uplot-1.6.32/uPlot.esm.js";
 import { compact, duration, fixed } from "./format.js";
+import { interpolated } from "./series.js";
 
 const FONT = "12px system-ui, sans-serif";
 const MOST_TICKS = 8; // of a logarithmic axis, above which only round values are written
@@ -219,7 +220,6 @@ function drawBaselines(plot, baselines, lines, colors) {
   const edge = bbox.left + bbox.width - 4 * ratio;
   let previous = { y: Infinity, left: edge };
   ctx.textAlign = "right";
-  const ends = lines.map(({ ys }) => plot.valToPos(ys.at(-1), "y", true));
   for (const { label, value } of [...baselines].sort((a, b) => a.value - b.value)) {
     const y = plot.valToPos(value, "y", true);
     ctx.setLineDash([2 * ratio, 4 * ratio]);
@@ -232,10 +232,11 @@ function drawBaselines(plot, baselines, lines, colors) {
     const text = `${label} ${fixed(value, 2)}`;
     // Labels of lines that are close together stand side by side.
     const right = Math.abs(previous.y - y) < 16 * ratio ? previous.left - 16 * ratio : edge;
-    const isBelow = ends.some((end) => end <= y && end > y - 24 * ratio); // above, a line ends in the text
-    ctx.textBaseline = isBelow ? "top" : "bottom";
-    writeText(ctx, text, right, y + (isBelow ? 2 : -2) * ratio, { color: colors.soft, ground: colors.card });
-    previous = { y, left: right - ctx.measureText(text).width };
+    const left = right - ctx.measureText(text).width;
+    const [above, below] = [-1, 1].map((side) => crossings(plot, lines, [left, right], [y, y + side * 16 * ratio]));
+    ctx.textBaseline = below < above ? "top" : "bottom";
+    writeText(ctx, text, right, y + (below < above ? 2 : -2) * ratio, { color: colors.soft, ground: colors.card });
+    previous = { y, left };
   }
 }
 
@@ -255,6 +256,19 @@ function drawMark(plot, mark, colors) {
   ctx.textAlign = isLeft ? "right" : "left";
   ctx.textBaseline = "top";
   writeText(ctx, mark.label, x + (isLeft ? -10 : 10) * ratio, y + 8 * ratio, { color: colors.ink, ground: colors.card });
+}
+
+/** At how many of some places in a box lines pass through it; the box is in pixels of the canvas. */
+function crossings(plot, lines, [left, right], ys) {
+  let count = 0;
+  for (let x = left; x <= right; x += (right - left) / 8) {
+    const position = plot.posToVal((x - plot.bbox.left) / uPlot.pxRatio, "x");
+    for (const line of lines) {
+      const y = plot.valToPos(interpolated(line.xs, line.ys, position), "y", true);
+      if (y >= Math.min(...ys) && y <= Math.max(...ys)) count += 1;
+    }
+  }
+  return count;
 }
 
 /** Text that can be read where it crosses a line: with an edge in the color of the ground. */

@@ -24,7 +24,8 @@ export function whole(value) {
 export function fixed(value, decimals = 3) {
   if (value == null) return "–";
   const number = Number(value);
-  return Number.isFinite(number) ? number.toFixed(decimals) : String(number).replace("Infinity", "∞");
+  const text = Number.isFinite(number) ? number.toFixed(decimals) : String(number).replace("Infinity", "∞");
+  return text.replace("-", "−"); // as long as a plus
 }
 
 /** A time in its two largest units: 45 s, 4 min 3 s, 2 h 5 min. */

@@ -5,6 +5,8 @@ import { HEAT_LEVELS, MEASURES } from "./scales.js";
 import { signed, valueText } from "./token_text.js";
 import { html, nothing } from "./vendor/lit-html-3.3.3/lit-html.js";
 
+const BETTER = ["B predicts this better.", "Both predict this alike.", "A predicts this better."]; // by the sign of B − A
+
 /** The figures of the text under one model, or under both. */
 export function figures(reply) {
   const models = reply.models ?? [reply];
@@ -13,7 +15,7 @@ export function figures(reply) {
       <thead>
         <tr>
           <th scope="col">Model</th><th scope="col" class="number">Loss</th><th scope="col" class="number">Perplexity</th>
-          <th scope="col" class="number">Bits per byte</th><th scope="col" class="number">Tokens</th>
+          <th scope="col" class="number">Bits per byte</th><th scope="col" class="number more">Tokens</th>
         </tr>
       </thead>
       <tbody>
@@ -21,7 +23,7 @@ export function figures(reply) {
           (model, index) => html`<tr>
             <th scope="row">${models.length > 1 ? `${"AB"[index]}: ` : nothing}${model.model}</th>
             <td class="number" data-figure="loss">${fixed(model.loss)}</td><td class="number">${fixed(model.perplexity, 2)}</td>
-            <td class="number">${fixed(model.bits_per_byte)}</td><td class="number">${whole(model.scored_tokens)}</td>
+            <td class="number">${fixed(model.bits_per_byte)}</td><td class="number more">${whole(model.scored_tokens)}</td>
           </tr>`,
         )}
       </tbody>
@@ -52,13 +54,13 @@ export function details(reply, index, { measure, isKept }) {
       Point to a token for its prediction; click, or press Enter, to keep it. ← and → go through the text.
     </p>`;
   }
-  return reply.models ? comparedDetails(reply, index) : inspectedDetails(reply, index, measure, isKept);
+  return reply.models ? comparedDetails(reply, index, isKept) : inspectedDetails(reply, index, measure, isKept);
 }
 
 function inspectedDetails(reply, index, measure, isKept) {
   const token = index === 0 ? reply.first : reply.tokens[index - 1];
   if (!token) return nothing;
-  const heading = html`<h2><span class="token">${visibleToken(token.text)}</span>${isKept ? html` <small>kept</small>` : nothing}</h2>
+  const heading = html`${headingOf(token.text, isKept)}
     <p class="soft">token ${whole(index + 1)}, id ${token.id}, bytes ${token.bytes}</p>`;
   if (index === 0) return html`${heading}<p>The first token has no context and is not predicted.</p>`;
   return html`${heading}
@@ -83,10 +85,14 @@ function inspectedDetails(reply, index, measure, isKept) {
     </ol>`;
 }
 
-function comparedDetails(reply, index) {
+function headingOf(text, isKept) {
+  return html`<h2><span class="token">${visibleToken(text)}</span>${isKept ? html` <small>kept</small>` : nothing}</h2>`;
+}
+
+function comparedDetails(reply, index, isKept) {
   const part = index === 0 ? null : reply.parts[index - 1];
   const text = part ? part.text : reply.before;
-  const heading = html`<h2><span class="token">${visibleToken(text)}</span></h2>`;
+  const heading = headingOf(text, isKept);
   if (!part) return html`${heading}<p>At least one of the models has no context for this and does not predict it.</p>`;
   const [a, b] = part.nats.map(Number);
   return html`${heading}
@@ -95,5 +101,5 @@ function comparedDetails(reply, index) {
       <div><dt>loss of B</dt><dd>${fixed(b, 2)} nats</dd></div>
       <div class="chosen"><dt>difference</dt><dd data-measure="difference">${signed(Number(part.difference))} nats</dd></div>
     </dl>
-    <p class="soft">${Number(part.difference) < 0 ? "B predicts this better." : "A predicts this better, or both alike."}</p>`;
+    <p class="soft">${BETTER[Math.sign(Number(part.difference)) + 1] ?? ""}</p>`;
 }

@@ -79,7 +79,7 @@ export function stepAt(column, axis, x) {
   return interpolated(column[axis], column.step, x);
 }
 
-function interpolated(from, to, x) {
+export function interpolated(from, to, x) {
   if (!from.length) return x;
   const index = indexAtOrBefore(from, x);
   if (index < 0) return to[0];
