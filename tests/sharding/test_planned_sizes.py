@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch.distributed as dist
-from sharded_processes import BATCH, MICRO_BATCH, MODELS, TOKENS, Training, new_model
+from sharded_processes import BATCH, MICRO_BATCH, MODELS, TOKENS, Training, new_model, run_processes
 from test_sharded_checkpoint import SAVED
 
 from tokenloom.compute.parallel import World
@@ -68,7 +68,7 @@ def counted_bytes():
         return originals["all_reduce"](tensor, **options)
 
     def all_to_all(output, input, output_splits, input_splits, **options):
-        rank = dist.get_rank()
+        rank = dist.get_rank(options["group"])
         received, sent = (sum(splits) - splits[rank] for splits in (output_splits, input_splits))
         counts["muon"] += max(received, sent) * output.itemsize
         return originals["all_to_all_single"](output, input, output_splits, input_splits, **options)
@@ -155,6 +155,35 @@ def test_a_step_sends_the_planned_bytes(allocated, family, optimizer, strategy):
         assert figures["all_reduce"] == traffic.all_reduce
     assert max(figures["muon"] for figures in measured) == traffic.muon_gather + traffic.muon_scatter
     assert (traffic.muon_gather > 0) == ((optimizer, strategy) == ("muon", "fsdp"))
+
+
+def trains_two_replicas(world: World, folder) -> None:
+    figures = {}
+    for family, optimizer in CASES:
+        training = Training(new_model(family), world, replicas=2, optimizer=optimizer)
+        training.steps(0, 1)
+        with counted_bytes() as counts:
+            training.steps(1, 2)
+        figures[f"{family}/{optimizer}"] = figures_of(training.model, training.optimizer, counts)
+    (folder / f"{world.rank}.json").write_text(json.dumps(figures))
+
+
+@pytest.mark.slow
+def test_two_replicas_in_four_processes_allocate_and_send_the_planned_bytes(tmp_path):
+    run_processes(4, tmp_path, trains_two_replicas)
+    measured = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(4)]
+    for family, optimizer in CASES:
+        settings = settings_of(family, optimizer, "fsdp")
+        settings["train"]["replicas"] = 2
+        plan = make_plan(Ranks(1, 4), 10**9, settings=settings)
+        figures = [of_rank[f"{family}/{optimizer}"] for of_rank in measured]
+        for name in ("weights", "gradients"):
+            assert {of_rank[name] for of_rank in figures} == {getattr(plan.memory, name)}
+        assert max(of_rank["optimizer_state"] for of_rank in figures) == plan.memory.optimizer_state
+        for name in ("all_gather", "reduce_scatter", "all_reduce"):
+            assert {of_rank[name] for of_rank in figures} == {getattr(plan.traffic, name)}
+        muon = plan.traffic.muon_gather + plan.traffic.muon_scatter
+        assert max(of_rank["muon"] for of_rank in figures) == muon
 
 
 @pytest.mark.parametrize("family", MODELS)
