@@ -113,6 +113,9 @@ def test_a_server_that_has_stopped_is_told_and_the_drawing_stays(open_page, serv
     shown = readout(page).text_content()
     server.stop()
     expect(page.locator(".banner")).to_contain_text("Disconnected")
+    page.set_viewport_size({"width": 390, "height": 844})
+    expect(page.get_by_label("Model")).to_be_visible()
+    page.get_by_label("Model").click(trial=True)  # the banner does not cover it
     expect(readout(page)).to_have_text(shown)
     expect(page.locator(".plot canvas")).to_have_count(1)
 

@@ -252,7 +252,7 @@ function drawMark(plot, mark, colors) {
   ctx.arc(x, y, 5 * ratio, 0, 2 * Math.PI);
   ctx.stroke();
   if (!mark.label) return;
-  const isLeft = x > bbox.left + 0.6 * bbox.width;
+  const isLeft = x + 12 * ratio + ctx.measureText(mark.label).width > bbox.left + bbox.width;
   ctx.textAlign = isLeft ? "right" : "left";
   ctx.textBaseline = "top";
   writeText(ctx, mark.label, x + (isLeft ? -10 : 10) * ratio, y + 8 * ratio, { color: colors.ink, ground: colors.card });

@@ -74,10 +74,11 @@ class App {
     this.#writeAddress();
   }
 
-  /** Tell what has happened, for a few seconds. */
-  announce(text) {
+  /** Tell what has happened, for a few seconds; if it is shown elsewhere, only to a screen reader. */
+  announce(text, { isShown = false } = {}) {
     const line = document.getElementById("announcement");
     line.textContent = text;
+    line.classList.toggle("hidden", isShown);
     clearTimeout(this.#announced);
     this.#announced = setTimeout(() => (line.textContent = ""), ANNOUNCED);
   }
@@ -110,7 +111,7 @@ class App {
   #report(error, wait) {
     const before = this.#failure?.message ?? null;
     this.#failure = error && failureOf(error, wait);
-    if ((this.#failure?.message ?? null) !== before) this.announce(this.#failure?.message ?? "Connected.");
+    if ((this.#failure?.message ?? null) !== before) this.announce(this.#failure?.message ?? "Connected.", { isShown: this.#failure !== null });
     this.#update();
   }
 
@@ -190,7 +191,7 @@ class App {
 function failureOf(error, wait) {
   if (error.status === 401) return { message: "The server needs a key.", advice: "", needsKey: true };
   if (error.isDisconnected) {
-    const advice = `What was received stays. Next attempt in ${Math.round(wait / 1000)} s.`;
+    const advice = `What was received stays. Next attempt in ${Math.round(wait / 1000)}\u00a0s.`;
     return { message: "Disconnected from the server.", advice, needsKey: false };
   }
   return { message: error.message, advice: "", needsKey: false };
