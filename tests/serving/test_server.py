@@ -62,6 +62,14 @@ def test_a_server_for_other_machines_is_reached_by_any_of_its_names(store):
         assert reply.status_code == 200
 
 
+def test_a_reply_does_not_wait_for_acknowledgements(server):
+    with httpx2.Client(base_url=server.url) as http:
+        assert http.get("/health").status_code == 200
+        connections = [one.transport.get_extra_info("socket") for one in server._uvicorn.server_state.connections]
+        assert connections
+        assert all(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for one in connections)
+
+
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
 def test_ipv6(store):
     with Server(store, host="::1", port=0) as server:
