@@ -14,6 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import httpx2
+import psutil
 import pytest
 from small_runs import TOKENIZER, random_model, save_run
 
@@ -163,6 +164,12 @@ class Address:
         return f"http://{self.host}:{self.port}"
 
 
+def cpu_seconds(process: int) -> float:
+    """The CPU time that a process has used."""
+    times = psutil.Process(process).cpu_times()
+    return times.user + times.system
+
+
 @pytest.mark.slow
 def test_a_minute_of_200_connections(tmp_path):
     """Server, clients and the clock of /health are separate processes, so that they do not share an interpreter."""
@@ -179,9 +186,11 @@ def test_a_minute_of_200_connections(tmp_path):
                 text=True,
             )
             load = Load(address, free_seconds=1)
-            start = time.monotonic()
+            start, clients_used, server_used = time.monotonic(), time.process_time(), cpu_seconds(process.pid)
             asyncio.run(load.run(connections=200, disconnecting=50, stalled=50, seconds=60))
             seconds = time.monotonic() - start
+            clients_used = time.process_time() - clients_used
+            server_used = cpu_seconds(process.pid) - server_used
             health = sorted(1000 * float(line) for line in watch.communicate("", timeout=30)[0].split())
         finally:
             process.terminate()
@@ -189,7 +198,8 @@ def test_a_minute_of_200_connections(tmp_path):
     print(
         f"\nin {seconds:.0f} s: {replies['right']:,} replies right, {replies['wrong']} wrong, {replies['lost']} lost, "
         f"{replies['disconnected']} disconnected, {replies[503]} refused; {replies['right'] * TOKENS / seconds:,.0f} "
-        f"tokens/s; /health {len(health):,} times: median {health[len(health) // 2]:.1f} ms, 99 % within {p99:.1f} ms, "
+        f"tokens/s; {server_used / seconds:.2f} cores used by the server, {clients_used / seconds:.2f} by the clients; "
+        f"/health {len(health):,} times: median {health[len(health) // 2]:.1f} ms, 99 % within {p99:.1f} ms, "
         f"longest {health[-1]:.1f} ms"
     )
     assert set(replies) <= {"right", "disconnected", 503}
