@@ -18,9 +18,12 @@ def test_threads_sleep_on_a_busy_machine_unless_the_user_decides(monkeypatch, pe
     assert environment.get(waiting.WAIT_POLICY) == after
 
 
-@pytest.mark.parametrize(("before", "after"), [(None, "passive"), ("active", "active")])
-def test_threads_of_a_server_sleep_unless_the_user_decides(monkeypatch, before, after):
-    environment = {} if before is None else {waiting.WAIT_POLICY: before}
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [({}, "10000"), ({waiting.WAIT_POLICY: "active"}, None), ({waiting.SPIN_COUNT: "5"}, "5")],
+)
+def test_threads_of_a_server_spin_briefly_unless_the_user_decides_or_the_machine_is_busy(monkeypatch, before, after):
+    environment = dict(before)
     monkeypatch.setattr(waiting.os, "environ", environment)
-    waiting.sleep_always()
-    assert environment[waiting.WAIT_POLICY] == after
+    waiting.spin_briefly()
+    assert environment.get(waiting.SPIN_COUNT) == after

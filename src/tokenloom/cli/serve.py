@@ -51,9 +51,10 @@ def serve(
     open
         Open the page in the browser.
     """
-    from tokenloom.compute.waiting import sleep_always
+    from tokenloom.compute.waiting import sleep_if_busy, spin_briefly
 
-    sleep_always()  # under load, threads that spin would take the cores from the event loop and the clients
+    sleep_if_busy()
+    spin_briefly()  # under load, threads that spin for long take the cores from the event loop and the clients
     for model in models:
         fetch_if_named(model)
     with start_server(*models, runs=runs, host=host, port=port, api_key=api_key) as server:
