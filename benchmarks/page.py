@@ -50,7 +50,7 @@ RECORDS, TOKENS = 100_000, 1024
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 TRAINING = (
     "python-docs --model.n-layer 4 --model.n-head 4 --model.n-embd 128 --model.block-size 128 --tokenizer bpe:2048 "
-    "--train.batch-size 8 --train.max-steps 1000000 --train.log-interval 1 --train.eval-interval 100 "
+    "--train.batch-size 8 --train.max-steps 1000000 --train.log-interval 1 --train.eval-interval 1000000 "
     "--train.eval-batches 4 --no-compile --sample.max-new-tokens 50 --device cpu --json"
 )
 TURN_SECONDS = 6.0
