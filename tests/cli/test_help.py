@@ -17,7 +17,10 @@ from tokenloom.sampling_params import SamplingParams
 
 def help_of(capsys, monkeypatch, *command):
     monkeypatch.setenv("COLUMNS", "400")
-    monkeypatch.setattr(app, "_fallback_console", None)  # kept from an earlier call, with the width of that one
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")  # a dumb terminal has 80 columns, whatever COLUMNS says
+    for known in (app, *(app[name] for name in COMMANDS)):
+        monkeypatch.setattr(known, "_fallback_console", None)  # kept from an earlier call, with the width of that one
     with pytest.raises(SystemExit) as exit_info:
         main([*command, "--help"])
     assert exit_info.value.code == 0

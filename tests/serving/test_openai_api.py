@@ -33,7 +33,7 @@ def rejected_json(http, text: str) -> dict:
 
 def test_models_are_listed_and_described(client):
     listed = list(client.models.list())
-    assert [model.id for model in listed] == ["story", "story@step-2", "story@step-1"]
+    assert [model.id for model in listed] == ["story", "story@first", "story@step-2", "story@step-1"]
     assert all(model.object == "model" and model.owned_by == "tokenloom" and model.created > 0 for model in listed)
     pinned = client.models.retrieve("story@step-1")
     assert (pinned.id, pinned.max_model_len) == ("story@step-1", CONTEXT)

@@ -38,6 +38,7 @@ def step_shown(page) -> int:
     return int(re.sub(r"\D", "", page.locator(STEP).first.inner_text()))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_every_view_works_while_a_run_trains(open_page, start_server, trained, capsys):
     url = start_server(trained.parent).url
