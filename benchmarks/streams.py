@@ -73,16 +73,18 @@ class Streams:
 
     def _reply(self, connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
         """The reply to the next request; on a new connection if the server has closed this one after the last reply."""
+        try:
+            return self._request(connection)
+        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+            connection.close()
+            if self._is_over.is_set():
+                raise
+            return self._request(connection)
+
+    def _request(self, connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
         content = json.dumps({**self.body, "stream": True})
-        for is_last in (False, True):
-            try:
-                connection.request("POST", "/v1/completions", content, {"Content-Type": "application/json"})
-                return connection.getresponse()
-            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
-                connection.close()
-                if is_last or self._is_over.is_set():
-                    raise
-        raise AssertionError
+        connection.request("POST", "/v1/completions", content, {"Content-Type": "application/json"})
+        return connection.getresponse()
 
 
 def measure_streams(

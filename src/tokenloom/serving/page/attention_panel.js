@@ -71,7 +71,7 @@ export class AttentionPanel {
     if (!overview || !reply) return this.error ? nothing : html`<div class="skeleton block tall" role="status" aria-label="Loading"></div>`;
     queueMicrotask(() => this.#paint());
     const [cursor, last] = [this.#cursor, reply.tokens.length - 1];
-    const query = cursor.shown(last) ?? last; // the token that looks
+    const query = cursor.shown(last) ?? last; // the query token
     const isPending = this.#heads.isPending || this.#head.isPending;
     return html`<div class="pair attention ${isPending ? "pending" : ""}" aria-busy=${isPending}>
       <div class="column">
