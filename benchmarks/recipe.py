@@ -5,10 +5,11 @@
     python benchmarks/recipe.py unseen --minutes 20      # again, until nothing is left; needs benchmarks/texts.py
     python benchmarks/recipe.py shakespeare-5m --variants rule "4x256 b16 wd.3" --seeds 2
 
-A series is a text and a time; its variants are options of `tokenloom train`. Every run is limited to one CPU core, with
-one run per core side by side, and to twice the time, which is what two cores would do. Runs that the file already
-contains are not repeated, and none is started that would not end within --minutes. A run of the rule is repeated if its
-constants have changed. A run that fails is printed, not recorded. Prints a Markdown table for each series.
+A series is a text and a time; its variants are options of `tokenloom train`. Every run is limited to one CPU core and
+to the seconds of its series, with one run per core side by side. Variants are compared on one machine: runs that the
+file contains of this processor are not repeated, those of another one are. A run of the rule is repeated if its
+constants have changed. None is started that would not end within --minutes. A run that fails is printed, not recorded.
+Prints the tables of each series, one for each processor.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import itertools
 import json
 import os
 import queue
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,9 +32,12 @@ import psutil
 import records
 import results as document
 from recipe_series import GROUPS, RULE, SERIES, Series
+from result_tables import recipe_tables
 from texts import TEXTS, text_file
 
+from tokenloom.config import Config
 from tokenloom.data.corpora import CORPUS_NAMES
+from tokenloom.run_folder import RunFolder
 from tokenloom.training import rule
 
 DATA = Path(__file__).parent / "data" / "recipe.jsonl"
@@ -66,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in names:
         variants = options.variants or list(SERIES[name].variants)
         failures += run_missing(name, variants, options.seeds, end, options.results)
-        print(f"\n{name}:\n\n{table(name, variants, records.read(options.results))}")
+        wanted = {recorded(variant) for variant in variants}
+        runs = [run for run in records.read(options.results) if run["series"] == name and run["variant"] in wanted]
+        print(*recipe_tables(runs), sep="\n")
     document.write()  # its tables have these runs
     return min(1, failures)
 
@@ -86,12 +91,15 @@ def run_missing(
     results: Path,
     train: Callable[[Series, str, int, int], dict] | None = None,
 ) -> int:
-    """Run what the file lacks, one run per core, as long as a run ends before `end`; returns the number of failures.
+    """Run what the file lacks of this processor, one run per core, as long as a run ends before `end`.
 
-    `train` is called with the series, the variant, the seed and the core, and returns the figures of a run.
+    `train` is called with the series, the variant, the seed and the core, and returns the figures of a run. Returns the
+    number of failures.
     """
     series, train = SERIES[name], train or train_on_core
-    finished = {(run["series"], run["variant"], run["seed"]) for run in records.read(results)}
+    cpu = records.cpu_name()
+    origin = {"cpu": cpu, "commit": records.commit(), "date": records.today()}
+    finished = {(run["series"], run["variant"], run["seed"]) for run in records.read(results) if run["cpu"] == cpu}
     jobs: queue.Queue[tuple[str, int]] = queue.Queue()
     for seed, variant in itertools.product(range(1, seeds + 1), variants):
         if (name, recorded(variant), seed) not in finished:
@@ -110,7 +118,7 @@ def run_missing(
                 failures.append(variant)
                 print(f"{name}, {variant}, seed {seed} failed: {error}", file=sys.stderr, flush=True)
                 continue
-            line = {"series": name, "variant": recorded(variant), "seed": seed, **run}
+            line = {"series": name, "variant": recorded(variant), "seed": seed, **run, **origin}
             with lock:
                 records.write(results, line)
             print(f"{name}, {variant}, seed {seed}: {run['val_bits_per_byte']:.3f}", file=sys.stderr, flush=True)
@@ -132,7 +140,7 @@ def recorded(variant: str) -> str:
 
 
 def train_on_core(series: Series, variant: str, seed: int, core: int) -> dict:
-    """Train a variant on one CPU core; returns figures of the run's summary, and the machine.
+    """Train a variant on one CPU core; returns figures of the run's summary, and the settings that it had.
 
     Raises `RuntimeError` with the last line of the error output if it fails.
     """
@@ -147,37 +155,23 @@ def train_on_core(series: Series, variant: str, seed: int, core: int) -> dict:
         psutil.Process(process.pid).cpu_affinity([core])
         output, errors = process.communicate()
         seconds = time.time() - started
-    if process.returncode:
-        raise RuntimeError(errors.strip().splitlines()[-1] if errors.strip() else f"exit code {process.returncode}")
+        if process.returncode:
+            raise RuntimeError(errors.strip().splitlines()[-1] if errors.strip() else f"exit code {process.returncode}")
+        config = RunFolder(Path(folder, "run")).config()
     summary = json.loads(output)
-    return {name: summary.get(name) for name in KEPT} | {"seconds": round(seconds, 1), "cpu": records.cpu_name()}
+    return {name: summary.get(name) for name in KEPT} | chosen_settings(config) | {"seconds": round(seconds, 1)}
 
 
-def table(name: str, variants: Iterable[str], runs: list[dict]) -> str:
-    """Medians over the seeds of each variant, and the distance to the best variant that is not the rule."""
-    columns = ("val_bits_per_byte", "train_loss", "val_loss", "steps")
-    medians: dict[str, list[float]] = {}
-    counts: dict[str, int] = {}
-    for variant in variants:
-        mine = [run for run in runs if (run["series"], run["variant"]) == (name, recorded(variant))]
-        if mine:
-            medians[variant] = [statistics.median(run[column] for run in mine) for column in columns]
-            counts[variant] = len(mine)
-    best = min((values[0] for variant, values in medians.items() if variant != RULE), default=None)
-    lines = ["| variant | bits per byte | from the best | training loss | validation loss | steps | seeds |"]
-    lines += ["|---|---|---|---|---|---|---|"]
-    for variant, (bits, train_loss, val_loss, steps) in medians.items():
-        distance = f"{bits / best - 1:+.1%}" if best else ""
-        figures = [
-            f"{bits:.3f}",
-            distance,
-            f"{train_loss:.3f}",
-            f"{val_loss:.3f}",
-            f"{steps:.0f}",
-            str(counts[variant]),
-        ]
-        lines.append(f"| {variant} | {' | '.join(figures)} |")
-    return "\n".join(lines)
+def chosen_settings(config: Config) -> dict:
+    """Those that the rule of a time budget chooses, by name."""
+    return {
+        "n_layer": config.model.n_layer,
+        "n_embd": config.model.n_embd,
+        "tokenizer": config.data.tokenizer,
+        "batch_size": config.train.batch_size,
+        "block_size": config.model.block_size,
+        "weight_decay": config.train.weight_decay,
+    }
 
 
 if __name__ == "__main__":

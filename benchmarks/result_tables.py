@@ -7,6 +7,8 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from recipe_series import RULE
+
 
 def markdown(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
     columns = list(columns)
@@ -52,3 +54,49 @@ def page_table(results: Sequence[dict]) -> list[str]:
         unit, limit = described[what]["unit"], described[what]["limit"]
         rows.append([what, f"{statistics.median(found):,.1f} {unit}", f"{high:,.1f} {unit}", f"{limit:,.0f} {unit}"])
     return markdown(["", "median", "95th percentile", "goal, at most"], rows)
+
+
+def recipe_tables(runs: Iterable[dict]) -> list[str]:
+    """A table of each series of benchmarks/recipe.py on each processor: medians over the seeds, best first.
+
+    The distance is to the best variant that is not the rule. What the rule chose stands behind its name.
+    """
+    groups: dict[tuple[str, str], dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        groups[run["series"], run["cpu"]][run["variant"]].append(run)
+    lines: list[str] = []
+    for (series, cpu), variants in sorted(groups.items()):
+        lines += ["", f"`{series}` ({cpu})", "", *_recipe_table(variants)]
+    return lines
+
+
+def _recipe_table(variants: dict[str, list[dict]]) -> list[str]:
+    columns = ("val_bits_per_byte", "train_loss", "val_loss", "steps")
+    medians = {
+        variant: [statistics.median(run[column] for run in runs) for column in columns]
+        for variant, runs in variants.items()
+    }
+    best = min((values[0] for variant, values in medians.items() if not variant.startswith(RULE)), default=None)
+    rows: list[list[str]] = []
+    for variant, (bits, train_loss, val_loss, steps) in sorted(medians.items(), key=lambda item: item[1]):
+        runs = variants[variant]
+        choices = dict.fromkeys(_settings(run) for run in runs if "n_layer" in run and variant.startswith(RULE))
+        rows.append(
+            [
+                f"{variant}: {' or '.join(choices)}" if choices else variant,
+                f"{bits:.3f}",
+                f"{bits / best - 1:+.1%}" if best else "",
+                f"{train_loss:.3f}",
+                f"{val_loss:.3f}",
+                f"{steps:,.0f}",
+                str(len(runs)),
+            ]
+        )
+    titles = ["variant", "bits per byte", "from the best", "training loss", "validation loss", "steps", "seeds"]
+    return markdown(titles, rows)
+
+
+def _settings(run: dict) -> str:
+    """In the words of the names of variants: "3x192 bpe2048 b8x128 wd.18"."""
+    shape = "{n_layer}x{n_embd} {tokenizer} b{batch_size}x{block_size}".format(**run).replace(":", "")
+    return f"{shape} wd{run['weight_decay']:g}".replace("wd0.", "wd.")

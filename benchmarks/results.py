@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import statistics
 import subprocess
 import sys
 import time
@@ -27,7 +26,7 @@ from functools import partial
 
 import records
 import serving
-from result_tables import bench_table, markdown, page_table, row_table
+from result_tables import bench_table, markdown, page_table, recipe_tables, row_table
 
 DOCUMENT = records.ROOT / "benchmarks" / "RESULTS.md"
 
@@ -41,8 +40,11 @@ SERVING_TEXT = (
     "weights and as many threads as cores. llama-cpp-python's server answers one request at a time.",
 )
 RECIPE_TEXT = (
-    "`python benchmarks/recipe.py SERIES` (one core for each run, bits per byte over the whole validation text; "
-    "[decision 14](../docs/decisions/0014-rule-of-a-time-budget.md))",
+    "`python benchmarks/recipe.py SERIES`: one core for each run, bits per byte over the whole validation text, losses",
+    "in nats per token. `120s` and `300s` are seconds of the core; `2m` stands for 240 s and `5m` for 580 or 600 s,",
+    "which is what two cores do in about half the time. Distances are to the best variant that is not the rule. A",
+    "rule's name has a hash of its constants, then what it chose",
+    "([decision 14](../docs/decisions/0014-rule-of-a-time-budget.md)).",
 )
 
 
@@ -274,7 +276,8 @@ def render() -> str:
         lines += ["", "## Serving", "", *SERVING_TEXT]
         for table in tables:
             lines += ["", *table]
-    lines += ["", "## Runs behind the rule of a time budget", "", *RECIPE_TEXT, *recipe_tables()]
+    lines += ["", "## Runs behind the rule of a time budget", "", *RECIPE_TEXT]
+    lines += recipe_tables(records.read(records.DATA / "recipe.jsonl"))
     return "\n".join(lines) + "\n"
 
 
@@ -289,22 +292,6 @@ def newest_by_machine(measured: Iterable[dict], part: Part) -> list[tuple[str, l
         whole = [mine for mine in by_commit.values() if len(mine) >= part.records]
         newest.append((machine, (whole or list(by_commit.values()))[-1]))
     return newest
-
-
-def recipe_tables() -> list[str]:
-    """A table of each series: medians over the seeds of a variant, best first."""
-    runs = [run for run in records.read(records.DATA / "recipe.jsonl") if run.get("val_bits_per_byte")]
-    lines: list[str] = []
-    for series in sorted({run["series"] for run in runs}):
-        rows = []
-        for variant in {run["variant"] for run in runs if run["series"] == series}:
-            mine = [run for run in runs if (run["series"], run["variant"]) == (series, variant)]
-            bits, steps = (statistics.median(run[key] for run in mine) for key in ("val_bits_per_byte", "steps"))
-            rows.append((f"{bits:.3f}", variant, f"{steps:,.0f}", str(len(mine))))
-        machines = ", ".join(sorted({run["cpu"] for run in runs if run["series"] == series}))
-        lines += ["", f"`{series}` ({machines})", ""]
-        lines += markdown(["bits per byte", "variant", "steps", "seeds"], sorted(rows))
-    return lines
 
 
 if __name__ == "__main__":

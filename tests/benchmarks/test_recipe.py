@@ -6,10 +6,12 @@ import shlex
 
 import pytest
 import recipe
+import result_tables
 from recipe_series import GROUPS, SERIES
 from texts import TEXTS
 
 from tokenloom.cli.main import main as tokenloom
+from tokenloom.config import Config
 from tokenloom.data.corpora import CORPUS_NAMES
 
 RUN = {"val_bits_per_byte": 1.6, "train_loss": 2.0, "val_loss": 3.0, "steps": 100}
@@ -47,6 +49,16 @@ def test_finished_runs_are_not_repeated_except_for_the_rule_with_other_constants
     assert len(lines(results)) == 5
 
 
+def test_a_series_is_repeated_on_another_processor_and_has_a_table_of_each(tmp_path, monkeypatch):
+    results = tmp_path / "recipe.jsonl"
+    for cpu in ("first", "second", "first"):
+        monkeypatch.setattr(recipe.records, "cpu_name", lambda cpu=cpu: cpu)
+        recipe.run_missing(NAME, ["rule"], 1, math.inf, results, figures)
+    assert [run["cpu"] for run in lines(results)] == ["first", "second"]
+    tables = result_tables.recipe_tables(lines(results))
+    assert [line for line in tables if line.startswith("`")] == [f"`{NAME}` (first)", f"`{NAME}` (second)"]
+
+
 def test_no_run_is_started_that_would_end_too_late(tmp_path):
     recipe.run_missing(NAME, ["rule"], 1, recipe.time.time() + SERIES[NAME].seconds - 1, tmp_path / "x", figures)
     assert lines(tmp_path / "x") == []
@@ -62,7 +74,7 @@ def test_a_missing_text_is_reported_before_anything_runs(tmp_path, monkeypatch, 
 
 def test_the_table_has_the_distance_to_the_best_of_the_grid():
     runs = [
-        {"series": NAME, "variant": name, "seed": seed, **RUN, "val_bits_per_byte": bits}
+        {"series": NAME, "variant": name, "seed": seed, "cpu": "M", **RUN, "val_bits_per_byte": bits}
         for name, seed, bits in (
             (recipe.recorded("rule"), 1, 1.616),
             ("3x192 bpe2048 b8x128", 1, 1.5),
@@ -71,12 +83,31 @@ def test_the_table_has_the_distance_to_the_best_of_the_grid():
             ("rule 0000000", 1, 1.0),
         )
     ]
-    rows = recipe.table(NAME, SERIES[NAME].variants, runs).splitlines()[2:]
-    assert rows == [
-        "| rule | 1.616 | +1.0% | 2.000 | 3.000 | 100 | 1 |",
+    lines = result_tables.recipe_tables(reversed(runs))
+    assert lines[1] == "`docstrings-2m` (M)"
+    assert lines[5:] == [
+        "| rule 0000000 | 1.000 | -37.5% | 2.000 | 3.000 | 100 | 1 |",
         "| 3x192 bpe2048 b8x128 | 1.600 | +0.0% | 2.000 | 3.000 | 100 | 2 |",
+        f"| {recipe.recorded('rule')} | 1.616 | +1.0% | 2.000 | 3.000 | 100 | 1 |",
         "| 3x192 char b8x256 | 2.000 | +25.0% | 2.000 | 3.000 | 100 | 1 |",
     ]
+
+
+def test_the_table_has_what_the_rule_chose_for_each_seed():
+    chosen = {"n_layer": 3, "n_embd": 192, "tokenizer": "bpe:2048", "batch_size": 8, "block_size": 128}
+    runs = [
+        {"series": NAME, "variant": "rule abcdef0", "seed": seed, "cpu": "M", **RUN, **chosen, "weight_decay": decay}
+        for seed, decay in ((1, 0.18), (2, 0.18), (3, 1.0))
+    ]
+    row = result_tables.recipe_tables(runs)[-1]
+    assert row.startswith("| rule abcdef0: 3x192 bpe2048 b8x128 wd.18 or 3x192 bpe2048 b8x128 wd1 | 1.600 |")
+
+
+def test_the_settings_of_a_run_are_those_of_its_configuration():
+    config = Config.of({"model": {"n_layer": 2}, "data": {"tokenizer": "char"}, "train": {"weight_decay": 0.3}})
+    chosen = recipe.chosen_settings(config)
+    assert (chosen["n_layer"], chosen["tokenizer"], chosen["weight_decay"]) == (2, "char", 0.3)
+    assert result_tables.recipe_tables([{"series": NAME, "variant": "rule", "seed": 1, "cpu": "M", **RUN, **chosen}])
 
 
 def test_groups_and_texts_are_known():
