@@ -140,6 +140,8 @@ def test_the_schema_describes_every_path_and_no_reply_of_the_framework(http):
     operations = [operation for path in schema["paths"].values() for operation in path.values()]
     assert all("422" not in operation["responses"] for operation in operations)
     assert all("default" in operation["responses"] for operation in operations)
+    replies = [operation["responses"]["200"]["content"] for operation in operations]
+    assert all("$ref" in reply["application/json"]["schema"] for reply in replies if "application/json" in reply)
 
 
 def test_the_metrics_count_replies_and_tokens(http):

@@ -11,6 +11,7 @@ from tokenloom.run_folder import RunFolder
 from tokenloom.run_records import RunIdentity
 from tokenloom.serving import training_texts
 from tokenloom.serving.copied_api import MAX_TEXTS
+from tokenloom.serving.run_replies import CopiedReply
 from tokenloom.serving.training_texts import TrainingTexts
 
 LINE = "all work and no play makes Jack a dull boy\n"
@@ -42,6 +43,7 @@ def test_the_passages_are_those_of_the_training_text(http, runs):
     reply = post(http, "story", {"texts": texts})
     source = training_text_of(RunFolder(runs / "story"))
     assert reply == {"problem": None, "texts": [source.find_copied(text).to_json() for text in texts]}
+    assert json.loads(CopiedReply.model_validate(reply).model_dump_json()) == reply
     (passage,) = reply["texts"][0]["passages"]
     assert texts[0][passage["start"] : passage["end"]] == LINE.strip()
     assert reply["texts"][0]["copied_characters"] == len(LINE.strip())
@@ -50,6 +52,7 @@ def test_the_passages_are_those_of_the_training_text(http, runs):
 
 def test_a_run_whose_training_text_is_not_known_says_so(http):
     reply = post(http, "other", {"texts": [LINE]})
+    CopiedReply.model_validate(reply)
     assert "no longer known" in reply["problem"]
     assert reply["texts"] == []
 

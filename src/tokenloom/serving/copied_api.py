@@ -14,6 +14,7 @@ from tokenloom.serving.errors import RequestError
 from tokenloom.serving.explanation_api import MAX_CHARACTERS, TextField
 from tokenloom.serving.replies import JsonReply
 from tokenloom.serving.request_schema import Body
+from tokenloom.serving.run_replies import CopiedReply
 from tokenloom.serving.runs_api import find_run
 from tokenloom.serving.services import Services, services_of
 
@@ -28,7 +29,7 @@ class CopiedRequest(Body):
     texts: Annotated[list[TextField], Field(min_length=1, max_length=MAX_TEXTS)]
 
 
-@router.post("/runs/{id:path}/copied")
+@router.post("/runs/{id:path}/copied", response_model=CopiedReply)
 async def find_copied(request: Request, id: str, body: CopiedRequest) -> Response:
     """The passages of each text that are copied word for word from the training text.
 

@@ -1,4 +1,4 @@
-"""The replies of `runs_api.py` and `models_api.py`, for /openapi.json."""
+"""The replies of `runs_api.py`, `copied_api.py` and `models_api.py`, for /openapi.json."""
 
 from __future__ import annotations
 
@@ -196,6 +196,41 @@ class RunReply(Reply):
     baselines: Baselines | None = None
     summary: SummaryReply | None = None
     models: list[EvaluatedCheckpointReply]
+
+
+class PassageReply(Reply):
+    """Characters `start` to `end` - 1 of a text, which are in the training text too."""
+
+    start: int
+    end: int
+    position: int
+    """Of its first token in the training text."""
+    before: str
+    """The training text before the passage, within its document."""
+    after: str
+
+
+class CopiedTextReply(Reply):
+    """The passages of a text that are copied, in order; they can overlap."""
+
+    copied_characters: int
+    """Characters that are in some passage."""
+    passages: list[PassageReply]
+    training_tokens: int
+    """Of the whole training text."""
+    compared_tokens: int
+    """Of them, the first ones, with which the text was compared."""
+    shortest_tokens: int
+    """Tokens of the shortest passage that is found."""
+
+
+class CopiedReply(Reply):
+    """What is copied in each of the texts of a request."""
+
+    problem: str | None
+    """Why nothing was compared."""
+    texts: list[CopiedTextReply]
+    """One for each text; empty if there is a problem."""
 
 
 class StoredModelReply(CheckpointReply):
