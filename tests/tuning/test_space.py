@@ -13,6 +13,8 @@ from tokenloom.tuning.space import Choices, Range, as_settings, parse_space
         ("train.learning_rate", "1..2", Range(1.0, 2.0)),
         ("--model.n-layer", "2..6", Range(2, 6)),
         ("model.n-embd", "32..256:log", Range(32, 256, log=True)),
+        ("train.max-steps", "1000000..2500001", Range(1_000_000, 2_500_001)),
+        ("train.learning-rate", "0.00123456789..0.1", Range(0.00123456789, 0.1)),
         ("train.weight-decay", "0.01, 0.1,0.5", Choices((0.01, 0.1, 0.5))),
         ("train.weight-decay", [0, 0.1], Choices((0.0, 0.1))),
         ("train.grad-clip", "none,1", Choices((None, 1.0))),

@@ -35,7 +35,7 @@ class Range:
     log: bool = False
 
     def __str__(self) -> str:
-        return f"{self.low:g}..{self.high:g}{':log' if self.log else ''}"
+        return f"{_exact(self.low)}..{_exact(self.high)}{':log' if self.log else ''}"
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,12 @@ def _valid(key: str, value: Value) -> Value:
     except ValidationError as error:
         raise ConfigError(validation_message(error, section)) from None
     return getattr(checked, field)
+
+
+def _exact(number: float) -> str:
+    """The shortest text of exactly this number: 1 and 0.001, but also 1000001, which six digits would round."""
+    text = f"{number:g}"
+    return text if isinstance(number, float) and float(text) == number else repr(number)
 
 
 def _is_number(value: object) -> bool:
