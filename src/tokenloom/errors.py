@@ -6,6 +6,7 @@ and exits with `exit_code`; in Python they are ordinary exceptions. Bugs in Toke
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from typing import Literal
 
@@ -56,6 +57,14 @@ def shortened(value: str, limit: int = MAX_QUOTED) -> str:
     """A value as a message quotes it: on one line, and cut if it is long."""
     line = " ".join(value.split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory could not be allocated; recognizes torch's `RuntimeError`s without importing torch."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"MemoryError", "OutOfMemoryError"} or "DefaultCPUAllocator: " in str(error):
+        return True
+    return isinstance(error, OSError) and error.errno == errno.ENOMEM
 
 
 class TokenloomError(Exception):

@@ -1,5 +1,7 @@
 """The command itself: errors and exit codes."""
 
+import errno
+
 import pytest
 import torch
 
@@ -14,12 +16,13 @@ from tokenloom.errors import CheckpointError, DivergedError
         (MemoryError(), 1, "tokenloom: out of memory."),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, "tokenloom: out of memory."),
         (torch.OutOfMemoryError("CUDA out of memory"), 1, "tokenloom: out of memory."),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), 1, "tokenloom: out of memory."),
         (PermissionError(13, "Permission denied", "there"), 1, "tokenloom: Permission denied: there."),
         (AssertionError(), 1, "tokenloom: unexpected error: AssertionError."),
         (RuntimeError("two\nlines"), 1, "tokenloom: unexpected error: RuntimeError: two lines. This is a bug"),
         (RecursionError("too deep"), 1, "tokenloom: unexpected error: RecursionError: too deep. This is a bug"),
     ],
-    ids=["interrupt", "memory", "torch", "cuda", "permission", "assertion", "runtime", "recursion"],
+    ids=["interrupt", "memory", "torch", "cuda", "system", "permission", "assertion", "runtime", "recursion"],
 )
 def test_errors_become_one_line_and_an_exit_code(capsys, monkeypatch, error, code, message):
     def fail(*_, **__):

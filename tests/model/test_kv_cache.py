@@ -1,5 +1,6 @@
 """With the cache, logits are those without it: for any split of the tokens, and for rows of different lengths."""
 
+import mmap
 from itertools import combinations
 
 import psutil
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from tokenloom.config import ModelConfig
+from tokenloom.errors import is_out_of_memory
 from tokenloom.model.kv_cache import KVCache
 
 T = 8
@@ -154,3 +156,15 @@ def test_a_cpu_cache_takes_up_memory_for_the_tokens_that_are_stored_not_for_all_
     cache.next_positions(4, 1)
     cache.append(0, torch.ones(4, 16, 1, 64), torch.ones(4, 16, 1, 64))
     assert psutil.Process().memory_info().rss - before < 16 * 2**20
+
+
+def test_a_cpu_cache_needs_no_kernel_with_huge_pages(monkeypatch, precise):
+    monkeypatch.setattr(mmap, "MADV_NOHUGEPAGE", 1 << 20, raising=False)  # such a kernel does not know it
+    assert not precise.new_cache(1).keys[0].any()
+
+
+def test_a_cpu_cache_that_does_not_fit_is_reported_as_too_little_memory():
+    config = ModelConfig(family="gpt2", vocab_size=16, block_size=1 << 40, n_layer=1, n_head=16, n_embd=1024)
+    with pytest.raises(OSError) as error:
+        KVCache(config, 1, torch.device("cpu"), torch.float32)
+    assert is_out_of_memory(error.value)

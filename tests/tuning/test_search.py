@@ -1,8 +1,10 @@
 """A search: its trials and files, an interruption and its continuation, and trials that fail."""
 
 import json
+import math
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -209,6 +211,17 @@ def test_a_trial_that_diverges_or_contradicts_itself_does_not_end_the_search():
     assert "not finite" in by_state["diverged"].message
     assert "not a multiple of model.n_head 3" in by_state["failed"].message
     assert result.trials[0].state == "finished"
+
+
+def test_a_trial_whose_last_step_diverges_does_not_end_the_search(monkeypatch):
+    train_run = trial_module.train_run
+
+    def train_to_nan(*args, **options):
+        return replace(train_run(*args, **options), val_bits_per_byte=math.nan)
+
+    monkeypatch.setattr(trial_module, "train_run", train_to_nan)
+    (trial,) = run_search("late", trials=1).trials
+    assert (trial.state, trial.message) == ("diverged", "the validation loss is not finite after the last step")
 
 
 def test_a_search_stops_if_the_first_trials_fail():

@@ -21,7 +21,7 @@ from tokenloom.cli.signals import StoppedBySignal, StopSignals
 from tokenloom.cli.streams import standard_streams
 from tokenloom.config import suggest_key
 from tokenloom.config_values import validation_message
-from tokenloom.errors import OutputError, TokenloomError, see_page
+from tokenloom.errors import OutputError, TokenloomError, is_out_of_memory, see_page
 
 COMMANDS = (
     "train",
@@ -127,7 +127,7 @@ def _message_of(error: BaseException) -> tuple[str, int]:
             return "", 0  # the reader of stdout, such as head, has read enough
         case TokenloomError():
             return "" if error.is_reported else f"{error}{see_page(error.topic)}", error.exit_code
-        case _ if _is_out_of_memory(error):
+        case _ if is_out_of_memory(error):
             return f"out of memory. Use a smaller --preset, or --train.micro-batch-size 1.{see_page('memory')}", 1
         case OSError():
             path = error.filename or "input or output"
@@ -135,12 +135,6 @@ def _message_of(error: BaseException) -> tuple[str, int]:
         case _:
             cause = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":.")
             return f"unexpected error: {cause}. {REPORT}", 1
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Also recognizes torch's exceptions, which are `RuntimeError`s, without importing torch."""
-    names = {type_.__name__ for type_ in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator: " in str(error)
 
 
 def _import_commands() -> None:

@@ -67,7 +67,7 @@ def ranked(trials: Sequence[TrialResult]) -> list[TrialResult]:
 
     def order(trial: TrialResult) -> tuple[int, float, int]:
         value = trial.val_bits_per_byte
-        return _ORDER[trial.state], math.inf if value is None else value, trial.number
+        return _ORDER[trial.state], math.inf if value is None or math.isnan(value) else value, trial.number
 
     return sorted(trials, key=order)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tokenloom.config import Config
 from tokenloom.data.prepare import prepare_cached
-from tokenloom.errors import DivergedError, Interrupted, TokenloomError, UsageError
+from tokenloom.errors import DivergedError, Interrupted, TokenloomError, UsageError, is_out_of_memory
 from tokenloom.metrics import MetricsRecord
 from tokenloom.reporting.progress import byte_progress
 from tokenloom.run_folder import RunFolder
@@ -93,13 +94,16 @@ def run_trial(
         return end("diverged", str(error))
     except TokenloomError as error:
         return end("failed", str(error))
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+    except Exception as error:
+        if not is_out_of_memory(error):
             raise
         return end("failed", "out of memory")
     finally:
         gc.collect()  # the model of a trial that ended by an exception is part of a cycle
-    return TrialEnd("finished", display.steps, summary.seconds or 0.0, summary.val_bits_per_byte)
+    value = summary.val_bits_per_byte
+    if value is None or not math.isfinite(value):  # the last step has no next one, whose loss would show it
+        return end("diverged", "the validation loss is not finite after the last step")
+    return TrialEnd("finished", display.steps, summary.seconds or 0.0, value)
 
 
 def _train(
@@ -124,8 +128,3 @@ def _train(
     if summary.val_bits_per_byte is None:
         raise UsageError("the tokenizer has no byte lengths, so trials have no bits per byte. Use another tokenizer.")
     return summary
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator: " in str(error)
