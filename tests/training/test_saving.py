@@ -43,3 +43,10 @@ def test_the_weights_of_the_best_and_of_the_first_evaluation_are_kept_without_op
     assert (Checkpoint(first).step, Checkpoint(best).step) == (1, 3)
     assert open_checkpoint(best).state()["val_loss"] == 1.5
     assert open_checkpoint(first).optimizer_tensors() == open_checkpoint(best).optimizer_tensors() == {}
+
+
+def test_the_best_checkpoint_replaces_a_later_one_of_an_interrupted_session(state):
+    for step, loss in ((10, 2.0), (30, 1.75), (20, 1.5)):  # resumed after step 30 from an earlier checkpoint
+        state.counters.step, state.counters.best_val_loss = step, loss
+        save_best(state)
+    assert [Checkpoint(path).step for path in list_checkpoints(state.run.checkpoints, "best")] == [10, 20]

@@ -15,10 +15,13 @@ from tokenloom.errors import CheckpointError
 from tokenloom.training.optimizer import Optimizer
 from tokenloom.weights.checkpoint import (
     MANIFEST,
+    Checkpoint,
+    checkpoint_path,
     find_corruption,
     list_checkpoints,
     newest_checkpoint,
     open_checkpoint,
+    rotate_best,
     rotate_checkpoints,
     save_checkpoint,
     write_manifest,
@@ -239,11 +242,12 @@ def test_rotation_keeps_the_newest(tmp_path):
     assert remaining_steps(tmp_path) == [4, 5]
 
 
-def test_rotation_can_keep_the_first(tmp_path):
+@pytest.mark.parametrize(("best", "kept"), [(1, [1]), (2, [1, 2]), (4, [1, 4])])
+def test_of_the_best_checkpoints_the_first_and_the_one_that_is_named_are_kept(tmp_path, best, kept):
     for step in range(1, 5):
-        save(tmp_path, step)
-        rotate_checkpoints(tmp_path, 1, keep_first=True)
-        assert remaining_steps(tmp_path) == sorted({1, step})
+        save(tmp_path, step, kind="best")
+    rotate_best(tmp_path, checkpoint_path(tmp_path, best, "best"))
+    assert [Checkpoint(path).step for path in list_checkpoints(tmp_path, "best")] == kept
 
 
 def test_rotation_never_removes_the_newest_valid_one(tmp_path):

@@ -29,9 +29,8 @@ class Replicas:
         # The backward pass computes the gradients of the last layers first.
         self._buckets = [_Bucket(group) for group in _groups(reversed(parameters))]
         self._is_last, self._started = False, 0
-        replicas: weakref.ref[Replicas] = weakref.ref(
-            self
-        )  # parameters keep their hooks, which must not keep the model in turn
+        # Parameters keep their hooks, which must not keep the model in turn.
+        replicas: weakref.ref[Replicas] = weakref.ref(self)
         for number, bucket in enumerate(self._buckets):
             for parameter in bucket.parameters:
                 parameter.register_post_accumulate_grad_hook(_hook(replicas, number))  # pyright: ignore  # not annotated

@@ -20,8 +20,8 @@ _NOT_PLOTTED = {METRICS[field].key for field in ("step", "tokens", "seconds")}
 class MetricsLog:
     """Appends records to the logs of a run.
 
-    If the first step is above 0, the files are truncated to it: records after the last checkpoint of a killed run are
-    written again by the resumed one. Raises `MissingExtraError` if TensorBoard is requested and not installed.
+    The files are truncated to the first step: records after the last checkpoint of a killed run are written again by
+    the resumed one. Raises `MissingExtraError` if TensorBoard is requested and not installed.
     """
 
     def __init__(self, run: RunFolder, first_step: int = 0, *, tensorboard: bool = False) -> None:

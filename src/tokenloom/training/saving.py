@@ -11,7 +11,7 @@ from torch import Tensor
 from tokenloom.compute.environment import Environment
 from tokenloom.training.display import Display
 from tokenloom.training.step import TrainState
-from tokenloom.weights.checkpoint import Checkpoint, rotate_checkpoints, save_checkpoint
+from tokenloom.weights.checkpoint import Checkpoint, rotate_best, rotate_checkpoints, save_checkpoint
 from tokenloom.weights.sharded_checkpoint import save_sharded_checkpoint
 
 
@@ -30,13 +30,13 @@ def save_best(state: TrainState) -> None:
 
     That of the first evaluation is kept, so that a run can be compared with its beginning.
     """
-    write_best(state, state.run.checkpoints)
-    state.world.on_main(lambda: rotate_checkpoints(state.run.checkpoints, 1, kind="best", keep_first=True))
+    best = write_best(state, state.run.checkpoints)
+    state.world.on_main(lambda: rotate_best(state.run.checkpoints, best.path))
 
 
-def write_best(state: TrainState, folder: Path) -> None:
+def write_best(state: TrainState, folder: Path) -> Checkpoint:
     """Write the weights as the best checkpoint into `folder`, as `save` does."""
-    _write(state, folder, {"val_loss": state.counters.best_val_loss}, kind="best")
+    return _write(state, folder, {"val_loss": state.counters.best_val_loss}, kind="best")
 
 
 def write_checkpoint(state: TrainState, folder: Path) -> Checkpoint:

@@ -202,17 +202,24 @@ def find_checkpoints(folder: Path, kind: str = "step") -> list[Path]:
     return [path for _, path in sorted(matches, key=lambda pair: int(pair[0][2]))]
 
 
-def rotate_checkpoints(folder: Path, keep: int, kind: str = "step", *, keep_first: bool = False) -> None:
-    """Remove all but the newest `keep` checkpoints of a kind, and the first with `keep_first`.
-
-    The newest valid one is always kept.
-    """
-    older = list_checkpoints(folder, kind)[int(keep_first) : -keep]
+def rotate_checkpoints(folder: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints of training; the newest valid one is always kept."""
+    older = list_checkpoints(folder)[:-keep]
     if older:
-        newest, _ = newest_checkpoint(folder, kind)
+        newest, _ = newest_checkpoint(folder)
         for path in older:
             if newest is None or path != newest.path:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def rotate_best(folder: Path, best: Path) -> None:
+    """Remove the best checkpoints before `best`, except the first, and those after it.
+
+    There are later ones if a run was killed, and resumed from an earlier step with other settings.
+    """
+    for path in list_checkpoints(folder, "best")[1:]:
+        if path != best:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _write_json(path: Path, value: Mapping[str, object]) -> None:
