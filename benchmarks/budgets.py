@@ -1,20 +1,19 @@
 """How closely runs end at their time budget: each finished run is a line of benchmarks/data/budgets.jsonl.
 
-    python benchmarks/budgets.py --minutes 20            # again, until nothing is left: 35 minutes in all
+    python benchmarks/budgets.py --minutes 20            # again, until nothing is left: 24 minutes in all
     python benchmarks/budgets.py --source book.txt --results /tmp/budgets.jsonl
 
 Runs `tokenloom train SOURCE --budget T` for half a minute to five minutes, on an idle machine and beside a busy loop on
-each core. Each is made twice, first with an empty cache, so that text is prepared and blocks are compiled, then with
-that of the first run, which is repeated if its cache is gone. The time is that of the whole command. Runs that this
-machine has recorded are not repeated, unless --refresh asks for those of this commit. Prints a Markdown table of the
-newest run of each case; the exit code is 1 if a run failed or was refused.
+each core. Each is made with an empty cache, so that text is prepared, and blocks are compiled in long runs. Those of up
+to two minutes are made again with the cache of that run, which is repeated if its cache is gone. The time is that of
+the whole command. Runs that this machine has recorded are not repeated, unless --refresh asks for those of this commit.
+Prints a table for each machine; the exit code is 1 if a run failed or was refused.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import json
 import os
 import shutil
@@ -27,62 +26,80 @@ from pathlib import Path
 
 import psutil
 import records
+from result_tables import markdown
 
 from tokenloom.data.corpora import cache_folder
 
 DATA = Path(__file__).parent / "data" / "budgets.jsonl"
 BUDGETS = (31, 60, 120, 300)  # seconds
 LOADS = ("idle", "busy")
-CACHES = ("empty", "filled")
+# Budget, load and state of the cache, in the order in which they are run: the most important ones first.
+CASES = (
+    *((budget, load, "empty") for load in LOADS for budget in (60, 120, 300)),
+    *((31, load, "empty") for load in LOADS),
+    *((budget, load, "filled") for load in LOADS for budget in (31, 60, 120)),
+)
 TOLERANCE = {"idle": 0.05, "busy": 0.15}
 BUSY_LOOP = "while True: pass"
+CASE = ("budget", "load", "cache")
+COLUMNS = ("text", "budget", "machine", "cache", "wall-clock", "deviation", "steps", "bits per byte")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", default="python-docs", help="text to train on")
-    parser.add_argument("--budgets", type=int, nargs="*", default=BUDGETS, help="in seconds")
+    parser.add_argument("--budgets", type=int, nargs="*", choices=BUDGETS, default=BUDGETS, help="in seconds")
     parser.add_argument("--loads", nargs="*", choices=LOADS, default=LOADS)
     parser.add_argument("--minutes", type=float, default=20, help="start no run that would end later")
     parser.add_argument("--refresh", action="store_true", help="measure again what another commit has measured")
     parser.add_argument("--results", type=Path, default=DATA)
     options = parser.parse_args(arguments)
     end, failures = time.time() + 60 * options.minutes, 0
-    for load, budget in itertools.product(options.loads, options.budgets):
+    caches = emptied_of_other_commits(cache_folder() / "budgets")
+    for budget, load, state in CASES:
         case = {"source": options.source, "budget": budget, "load": load}
-        cache = cache_folder() / "budgets" / f"{Path(options.source).name}-{budget}-{load}"
-        states = missing(case, options.results, is_refreshed=options.refresh)
-        if not cache.exists() and states:
-            states = CACHES
-        for state in states:
+        if budget not in options.budgets or load not in options.loads:
+            continue
+        if is_recorded(case | {"cache": state}, options.results, is_refreshed=options.refresh):
+            continue
+        cache = caches / f"{Path(options.source).name}-{budget}-{load}"
+        for made in (state,) if state == "empty" or cache.exists() else ("empty", "filled"):
             if time.time() + 1.15 * budget > end:
                 break
             try:
-                run = measured_run(case | {"cache": state}, cache)
+                run = measured_run(case | {"cache": made}, cache)
             except RuntimeError as error:
                 failures += 1
                 print(f"{case} failed: {error}", file=sys.stderr, flush=True)
                 break
             records.write(options.results, run)
-            print(f"{case}, {state} cache: {run['seconds']} s", file=sys.stderr, flush=True)
-    print(table(records.read(options.results)))
+            print(f"{case}, {made} cache: {run['seconds']} s", file=sys.stderr, flush=True)
+    print("\n\n".join("\n".join(lines) for lines in tables(records.read(options.results))))
     return min(1, failures)
 
 
-def missing(case: dict, results: Path, *, is_refreshed: bool) -> list[str]:
-    """The states of the cache in which a case is not recorded."""
+def emptied_of_other_commits(parent: Path) -> Path:
+    """The folder of this commit's caches; those of others are removed, because their blocks are compiled again."""
+    folder = parent / records.commit()
+    for other in parent.glob("*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
+
+
+def is_recorded(case: dict, results: Path, *, is_refreshed: bool) -> bool:
+    """Whether this machine has a record of a case, at this commit if others are refreshed."""
     origin = records.origin() if is_refreshed else {"machine": records.machine()}
-    runs = [run for run in records.read(results) if run.items() >= (case | origin).items()]
-    return [state for state in CACHES if state not in {run["cache"] for run in runs}]
+    return any(run.items() >= (case | origin).items() for run in records.read(results))
 
 
 def measured_run(case: dict, cache: Path) -> dict:
-    """The record of a run with the cache in a folder, which the second run removes."""
+    """The record of a run with the cache in a folder, which is removed if no other run of the case needs it."""
     if case["cache"] == "empty":
         shutil.rmtree(cache, ignore_errors=True)
     with busy_cores() if case["load"] == "busy" else contextlib.nullcontext():
         run = timed_run(case["source"], case["budget"], str(cache))
-    if case["cache"] == "filled":
+    if case["cache"] == "filled" or (case["budget"], case["load"], "filled") not in CASES:
         shutil.rmtree(cache, ignore_errors=True)
     return {**case, **run, **records.origin(), "date": records.today()}
 
@@ -117,16 +134,35 @@ def timed_run(source: str, budget: int, cache: str) -> dict:
     }
 
 
-def table(runs: list[dict]) -> str:
-    """The deviation of each run from its budget, and whether it is within the tolerance for the load."""
-    lines = ["| text | budget | load | cache | seconds | deviation | steps |", "|---|---|---|---|---|---|---|"]
-    newest = {tuple(run[key] for key in ("source", "budget", "load", "cache", "machine")): run for run in runs}
-    for run in newest.values():
-        deviation = run["seconds"] / run["budget"] - 1
-        verdict = "" if abs(deviation) <= TOLERANCE[run["load"]] else " (missed)"
-        cells = [run["source"], f"{run['budget']} s", run["load"], run["cache"], f"{run['seconds']:.1f}"]
-        lines.append(f"| {' | '.join(cells)} | {deviation:+.1%}{verdict} | {run['steps']:,} |")
-    return "\n".join(lines)
+def tables(runs: Sequence[dict]) -> list[list[str]]:
+    """The newest run of each case on each machine, with its deviation from the budget, as Markdown."""
+    newest = {tuple(run[key] for key in ("machine", "source", *CASE)): run for run in runs}
+    found: list[list[str]] = []
+    for machine in sorted({run["machine"] for run in newest.values()}):
+        mine = sorted((run for run in newest.values() if run["machine"] == machine), key=order)
+        commits = ", ".join(dict.fromkeys(run["commit"] for run in mine))
+        lines = [f"({machine}; commit {commits}, {max(run['date'] for run in mine)})", ""]
+        found.append(lines + markdown(COLUMNS, map(cells, mine)))
+    return found
+
+
+def order(run: dict) -> tuple:
+    return (run["source"], LOADS.index(run["load"]), run["budget"], run["cache"])
+
+
+def cells(run: dict) -> list[str]:
+    deviation = run["seconds"] / run["budget"] - 1
+    verdict = "" if abs(deviation) <= TOLERANCE[run["load"]] else " (missed)"
+    return [
+        run["source"],
+        f"{run['budget']} s",
+        run["load"],
+        run["cache"],
+        f"{run['seconds']:.1f} s",
+        f"{deviation:+.1%}{verdict}",
+        f"{run['steps']:,}",
+        f"{run['val_bits_per_byte']:.3f}",
+    ]
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@
 
 What is finished is added to data/results.jsonl at once, so that a call continues where the one before stopped, also
 within a part of several records, and nothing is started that would not end within --minutes. data/recipe.jsonl has the
-runs of recipe.py, data/serving.jsonl those of serving.py, and data/earlier.jsonl has figures that were measured before
-these files existed. Nothing in RESULTS.md is written by hand.
+runs of recipe.py, data/serving.jsonl those of serving.py, data/budgets.jsonl those of budgets.py, and
+data/earlier.jsonl has figures that were measured before these files existed. Nothing in RESULTS.md is written by hand.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import budgets
 import records
 import serving
 from result_tables import bench_table, markdown, page_table, recipe_tables, row_table
@@ -38,6 +39,12 @@ INTRODUCTION = (
 SERVING_TEXT = (
     "`python benchmarks/serving.py --llama FOLDER`: tokens per second of all streams together, over HTTP, with random",
     "weights and as many threads as cores. llama-cpp-python's server answers one request at a time.",
+)
+BUDGET_TEXT = (
+    "`python benchmarks/budgets.py`: the wall-clock time of `tokenloom train SOURCE --budget T`, from the start of the",
+    "process to its end, on an idle machine and beside a busy loop on each core; with an empty cache, so that text is",
+    "prepared, and blocks are compiled in long runs, and with the cache of that run. Goals are deviations of at most",
+    "5 % on an idle machine and 15 % on a busy one; runs that miss them are marked. Each is a single run.",
 )
 RECIPE_TEXT = (
     "`python benchmarks/recipe.py SERIES`: one core for each run, bits per byte over the whole validation text, losses",
@@ -274,6 +281,10 @@ def render() -> str:
                 lines += ["", *table["notes"]] if table["notes"] else []
     if tables := serving.tables(records.read(records.DATA / "serving.jsonl")):
         lines += ["", "## Serving", "", *SERVING_TEXT]
+        for table in tables:
+            lines += ["", *table]
+    if tables := budgets.tables(records.read(records.DATA / "budgets.jsonl")):
+        lines += ["", "## How closely a run ends at its time budget", "", *BUDGET_TEXT]
         for table in tables:
             lines += ["", *table]
     lines += ["", "## Runs behind the rule of a time budget", "", *RECIPE_TEXT]

@@ -1,4 +1,4 @@
-"""Budgets are measured in pairs, idle and busy, and each finished run is recorded."""
+"""Budgets are measured idle and busy, with an empty cache and then with a filled one; each finished run is recorded."""
 
 import shutil
 
@@ -41,15 +41,22 @@ def recorded(tmp_path):
     return [(run["budget"], run["cache"]) for run in records.read(tmp_path / "budgets.jsonl")]
 
 
-def test_each_budget_is_run_twice_with_one_cache_and_never_repeated(tmp_path, run, capsys):
+def test_budgets_are_run_twice_with_one_cache_the_longest_once_and_none_is_repeated(tmp_path, run, capsys):
     for _ in range(2):
-        assert measure(tmp_path, "--budgets", "60", "120") == 0
-    assert run == [(60, False), (60, True), (120, False), (120, True)]
-    assert recorded(tmp_path) == [(60, "empty"), (60, "filled"), (120, "empty"), (120, "filled")]
-    assert not list((tmp_path / "cache" / "budgets").iterdir())
+        assert measure(tmp_path) == 0
+    assert run == [(60, False), (120, False), (300, False), (31, False), (31, True), (60, True), (120, True)]
+    empty, filled = ([(budget, state) for budget in (60, 120)] for state in ("empty", "filled"))
+    assert recorded(tmp_path) == [*empty, (300, "empty"), (31, "empty"), (31, "filled"), *filled]
+    assert not list((tmp_path / "cache" / "budgets" / "c0ffee1").iterdir())
     output = capsys.readouterr().out
-    assert "| python-docs | 60 s | idle | empty | 61.0 | +1.7% | 10 |" in output
-    assert "| python-docs | 120 s | idle | empty | 61.0 | -49.2% (missed) | 10 |" in output
+    assert "| python-docs | 60 s | idle | empty | 61.0 s | +1.7% | 10 | 2.000 |" in output
+    assert "| python-docs | 120 s | idle | empty | 61.0 s | -49.2% (missed) | 10 | 2.000 |" in output
+
+
+def test_the_most_important_cases_come_first_and_all_take_24_minutes():
+    assert [load for _, load, _ in budgets.CASES[:6]] == ["idle"] * 3 + ["busy"] * 3
+    assert len(set(budgets.CASES)) == len(budgets.CASES)
+    assert sum(budget for budget, _, _ in budgets.CASES) == pytest.approx(24 * 60, rel=0.01)
 
 
 @pytest.mark.parametrize(("is_kept", "made"), [(True, [False, True]), (False, [False, False, True])])

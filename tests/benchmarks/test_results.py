@@ -33,6 +33,26 @@ def test_a_record_becomes_a_row_with_its_machine_and_commit():
     assert any(line.startswith("`benchmarks/compare_commits.py step` (M; commit c0ffee1, ") for line in lines)
 
 
+@pytest.mark.usefixtures("recorded")
+def test_the_section_of_budgets_has_a_table_of_each_machine_if_runs_are_recorded(tmp_path):
+    title = "## How closely a run ends at its time budget"
+    assert title not in results.render()
+    case = {"source": "book.txt", "budget": 60, "cache": "empty", "steps": 10, "val_bits_per_byte": 2.0}
+    origin = {"commit": "c0ffee1", "date": "2026-11-29"}
+    for machine, load, seconds in (("M", "busy", 68.0), ("M", "idle", 50.0), ("M", "idle", 64.0), ("N", "idle", 58.0)):
+        run = {**case, **origin, "machine": machine, "load": load, "seconds": seconds}
+        records.write(tmp_path / "budgets.jsonl", run)
+    section = results.render().split(title)[1].split("##")[0]
+    rows = [line for line in section.splitlines() if line.startswith(("| book", "("))]
+    assert rows == [
+        "(M; commit c0ffee1, 2026-11-29)",
+        "| book.txt | 60 s | idle | empty | 64.0 s | +6.7% (missed) | 10 | 2.000 |",
+        "| book.txt | 60 s | busy | empty | 68.0 s | +13.3% | 10 | 2.000 |",
+        "(N; commit c0ffee1, 2026-11-29)",
+        "| book.txt | 60 s | idle | empty | 58.0 s | -3.3% | 10 | 2.000 |",
+    ]
+
+
 def test_ratios_are_to_the_first_implementation_that_ran():
     repeats = {"slow": (2.0, 2.0, 8.0), "fast": (1.0,), "absent": ()}
     implementations = {
