@@ -23,13 +23,14 @@ def row_table(results: Sequence[dict], columns: dict[str, str]) -> list[str]:
 def bench_table(
     results: Sequence[dict], metric: str, unit: str, digits: int = 0, lower_is_better: bool = False
 ) -> list[str]:
-    """The newest output of `tokenloom bench`: medians, ranges, and ratios to the first implementation that ran."""
+    """Outputs of `tokenloom bench`: medians and ranges of all, and ratios to the first implementation that ran."""
     rows: list[list[str]] = []
     reference = None
-    for name, implementation in results[-1]["implementations"].items():
-        repeats = implementation["repeats"]
+    for name in results[-1]["implementations"]:
+        rounds = [result["implementations"][name] for result in results if name in result["implementations"]]
+        repeats = [repeat for implementation in rounds for repeat in implementation["repeats"]]
         if not repeats:
-            rows.append([name, implementation["problem"], "", "", ""])
+            rows.append([name, rounds[-1]["problem"], "", "", ""])
             continue
         values = [repeat[metric] for repeat in repeats]
         value, peak = statistics.median(values), statistics.median(repeat["peak_mb"] for repeat in repeats)

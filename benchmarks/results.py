@@ -65,7 +65,8 @@ class Part:
     command: str
     table: Callable[[Sequence[dict]], list[str]]
     records: int = 1
-    """Of the whole part. A command that adds several takes --minutes, and continues where it stopped."""
+    """Of the whole part. A command with --json is called so often with --repeats 1; another one takes --minutes, adds
+    several, and continues where it stopped."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Section:
     parts: tuple[Part, ...] = ()
 
 
+ROUNDS = 3  # calls of `tokenloom bench`, each recorded when it ends
 tokens_per_sec = partial(bench_table, metric="tokens_per_sec", unit="tokens/s")
 STEP_COLUMNS = {
     "this commit": "{case}",
@@ -138,16 +140,16 @@ SECTIONS = {
         "Batches of 2x256 tokens. First the model of the book's chapter 5 (162M parameters) next to the book's own "
         "code, `llms-from-scratch`; then tied embeddings without dropout.",
         (
-            Part("train", 9, "tokenloom bench train --json", tokens_per_sec),
-            Part("train-gpt2", 12, "tokenloom bench train --shape gpt2 --json", tokens_per_sec),
+            Part("train", 3, "tokenloom bench train --json", tokens_per_sec, ROUNDS),
+            Part("train-gpt2", 4, "tokenloom bench train --shape gpt2 --json", tokens_per_sec, ROUNDS),
         ),
     ),
     "generate": Section(
         "Decoding with GPT-2 124M",
         "200 greedy tokens after a prompt of 32, one prompt or 16 together.",
         (
-            Part("generate", 12, "tokenloom bench generate --json", tokens_per_sec),
-            Part("generate-16", 12, "tokenloom bench generate --batch 16 --json", tokens_per_sec),
+            Part("generate", 4, "tokenloom bench generate --json", tokens_per_sec, ROUNDS),
+            Part("generate-16", 4, "tokenloom bench generate --batch 16 --json", tokens_per_sec, ROUNDS),
         ),
     ),
     "prepare": Section(
@@ -156,9 +158,10 @@ SECTIONS = {
         (
             Part(
                 "prepare",
-                4,
+                2,
                 "tokenloom bench prepare --json",
                 partial(bench_table, metric="mb_per_sec", unit="MB/s", digits=1),
+                ROUNDS,
             ),
         ),
     ),
@@ -169,9 +172,10 @@ SECTIONS = {
         (
             Part(
                 "loading",
-                4,
+                2,
                 "tokenloom bench loading --json",
                 partial(bench_table, metric="memory_ratio", unit="peak / weights", digits=3, lower_is_better=True),
+                ROUNDS,
             ),
         ),
     ),
@@ -181,9 +185,10 @@ SECTIONS = {
         (
             Part(
                 "startup",
-                2,
+                1,
                 "tokenloom bench startup --json",
                 partial(bench_table, metric="wall_seconds", unit="seconds", digits=2, lower_is_better=True),
+                ROUNDS,
             ),
         ),
     ),
@@ -194,9 +199,10 @@ SECTIONS = {
         (
             Part(
                 "chapter5",
-                6,
+                2,
                 "tokenloom bench chapter5 --epochs 1 --json",
                 partial(bench_table, metric="train_seconds", unit="seconds", digits=1, lower_is_better=True),
+                ROUNDS,
             ),
         ),
     ),
@@ -239,25 +245,36 @@ def unfinished_parts() -> list[str]:
 
 
 def measure(names: Iterable[str], end: float) -> Iterator[str]:
-    """Run the commands of parts that this commit lacks until `end` (`time.time`); yields each when it has ended."""
+    """Run the commands of parts that this commit lacks until `end` (`time.time`); yields the part after each call."""
     for part in (PARTS[name] for name in names):
         if len(records.measured(part.name)) >= part.records:
             print(f"{part.name}: this commit has been measured", file=sys.stderr)
             continue
-        minutes = (end - time.time()) / 60
-        if part.minutes > minutes:
-            print(f"{part.name}: left out, because it takes about {part.minutes} minutes", file=sys.stderr)
-            continue
-        print(f"{part.name}: {part.command}", file=sys.stderr, flush=True)
-        arguments = shlex.split(part.command.replace("tokenloom", "-m tokenloom"))
-        arguments += ["--minutes", f"{minutes:.1f}"] if part.records > 1 else []
-        output = subprocess.PIPE if "--json" in arguments else None
-        process = subprocess.run([sys.executable, *arguments], cwd=records.ROOT, text=True, stdout=output)
-        if process.returncode:
-            print(f"{part.name}: failed with {process.returncode}", file=sys.stderr)
-        elif output:
-            records.append(part.name, json.loads(process.stdout))
-        yield part.name
+        while len(records.measured(part.name)) < part.records:
+            minutes = (end - time.time()) / 60
+            if part.minutes > minutes:
+                print(f"{part.name}: left out, because it takes about {part.minutes} minutes", file=sys.stderr)
+                break
+            goes_on = call(part, minutes)
+            yield part.name
+            if not goes_on:
+                break
+
+
+def call(part: Part, minutes: float) -> bool:
+    """Run the command of a part, and record its output; whether it succeeded and may be called for the next record."""
+    print(f"{part.name}: {part.command}", file=sys.stderr, flush=True)
+    arguments = shlex.split(part.command.replace("tokenloom", "-m tokenloom"))
+    has_output = "--json" in arguments
+    if part.records > 1:
+        arguments += ["--repeats", "1"] if has_output else ["--minutes", f"{minutes:.1f}"]
+    output = subprocess.PIPE if has_output else None
+    process = subprocess.run([sys.executable, *arguments], cwd=records.ROOT, text=True, stdout=output)
+    if process.returncode:
+        print(f"{part.name}: failed with {process.returncode}", file=sys.stderr)
+    elif has_output:
+        records.append(part.name, json.loads(process.stdout))
+    return has_output and not process.returncode
 
 
 def write() -> None:

@@ -53,14 +53,16 @@ def test_the_section_of_budgets_has_a_table_of_each_machine_if_runs_are_recorded
     ]
 
 
-def test_ratios_are_to_the_first_implementation_that_ran():
-    repeats = {"slow": (2.0, 2.0, 8.0), "fast": (1.0,), "absent": ()}
-    implementations = {
-        name: {"repeats": [{"seconds": s, "peak_mb": 50 * s} for s in times], "problem": "not installed: x"}
-        for name, times in repeats.items()
-    }
+def test_ratios_are_to_the_first_implementation_that_ran_and_medians_of_all_rounds():
+    first, second = (
+        {
+            name: {"repeats": [{"seconds": s, "peak_mb": 50 * s} for s in times], "problem": "not installed: x"}
+            for name, times in repeats.items()
+        }
+        for repeats in ({"slow": (2.0, 8.0), "fast": (1.0,), "absent": ()}, {"slow": (2.0,), "fast": (), "absent": ()})
+    )
     rows = result_tables.bench_table(
-        [{"implementations": implementations}], "seconds", "s", digits=1, lower_is_better=True
+        [{"implementations": rounds} for rounds in (first, second)], "seconds", "s", digits=1, lower_is_better=True
     )[2:]
     assert rows == [
         "| slow | 2.0 | 2.0 to 8.0 | 1.00 | 100 MB (1.00) |",
@@ -82,6 +84,30 @@ def test_a_part_is_measured_once_on_each_machine_and_only_if_there_is_time(monke
     assert "long: left out" in capfd.readouterr().err
     monkeypatch.setattr(records, "machine", lambda: "another")
     assert results.unfinished_parts() == ["quick", "long"]
+
+
+@pytest.mark.usefixtures("recorded")
+def test_each_round_of_a_benchmark_is_recorded_when_it_ends(monkeypatch, capfd):
+    implementation = {"repeats": [{"tokens_per_sec": 7, "peak_mb": 50}], "problem": None}
+    output = f"print(json.dumps({{'implementations': {{'fast': {implementation}}}}}))"
+    part = results.Part("rounds", 1, f'-c "import json; {output}" --json', results.tokens_per_sec, records=3)
+    monkeypatch.setattr(results, "PARTS", {"rounds": part})
+    interrupted = results.measure(["rounds"], results.time.time() + 120)
+    assert [next(interrupted), next(interrupted)] == ["rounds"] * 2
+    assert results.unfinished_parts() == ["rounds"]
+    assert list(results.measure(["rounds"], results.time.time() + 120)) == ["rounds"]
+    assert results.unfinished_parts() == []
+    ((_, rounds),) = results.newest_by_machine(records.read(records.RESULTS), part)
+    assert part.table([record["result"] for record in rounds])[2:] == ["| fast | 7 | 7 to 7 | 1.00 | 50 MB (1.00) |"]
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_command_that_fails_is_not_called_again(monkeypatch, capfd):
+    part = results.Part("failing", 1, '-c "import sys; sys.exit(3)" --json', lambda found: [], records=3)
+    monkeypatch.setattr(results, "PARTS", {"failing": part})
+    assert list(results.measure(["failing"], results.time.time() + 120)) == ["failing"]
+    assert "failing: failed with 3" in capfd.readouterr().err
+    assert results.unfinished_parts() == ["failing"]
 
 
 @pytest.mark.usefixtures("recorded")
