@@ -44,7 +44,9 @@ def renew(package: dict[str, Any]) -> None:
                 assert member is not None
                 content = member.read()
                 file["sha256"] = hashlib.sha256(content).hexdigest()
-                (VENDOR / name / Path(file["source"]).name).write_bytes(content)
+                path = VENDOR / name / file.get("path", Path(file["source"]).name)  # modules import one another by path
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(content)
 
 
 if __name__ == "__main__":

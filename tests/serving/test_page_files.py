@@ -89,8 +89,9 @@ def test_own_files_name_no_other_site_and_evaluate_no_text(path):
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package["name"])
 def test_libraries_are_the_files_of_their_packages(package):
     folder = VENDOR / f"{package['name']}-{package['version']}"
-    hashes = {Path(file["source"]).name: file["sha256"] for file in package["files"]}
-    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    hashes = {file.get("path", Path(file["source"]).name): file["sha256"] for file in package["files"]}
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    found = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     assert found == hashes
     assert "LICENSE" in found
 

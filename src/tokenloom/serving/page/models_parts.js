@@ -3,9 +3,11 @@
 import { ago, bytes, compact, counted, fixed, whole } from "./format.js";
 import { shapeFacts } from "./models.js";
 import { SIGNS, describe } from "./run_status.js";
+import { repeat } from "./vendor/lit-html-3.3.3/directives/repeat.js";
 import { html, nothing } from "./vendor/lit-html-3.3.3/lit-html.js";
 
 const LINKS = { read: "Read", next: "Next", write: "Write" };
+const keyOf = ({ id }) => id; // rows keep their elements, and with them the focus, when others appear above them
 
 /** The table of all models; `chosen` is the id of the one that is shown below. */
 export function modelTable(entries, { chosen, now, choose }) {
@@ -20,7 +22,7 @@ export function modelTable(entries, { chosen, now, choose }) {
         </tr>
       </thead>
       <tbody>
-        ${entries.map(({ id, row, checkpoints, bytes: size }) => {
+        ${repeat(entries, keyOf, ({ id, row, checkpoints, bytes: size }) => {
           const isChosen = id === chosen;
           const target = checkpoints.find((one) => one.isNewest) ? id : checkpoints[0]?.id;
           return html`<tr class=${isChosen ? "selected" : ""}>
@@ -64,7 +66,7 @@ export function checkpointTable(entry, { chosen, pinned, figures, now, link, com
           </tr>
         </thead>
         <tbody>
-          ${entry.checkpoints.map((checkpoint) => {
+          ${repeat(entry.checkpoints, keyOf, (checkpoint) => {
             const isChosen = checkpoint.name === chosen.name;
             const found = figures?.get(checkpoint.name);
             return html`<tr class=${isChosen ? "selected" : ""} data-name=${checkpoint.name}>
