@@ -5,20 +5,24 @@ import { compact, duration, fixed, whole } from "./format.js";
 import { READOUT } from "./run_drawing.js";
 import { SIGNS, describe, figuresOf, resumeCommand, settingText } from "./run_status.js";
 import { evenlySpaced, sampleSteps, samplesAt, valueAt } from "./series.js";
+import { repeat } from "./vendor/lit-html-3.3.3/directives/repeat.js";
 import { html, nothing } from "./vendor/lit-html-3.3.3/lit-html.js";
 
 const HIDDEN_ROWS = 50;
 const MOST_COMPARED = 64; // texts, as the server accepts them
-const FIGURES = {
-  Step: "step",
-  "Training loss": "train",
-  "Validation loss": "val",
-  Lowest: "best",
-  "Bits per byte": "bits",
-  "Tokens/s": "rate",
-  Parameters: "parameters",
-  Time: "time",
-};
+// The figures of a run: name, label, and the class of a column that narrow screens leave out.
+const FIGURES = [
+  ["step", "Step", "more"],
+  ["train", "Training loss", "most"],
+  ["val", "Validation loss", ""],
+  ["best", "Lowest", ""],
+  ["bits", "Bits per byte", "most"],
+  ["rate", "Tokens/s", "most"],
+  ["parameters", "Parameters", "most"],
+  ["time", "Time", "more"],
+];
+
+const keyOf = (row) => row.run; // rows keep their elements, and with them the focus, when others appear above them
 
 /** The table of all runs; `colors` are those of the selected ones. */
 export function runTable(rows, { selected, colors, toggle, only, now }) {
@@ -27,11 +31,11 @@ export function runTable(rows, { selected, colors, toggle, only, now }) {
       <thead>
         <tr>
           <th scope="col">Run</th><th scope="col">State</th>
-          ${Object.keys(FIGURES).map((label) => html`<th scope="col" class="number">${label}</th>`)}
+          ${FIGURES.map(([, label, kind]) => html`<th scope="col" class="number ${kind}">${label}</th>`)}
         </tr>
       </thead>
       <tbody>
-        ${rows.map((row) => {
+        ${repeat(rows, keyOf, (row) => {
           const isSelected = selected.includes(row.run);
           const figures = figuresOf(row);
           return html`<tr class=${isSelected ? "selected" : ""}>
@@ -43,7 +47,7 @@ export function runTable(rows, { selected, colors, toggle, only, now }) {
               </div>
             </th>
             <td><span class="state ${row.state}" title=${describe(row, now)}>${SIGNS[row.state]} ${row.state}</span></td>
-            ${Object.values(FIGURES).map((name) => html`<td class="number">${figures[name]}</td>`)}
+            ${FIGURES.map(([name, , kind]) => html`<td class="number ${kind}">${figures[name]}</td>`)}
           </tr>`;
         })}
       </tbody>
