@@ -1,5 +1,6 @@
 """The models of the server: their ids, the checkpoints of a run that trains, and what stays in memory."""
 
+import errno
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -231,6 +232,23 @@ def test_a_model_that_cannot_be_loaded_is_an_unavailable_one(save, store_of, tmp
     with pytest.raises(RequestError, match="cannot be loaded") as raised:
         store.acquire(store.resolve("model"))
     assert raised.value.status == 503
+
+
+def test_a_checkpoint_that_could_not_be_opened_once_is_loaded_by_the_next_request(
+    save, store_of, tmp_path, monkeypatch
+):
+    save(tmp_path / "book", 10)
+    store = store_of(tmp_path / "book")
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "resolve_model", raise_too_many_files)
+        with pytest.raises(RequestError, match="cannot be loaded.*Too many open files") as raised:
+            store.acquire(store.resolve("book"))
+    assert raised.value.status == 503
+    assert value_of(store, "book") == 10
+
+
+def raise_too_many_files(*_):
+    raise OSError(errno.EMFILE, "Too many open files")
 
 
 def test_threads_that_ask_for_one_model_load_it_once(save, store_of, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from tokenloom.model.flops import count_parameters
 from tokenloom.run_folder import RunFolder
 from tokenloom.serving.catalog import Catalog, ModelRef, Version
 from tokenloom.serving.errors import ModelNotFound, RequestError
-from tokenloom.weights.checkpoint import MANIFEST
+from tokenloom.weights.checkpoint import MANIFEST, find_corruption
 from tokenloom.weights.folder import read_folder
 from tokenloom.weights.load import LoadedModel, resolve_model
 
@@ -134,7 +134,7 @@ class ModelStore:
 
         If a checkpoint was removed since it was resolved, or its content is corrupt, RUN, RUN@best and RUN@first stand
         for the next one; a pinned step raises `ModelNotFound`. Raises `RequestError` (503) if another model cannot be
-        loaded.
+        loaded, or a checkpoint that is intact.
         """
         while True:
             version: Version | None = None
@@ -142,7 +142,7 @@ class ModelStore:
                 version = Version.of(ref.path)
                 return AcquiredModel(ref, self._acquire(version), self, version)
             except (OSError, TokenloomError) as error:
-                if ref.run is None and ref.path.exists():
+                if _is_intact(version) if ref.run is not None else ref.path.exists():
                     raise RequestError(f'the model "{ref.id}" cannot be loaded: {error}', status=503) from error
                 if version is not None:
                     self._catalog.exclude(version)
@@ -204,6 +204,14 @@ class ModelStore:
                 if cached.users == 0 and (total > self.memory_budget_bytes or not version.path.exists()):
                     del self._cached[version]
                     total -= cached.bytes
+
+
+def _is_intact(version: Version | None) -> bool:
+    """Whether a checkpoint is still there and whole, so that something else failed, such as opening one file more."""
+    try:
+        return version is not None and Version.of(version.path) == version and find_corruption(version.path) is None
+    except OSError:
+        return version is not None and version.path.exists()
 
 
 def _memory_of(model: nn.Module) -> int:
