@@ -27,6 +27,7 @@ from tokenloom.evaluation.measurement import Evaluation
 from tokenloom.generation.inference_weights import copy_for_inference
 from tokenloom.generation.text import TextCompletion, generate_text
 from tokenloom.reporting.console import TrainingDisplay
+from tokenloom.reporting.messages import resume_command
 from tokenloom.reporting.notebook_display import NotebookDisplay
 from tokenloom.reporting.progress import byte_progress, window_progress
 from tokenloom.reporting.terminal import in_notebook
@@ -323,9 +324,7 @@ def _new_run_folder(out: str | Path | None, config: Config) -> RunFolder:
 def _refuse_if_used(run: RunFolder) -> None:
     if not run.is_unused():
         run.refuse_if_locked()
-        raise UsageError(
-            f"{run.path} exists already. Choose another --out, or resume it: tokenloom train --resume {run.path}"
-        )
+        raise UsageError(f"{run.path} exists already. Choose another --out, or resume it: {resume_command(run.path)}")
 
 
 def _run_name(source: str) -> str:

@@ -37,4 +37,8 @@ def test_it_shows_a_model(capsys, tmp_path, model_of):
     assert values["path"] == path
     assert values["parameters"] == count_parameters(model.config)
     assert values["model"] == model.config.model_dump()
-    assert "family" in output(capsys, path)
+    text = output(capsys, path)
+    assert f"parameters               {count_parameters(model.config):,}\n" in text
+    assert f"training flops per token {values['training_flops_per_token']:,.0f}\n" in text
+    assert "  tie_embeddings         false\n" in text
+    assert "notices" not in text  # there are none

@@ -11,7 +11,7 @@ import pytest
 from source_files import refusal, texts
 from written_shards import write_shards
 
-from tokenloom.data.folders import list_folder, skipped_folders_notices
+from tokenloom.data.folders import list_folder, skipped_notices
 from tokenloom.data.tokenizers import Tokenizer
 
 
@@ -80,11 +80,22 @@ def test_folders_that_programs_write_are_skipped_and_named(tmp_path: Path, byte:
         "tokens": "a tokenizer",
         "venv": "a virtual environment",
     }
-    assert skipped_folders_notices([str(tmp_path), "-", "tinyshakespeare", str(tmp_path / "exported")]) == [
+    assert skipped_notices([str(tmp_path), "-", "tinyshakespeare", str(tmp_path / "exported")]) == [
         f"skipped 6 folders: {tmp_path / '.git'} (hidden), {tmp_path / 'exported'} (a model), "
-        f"{tmp_path / 'runs/one'} (a run), 3 more"
+        f"{tmp_path / 'runs/one'} (a run), 3 more",
+        "skipped 2 files of other types: 2 .json",
     ]
-    assert skipped_folders_notices([str(tmp_path / "notes")]) == []
+    assert skipped_notices([str(tmp_path / "notes")]) == []
+
+
+def test_files_of_other_types_are_counted_in_a_notice(tmp_path: Path) -> None:
+    other = ("a.html", "sub/b.HTML", "c.csv", "d.csv.gz", "e.pdf", "LICENSE", "f.docx", ".hidden.html")
+    write_tree(tmp_path, "book.txt", "notes.md.gz", *other)
+    assert skipped_notices([str(tmp_path)]) == ["skipped 7 files of other types: 2 .csv, 2 .html, 1 .docx, 2 others"]
+    write_tree(tmp_path, "pages/a.html", "pages/LICENSE", "pages/b.html")
+    assert "pages contains no supported file, only 3 files of other types: 2 .html, 1 without a suffix. " in refusal(
+        tmp_path / "pages"
+    )
 
 
 def test_a_folder_named_as_text_that_is_a_model_is_refused(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_the_plan_is_printed_before_the_first_step():
         "model     3.4M parameters, 21.4M FLOPs per token",
         "machine   cpu, fp32, 2 threads",
         "plan      1,200 steps of 4,096 tokens, 7.68 epochs, within 2 min",
-        "needs     about 0.4 GB of memory",
+        "needs     about 400 MB of memory",
         "baselines xz 1.80, zstd 1.92, unigram 4.43 bits/byte",
     ):
         assert line in output
@@ -95,7 +95,7 @@ def test_a_plan_without_validation_or_budget_leaves_them_out():
     output = shown_on(console)
     assert "data      python-docs: 640k tokens for training\n" in output
     assert "resumed after step 50" in output
-    assert "needs     about 0.4 GB of memory, about 1 min 58 s" in output
+    assert "needs     about 400 MB of memory, about 1 min 58 s" in output
     assert "baselines" not in output
 
 

@@ -8,7 +8,15 @@ from tokenloom.config import TrainConfig
 from tokenloom.errors import UsageError
 from tokenloom.training import budget as budgets
 from tokenloom.training import loop
-from tokenloom.training.budget import RESERVE_SECONDS, Limit, TimeBudget, parse_budget, plan_steps
+from tokenloom.training.budget import (
+    FEW_STEPS,
+    RESERVE_SECONDS,
+    Limit,
+    TimeBudget,
+    few_steps_notice,
+    parse_budget,
+    plan_steps,
+)
 from tokenloom.training.display import QuietDisplay
 from tokenloom.training.interrupt import StopRequest
 from tokenloom.training.schedule import learning_rate
@@ -209,6 +217,17 @@ def test_a_budget_in_which_nothing_fits_is_refused(state, clock, monkeypatch):
 def test_a_budget_of_half_a_minute_is_never_refused_however_long_the_preparation_took(state, clock, monkeypatch):
     FakeMachine(clock, monkeypatch, step_seconds=lambda _: 2.0)
     assert plan_steps(state, limit_of(clock.now - 50.0, 30.0), clock=clock, timer=clock)[0] == 1
+
+
+def test_a_plan_of_few_steps_says_why_unless_the_user_limits_the_steps():
+    budget = budget_of(100.0, step_seconds=9.0, evaluation_seconds=2.0, final_seconds=3.0)
+    assert few_steps_notice(3, budget) == (
+        "1 min 40 s of the budget are left for 3 steps of 9 s and for evaluations, of which the last takes 5.0 s. "
+        "Use a longer --budget, or run the same command again: prepared data is reused."
+    )
+    assert few_steps_notice(FEW_STEPS, budget) == ""
+    assert few_steps_notice(3, replace(budget, limit=replace(budget.limit, most_steps=3))) == ""
+    assert few_steps_notice(1, replace(budget, seconds=-1.0)).startswith("preparation has used up the budget")
 
 
 @pytest.mark.parametrize("seconds", [20.0, 1000.0])

@@ -402,4 +402,4 @@ def test_the_plan_is_printed_before_training(text, tmp_path, capfd):
     api.train(text, out=tmp_path / "run", settings=settings(train={"max_steps": 2}))
     printed = capfd.readouterr().err
     assert re.search(r"windows +[\d,]+ for training, 4 per batch, [\d,]+ for validation", printed)
-    assert re.search(r"needs +about [\d.]+ GB of memory, about ", printed)
+    assert re.search(r"needs +about [\d.]+ [kMG]B of memory, about ", printed)

@@ -1,5 +1,6 @@
 """A run that is stopped in any phase, by one signal or by two, is completed by --resume as if it was never stopped."""
 
+import shlex
 import signal
 from pathlib import Path
 
@@ -116,18 +117,19 @@ def assert_the_same(run: RunFolder, uninterrupted: RunFolder) -> None:
 @pytest.mark.parametrize("phase", PHASES)
 def test_the_first_signal_saves_a_checkpoint_from_which_the_run_is_completed(text, tmp_path, uninterrupted, phase):
     module, name, call, step = PHASES[phase]
-    with_budget = module is budget
+    with_budget, folder = module is budget, tmp_path / "my run"
     with pytest.MonkeyPatch.context() as patch:
         signal_at_call(patch, module, name, call, signals=1)
         with pytest.raises(Interrupted, match=rf"step {step}\b.*tokenloom train --resume") as stopped:
-            (train_with_budget if with_budget else train)(text, tmp_path / "run")
+            (train_with_budget if with_budget else train)(text, folder)
     assert stopped.value.exit_code == 130
-    assert list_checkpoints(tmp_path / "run" / "checkpoints")[-1].name == f"step-{step:08d}"
+    assert shlex.split(str(stopped.value))[-1] == str(folder)
+    assert list_checkpoints(folder / "checkpoints")[-1].name == f"step-{step:08d}"
     # The number of steps of a budget depends on the machine.
-    api.resume(tmp_path / "run", settings={"train": {"max_steps": STEPS}} if with_budget else None, quiet=True)
+    api.resume(folder, settings={"train": {"max_steps": STEPS}} if with_budget else None, quiet=True)
     if not with_budget:
-        assert_the_same(RunFolder(tmp_path / "run"), uninterrupted)
-    assert RunFolder(tmp_path / "run").is_finished()
+        assert_the_same(RunFolder(folder), uninterrupted)
+    assert RunFolder(folder).is_finished()
 
 
 @pytest.mark.parametrize("phase", [name for name, (module, *_) in PHASES.items() if module is not budget])

@@ -8,7 +8,7 @@ import torch
 from tokenloom import api
 from tokenloom.book import GPTModel
 from tokenloom.data.tokenizers import load_tokenizer
-from tokenloom.errors import CheckpointError, UsageError, WeightsError
+from tokenloom.errors import CheckpointError, TokenizerError, UsageError, WeightsError
 from tokenloom.weights.export import export_model
 from tokenloom.weights.load import LoadedModel, load
 
@@ -54,7 +54,9 @@ def test_a_pth_loads_back_unchanged(model_of, tmp_path, name):
     tokenizer = load_tokenizer("byte")
     model = model_of(name, vocab_size=tokenizer.vocab_size)
     (notice,) = export_model(LoadedModel(model, tokenizer, tmp_path), tmp_path / "model.pth", "pth")
-    assert "contains no tokenizer" in notice
+    assert "contains no tokenizer. Copy " in notice
+    with pytest.raises(TokenizerError, match=r"the 257 tokens of model\.pth are not those of gpt2\. Copy"):
+        load(tmp_path / "model.pth")
     tokenizer.save(tmp_path)
     again = load(tmp_path / "model.pth")
     assert again.model.config == model.config

@@ -112,11 +112,27 @@ def _version(package: str) -> str | None:
 def _lines(values: Mapping[str, object]) -> list[str]:
     lines: list[str] = []
     for name, value in values.items():
+        label = name.replace("_", " ")
         if isinstance(value, Mapping):
             items = cast(Mapping[str, object], value).items()
-            lines += [f"{name}:", *(f"  {key:20} {'-' if entry is None else entry}" for key, entry in items)]
-        elif isinstance(value, list):
-            lines.append(f"{name:22} {', '.join(map(str, cast(list[object], value)))}")
-        else:
-            lines.append(f"{name:22} {value}")
+            lines += [f"{label}:", *(f"  {key:22} {_text(entry)}" for key, entry in items)]
+        elif value != []:
+            lines.append(f"{label:24} {_text(value)}")
     return lines
+
+
+def _text(value: object) -> str:
+    """A value as people read it: 664,448 rather than 664448.0."""
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return str(value).lower()
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:,.0f}" if value.is_integer() else f"{value:g}"
+        case list():
+            return ", ".join(map(str, cast("list[object]", value)))
+        case _:
+            return str(value)

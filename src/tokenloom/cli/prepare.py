@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,7 +46,7 @@ def prepare(
     print_result("already prepared, nothing to do" if shards.already_prepared else f"prepared {shards.path}")
     for name, split in (("train", shards.train), ("val", shards.val)):
         print_result(f"{name:5}  {split.n_tokens:,} tokens, {split.n_documents:,} documents, {split.n_bytes:,} bytes")
-    print_result(f"Next: tokenloom train {shards.path}")
+    print_result(f"Next: tokenloom train {shlex.quote(str(shards.path))}")
 
 
 def _to_json(shards: Shards) -> dict[str, object]:

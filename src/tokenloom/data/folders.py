@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +17,19 @@ from tokenloom.home import expand_home
 from tokenloom.run_folder import RunFolder
 
 _SKIPPED_IN_NOTICE = 3
+_NO_SUFFIX = "without a suffix"
 _WEIGHTS = ("*.safetensors", "*.gguf", "pytorch_model*.bin")
 
 
 @dataclass(frozen=True)
 class FolderListing:
-    """The files in a supported format, in a fixed order, and the skipped folders with the kind of each."""
+    """The files in a supported format, in a fixed order, and what is skipped."""
 
     files: list[Path] = field(default_factory=list[Path])
     skipped: dict[Path, str] = field(default_factory=dict[Path, str])
+    """The skipped folders, with the kind of each."""
+    other_types: Counter[str] = field(default_factory=Counter[str])
+    """The number of files in formats that are not supported, by suffix."""
 
 
 def list_folder(folder: Path) -> FolderListing:
@@ -56,26 +61,43 @@ def list_folder(folder: Path) -> FolderListing:
                     folders.append(path)
                 elif not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(path)):
                     linked_folders.append(path)
-            elif is_supported(path) and not entry.name.startswith("."):
-                if entry.is_symlink():
-                    linked_files.append(path)
-                else:
-                    found[os.path.join(resolved, entry.name)] = path
+            elif entry.name.startswith("."):
+                continue
+            elif not is_supported(path):
+                listing.other_types[format_suffix(path) or _NO_SUFFIX] += entry.is_file()
+            elif entry.is_symlink():
+                linked_files.append(path)
+            else:
+                found[os.path.join(resolved, entry.name)] = path
     for path in sorted(linked_files):
         found.setdefault(os.path.realpath(path), path)
     listing.files.extend(sorted(found.values(), key=lambda file: file.relative_to(folder).parts))
     return listing
 
 
-def skipped_folders_notices(names: Iterable[str]) -> list[str]:
-    """One line that names the folders that are skipped in the folders among `names`; no line if there are none."""
+def skipped_notices(names: Iterable[str]) -> list[str]:
+    """What is skipped in the folders among `names`: a line about folders and one about files, if there are any."""
     paths = (expand_home(name) for name in names if name)
-    skipped = [(path, kind) for folder in paths if os.path.isdir(folder) for path, kind in _skipped(folder).items()]
-    if not skipped:
-        return []
-    shown = [f"{path} ({kind})" for path, kind in sorted(skipped)[:_SKIPPED_IN_NOTICE]]
-    more = [f"{len(skipped) - len(shown):,} more"] if len(skipped) > len(shown) else []
-    return [f"skipped {len(skipped):,} folder{'s' * (len(skipped) > 1)}: {', '.join(shown + more)}"]
+    # A folder that is itself of a kind that is skipped is either opened as token shards or refused.
+    listings = [list_folder(path) for path in paths if os.path.isdir(path) and not _kind_of(path)]
+    folders = sorted(item for listing in listings for item in listing.skipped.items())
+    types = sum((listing.other_types for listing in listings), Counter[str]())
+    notices: list[str] = []
+    if folders:
+        shown = [f"{path} ({kind})" for path, kind in folders[:_SKIPPED_IN_NOTICE]]
+        more = [f"{len(folders) - len(shown):,} more"] if len(folders) > len(shown) else []
+        notices.append(f"skipped {_counted(len(folders), 'folder')}: {', '.join(shown + more)}")
+    if types:
+        notices.append(f"skipped {describe_types(types)}")
+    return notices
+
+
+def describe_types(types: Counter[str]) -> str:
+    """Files of types that are not supported, the most frequent first: "5 files of other types: 3 .html, 2 .pdf"."""
+    shown = sorted(types.items(), key=lambda item: (-item[1], item[0]))[:_SKIPPED_IN_NOTICE]
+    others = types.total() - sum(count for _, count in shown)
+    named = [f"{count:,} {suffix}" for suffix, count in [*shown, *([("others", others)] if others else [])]]
+    return f"{_counted(types.total(), 'file')} of other types: {', '.join(named)}"
 
 
 def is_supported(path: Path) -> bool:
@@ -96,9 +118,8 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         raise DataError(f"cannot list folder {error.filename}: {error.strerror}. Check its permissions.") from None
 
 
-def _skipped(folder: Path) -> Mapping[Path, str]:
-    # A folder that is itself of such a kind is either opened as token shards or refused.
-    return {} if _kind_of(folder) else list_folder(folder).skipped
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _kind_of(folder: Path) -> str | None:

@@ -6,6 +6,7 @@ import difflib
 import glob
 import hashlib
 import os
+import shlex
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from tokenloom.data.corpora import (
     standard_library_files,
 )
 from tokenloom.data.documents import Document, DocumentPart, ReadState, record_text
-from tokenloom.data.folders import is_supported, list_folder, skipped_folders_notices
+from tokenloom.data.folders import describe_types, is_supported, list_folder, skipped_notices
 from tokenloom.data.readers import READERS, format_suffix, hashing_stream, read_file, read_text
 from tokenloom.data.streams import STDIN, Streams, is_pipe
 from tokenloom.errors import DataError, MissingExtraError, shortened
@@ -70,7 +71,7 @@ def read_documents(
 
 
 def source_notices(names: Sequence[str]) -> list[str]:
-    """What the user should know about sources: local paths hidden by another meaning of a name, and skipped folders."""
+    """What the user should know about sources: local paths hidden by another meaning of a name, and what is skipped."""
     named = {name: "corpus" for name in names if name in CORPUS_NAMES}
     named |= {name: "dataset" for name in names if name.startswith("hf:")}
     hidden = [
@@ -78,7 +79,7 @@ def source_notices(names: Sequence[str]) -> list[str]:
         for name, kind in named.items()
         if os.path.lexists(name)
     ]
-    return [*hidden, *skipped_folders_notices(name for name in names if name not in named)]
+    return [*hidden, *skipped_notices(name for name in names if name not in named)]
 
 
 def _find(name: str, streams: Streams) -> list[Source]:
@@ -108,10 +109,11 @@ def _find(name: str, streams: Streams) -> list[Source]:
 
 
 def _folder_sources(folder: Path) -> list[Source]:
-    files = list_folder(folder).files
-    if not files:
-        raise DataError(f"folder {folder} contains no supported file. {_SUPPORTED}.", topic="no such text")
-    return [_file_source(file) for file in files]
+    listing = list_folder(folder)
+    if not listing.files:
+        others = f", only {describe_types(listing.other_types)}" if listing.other_types else ""
+        raise DataError(f"folder {folder} contains no supported file{others}. {_SUPPORTED}.", topic="no such text")
+    return [_file_source(file) for file in listing.files]
 
 
 def _glob_sources(pattern: str) -> list[Source]:
@@ -138,7 +140,7 @@ def _file_source(path: Path) -> Source:
     if format_suffix(path) not in READERS:
         raise DataError(
             f"{name} has an unsupported file type. {_SUPPORTED}. "
-            f"Plain text with another suffix can be read from standard input: - < {path.name}",
+            f"Plain text with another suffix can be read from standard input: - < {shlex.quote(name)}",
             topic="no such text",
         )
     identity = f"{path.resolve()} {_file_state(status)}"

@@ -9,7 +9,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from tokenloom.metrics import METRICS, Metric, MetricsRecord
-from tokenloom.reporting.formatting import clock_time, compact, counted, duration, percent, sparkline, visible
+from tokenloom.reporting.formatting import (
+    byte_count,
+    clock_time,
+    compact,
+    counted,
+    duration,
+    percent,
+    sparkline,
+    visible,
+)
 from tokenloom.reporting.messages import LINE_WIDTH, bits_per_byte_levels, summary_lines
 from tokenloom.reporting.terminal import can_draw, encodable, stderr_console
 from tokenloom.run_records import RunPlan, RunSummary, SampleRecord
@@ -228,7 +237,7 @@ def _schedule_line(plan: RunPlan) -> str:
 
 def _needs_line(plan: RunPlan) -> str:
     """Estimated memory, and estimated time unless a budget determines it."""
-    memory = f"about {plan.memory_bytes / 1e9:.1f} GB of memory"
+    memory = f"about {byte_count(plan.memory_bytes)} of memory"
     return memory if plan.budget_seconds else f"{memory}, about {duration(plan.estimated_seconds)}"
 
 

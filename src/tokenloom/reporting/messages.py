@@ -84,6 +84,11 @@ def overfitting_note(summary: RunSummary) -> str:
     )
 
 
+def resume_command(run: str | Path) -> str:
+    """The command that resumes a run, as it is typed in a shell."""
+    return f"tokenloom train --resume {shlex.quote(visible(str(run)))}"
+
+
 def next_commands(run: str, summary: RunSummary, *, finished_steps: int | None = None) -> list[tuple[str, str]]:
     """Commands to run after training, each with its purpose.
 
@@ -92,7 +97,7 @@ def next_commands(run: str, summary: RunSummary, *, finished_steps: int | None =
     """
     run = visible(run)
     name, model = shlex.quote(run), shlex.quote(f"{run}@best" if _overfits(summary) else run)
-    resume = (f"tokenloom train --resume {name}", "resume from the newest checkpoint")
+    resume = (resume_command(run), "resume from the newest checkpoint")
     extend = (f"{resume[0]} --train.max-steps {2 * (finished_steps or 0)}", "train for as many steps again")
     return [
         (f'tokenloom generate {model} --prompt "Once upon a time"', "generate text"),

@@ -16,6 +16,7 @@ import psutil
 
 from tokenloom.config import TrainConfig
 from tokenloom.errors import UsageError
+from tokenloom.reporting.formatting import counted, duration
 from tokenloom.training.display import Display
 from tokenloom.training.evaluation import FINAL_SAMPLES, evaluate, generate_samples
 from tokenloom.training.saving import write_best, write_checkpoint
@@ -28,6 +29,7 @@ SLOW_STEP_SHARE = 0.2  # of the budget; after a first step that takes longer, no
 TIMED_TOKENS = 8  # of a sample
 # Reserved for changes in speed and for what cannot be timed in advance: plots, report, exit.
 RESERVE_SHARE, RESERVE_SECONDS = 0.01, 2.0
+FEW_STEPS = 10  # a notice says why fewer are planned
 # A budget shorter than this is refused if not even one step fits.
 SHORTEST_SECONDS = 30.0
 # The plan is reviewed when this share of the steps or of the time that were left at the last review is used up.
@@ -156,6 +158,20 @@ def plan_steps(
             f"({evaluation_seconds + final_seconds:.1f} s) and saving. Use a longer --budget or a smaller --preset."
         )
     return max(1, steps), budget
+
+
+def few_steps_notice(max_steps: int, budget: TimeBudget) -> str:
+    """Why hardly any steps are planned, which a busy machine or a short budget can cause; empty otherwise."""
+    repeat = "run the same command again: prepared data is reused"
+    if budget.seconds <= 0:
+        return f"preparation has used up the budget: training makes a single step. Use a longer --budget, or {repeat}."
+    if max_steps >= FEW_STEPS or max_steps == budget.limit.most_steps:
+        return ""
+    return (
+        f"{duration(budget.seconds)} of the budget are left for {counted(max_steps, 'step')} of "
+        f"{budget.step_seconds:.2g} s and for evaluations, of which the last takes "
+        f"{duration(budget.evaluation_seconds + budget.final_seconds)}. Use a longer --budget, or {repeat}."
+    )
 
 
 def replan(state: TrainState, budget: TimeBudget, step_seconds: float, display: Display) -> TimeBudget:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from tokenloom.errors import DivergedError, Interrupted
 from tokenloom.evaluation.measurement import Measurement
 from tokenloom.metrics import MetricsRecord
+from tokenloom.reporting.messages import resume_command
 from tokenloom.training.budget import TimeBudget, replan
 from tokenloom.training.display import Display
 from tokenloom.training.evaluation import FINAL_SAMPLES, evaluate, generate_samples
@@ -99,7 +100,7 @@ def train_loop(
         if received:
             raise Interrupted(
                 f"stopped at step {counters.step:,} of {train.max_steps:,} after saving a checkpoint. "
-                f"Resume with: tokenloom train --resume {state.run.path}",
+                f"Resume with: {resume_command(state.run.path)}",
                 received,
             )
 

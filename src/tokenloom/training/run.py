@@ -24,10 +24,12 @@ from tokenloom.data.shards import Shards
 from tokenloom.errors import ConfigError, Interrupted, TrainingError
 from tokenloom.evaluation.baselines import baselines
 from tokenloom.evaluation.measurement import Measurement
+from tokenloom.reporting.formatting import byte_count
+from tokenloom.reporting.messages import resume_command
 from tokenloom.reporting.report import write_report
 from tokenloom.run_folder import RunFolder
 from tokenloom.run_records import Baselines, RunPlan, RunSummary
-from tokenloom.training.budget import Limit, estimate_seconds, plan_steps
+from tokenloom.training.budget import Limit, estimate_seconds, few_steps_notice, plan_steps
 from tokenloom.training.claim import claimed_run
 from tokenloom.training.compiling import compile_if_configured, pays_to_compile
 from tokenloom.training.display import Display, QuietDisplay
@@ -118,11 +120,8 @@ def _train(
             max_steps, budget = plan_steps(state, limit)
             config = config.with_values(train={"max_steps": max_steps, "earlier_max_steps": ()})
             compiled_block = state.model.training_block
-            if budget.seconds <= 0:
-                display.notice(
-                    "preparation has used up the budget: training makes a single step. Run the same command again: "
-                    "prepared data is reused."
-                )
+            if notice := few_steps_notice(max_steps, budget):
+                display.notice(notice)
             del state  # it was trained on the batches that were timed
         world.on_main(lambda: _write_run_files(run, config, shards, run_baselines))
         state = build_state(config, shards, run, runtime, world, estimate, checkpoint, display.notice)
@@ -202,7 +201,7 @@ def _refuse_if_too_large(estimate: Estimate, runtime: Runtime) -> None:
     available = memory_of_process(runtime)
     if estimate.memory_bytes > available:
         raise TrainingError(
-            f"training needs about {estimate.memory_bytes / 1e9:.1f} GB of memory, but only {available / 1e9:.1f} GB "
+            f"training needs about {byte_count(estimate.memory_bytes)} of memory, but only {byte_count(available)} "
             "are free. Use a smaller --preset, --train.micro-batch-size 1, or --train.activation-checkpointing.",
             topic="memory",
         )
@@ -268,7 +267,7 @@ def _final_evaluation(state: TrainState, stop: StopRequest) -> Measurement | Non
         if received := stop.agreed(state.world):
             raise Interrupted(
                 f"stopped during the final evaluation, after saving a checkpoint at step {state.counters.step:,}. "
-                f"Complete the run with: tokenloom train --resume {state.run.path}",
+                f"Complete the run with: {resume_command(state.run.path)}",
                 received,
             )
 

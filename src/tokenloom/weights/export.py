@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from tokenloom.data.tokenizers.bpe import gpt2_tokenizer
+from tokenloom.data.tokenizers.huggingface_files import TOKENIZER_JSON
 from tokenloom.errors import UsageError, WeightsError
 from tokenloom.weights.book_names import state_to_book
 from tokenloom.weights.folder import write_folder
@@ -103,9 +104,11 @@ def _save(loaded: LoadedModel, out: Path, content: Mapping[str, object]) -> list
         torch.save(content, file)
     if loaded.tokenizer.fingerprint == gpt2_tokenizer().fingerprint:
         return []
-    return [
-        f"{out.name} contains no tokenizer; the tokenizer of this model ({loaded.tokenizer.kind}) is in {loaded.path}"
-    ]
+    file = loaded.path / TOKENIZER_JSON
+    advice = (
+        f"Copy {file} into its folder" if file.is_file() else "Copy the tokenizer.json of the model into its folder"
+    )
+    return [f"{out.name} contains no tokenizer. {advice} before you use it as a model of Tokenloom"]
 
 
 @dataclass(frozen=True)

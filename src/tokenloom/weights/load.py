@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokenloom.data.tokenizers import Tokenizer, load_tokenizer
 from tokenloom.data.tokenizers.huggingface_files import has_tokenizer_files
-from tokenloom.errors import CheckpointError
+from tokenloom.errors import CheckpointError, TokenizerError
 from tokenloom.model import GPT
 from tokenloom.weights.book_names import state_from_book
 from tokenloom.weights.checkpoint import Checkpoint
@@ -121,8 +121,13 @@ def _read_model_folder(path: Path, trust: bool) -> ResolvedModel:
 
 def _tokenizer_of(folder: Path, stored: LazyModel, source: Path) -> tuple[Tokenizer, list[str]]:
     """The tokenizer beside some weights, or GPT-2's with a notice if there is none and the vocabulary has its size."""
-    if has_tokenizer_files(folder) or not 0 <= stored.config.vocabulary - GPT2_VOCABULARY <= _MOST_PADDING:
+    if has_tokenizer_files(folder):
         return load_tokenizer(folder), []
+    if not 0 <= stored.config.vocabulary - GPT2_VOCABULARY <= _MOST_PADDING:
+        raise TokenizerError(
+            f"folder {folder} has no tokenizer.json, and the {stored.config.vocabulary:,} tokens of {source.name} are "
+            "not those of gpt2. Copy the tokenizer.json of the model into that folder."
+        )
     return load_tokenizer("gpt2"), [f"{source.name} has no tokenizer; assuming gpt2"]
 
 
