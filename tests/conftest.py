@@ -33,6 +33,17 @@ MODELS = {
 }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def short_runs():
+    """Without what takes most of the time of a run of few steps: the peak of the machine is not measured, and the plots
+    of losses are empty files. Both have tests of their own, and processes that tests start do both.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tokenloom.training.run.peak_flops", lambda _: 1e9)
+        patch.setattr("tokenloom.reporting.report.plot_losses", lambda _, paths, **__: [path.touch() for path in paths])
+        yield
+
+
 @pytest.fixture(params=MODELS)
 def model(request):
     return make_model(request.param)

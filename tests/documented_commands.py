@@ -18,8 +18,7 @@ import torch
 import tokenloom
 from tokenloom.cli.main import main
 from tokenloom.data import corpora, sources
-from tokenloom.reporting import report
-from tokenloom.training import automatic, budget, run
+from tokenloom.training import automatic, budget
 from tokenloom.tuning import search
 
 # Before a block that is not executed: <!-- not run: the reason -->
@@ -159,10 +158,8 @@ class Reader:
                 patch.chdir(self.folder)
                 patch.setenv("TOKENLOOM_CACHE", str(self.cache))
                 patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode("utf-8"))))
-                # More than half of the time of a run of two steps; all have tests of their own.
-                patch.setattr(report, "plot_losses", lambda *_, **__: None)
+                # More than half of the time of a run of two steps; both have tests of their own.
                 patch.setattr(search, "plot_search", lambda *_: None)
-                patch.setattr(run, "peak_flops", lambda _: 1e9)
                 patch.setattr(automatic, "PROBE_SHARE", 0)
                 for module in (corpora, sources):
                     patch.setattr(module, "standard_library_files", _some_library_files)

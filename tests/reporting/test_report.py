@@ -11,6 +11,8 @@ from recordings import make_run, record, sample
 
 from tokenloom.config import Config
 from tokenloom.errors import CheckpointError
+from tokenloom.reporting import report
+from tokenloom.reporting.matplotlib_plots import plot_losses
 from tokenloom.reporting.report import write_report
 from tokenloom.reporting.report_page import SAMPLES_SHOWN
 from tokenloom.run_records import Baselines, RunSummary
@@ -115,7 +117,8 @@ def test_a_missing_run_is_refused(tmp_path):
         write_report(tmp_path / "nowhere")
 
 
-def test_only_finished_files_are_left(tmp_path):
+def test_only_finished_files_are_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "plot_losses", plot_losses)
     run = make_run(tmp_path / "run", summary=SUMMARY)
     before = {path.name for path in run.iterdir()}
     write_report(run)

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from tokenloom import api
 from tokenloom.errors import UsageError
 from tokenloom.run_folder import RunFolder
-from tokenloom.training import restarting, run
+from tokenloom.training import restarting
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch was built without torch.distributed")
 
@@ -24,8 +24,6 @@ SETTINGS = {
 def text(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TOKENLOOM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(run, "peak_flops", lambda _: 1e9)
-    monkeypatch.setattr(run, "write_report", lambda folder: RunFolder(folder).report_file.touch())  # plots take seconds
     path = tmp_path / "rhyme.txt"
     path.write_text("".join(f"{n} green bottles hanging on the wall\n" for n in range(40)))
     return path

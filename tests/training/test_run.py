@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from tokenloom import api
+from tokenloom.compute.runtime import peak_flops
 from tokenloom.config_files import dump_toml
 from tokenloom.errors import CheckpointError, Interrupted, TokenloomError, TrainingError, UsageError
+from tokenloom.reporting import report
+from tokenloom.reporting.matplotlib_plots import plot_losses
 from tokenloom.reporting.run_state import read_status
 from tokenloom.run_folder import RunFolder, read_jsonl
 from tokenloom.training import loop, step
@@ -38,18 +41,54 @@ TINY = {
     },
     "sample": {"max_new_tokens": 8},
 }
-# Trains in a process of its own and kills it after step 33.
-KILLED = """
+VARIANTS = {
+    f"{family}-{optimizer}-{precision}": {
+        "model": {"family": family},
+        # The checkpoint of step 12 is followed by records and an evaluation, which are repeated.
+        "train": {"optimizer": optimizer, "precision": precision, "max_steps": 30, "save_interval": 12},
+    }
+    for family, optimizer in (("gpt2", "adamw"), ("modern", "muon"))
+    for precision in ("fp32", "bf16")
+}
+# As in conftest.py, for processes.
+SHORT_RUNS = """
+from tokenloom.reporting import report
+from tokenloom.training import run
+run.peak_flops, report.plot_losses = lambda _: 1e9, lambda *_, **__: None
+"""
+# Trains each in a process of its own and kills it after step 23. They are forked, because an import takes seconds.
+KILLED = (
+    SHORT_RUNS
+    + """
 import json, os, signal, sys
 from tokenloom import api
 from tokenloom.training.display import QuietDisplay
 class Killer(QuietDisplay):
     def stepped(self, step, loss, tokens_per_sec):
-        if step == 33:
+        if step == 23:
             os.kill(os.getpid(), signal.SIGKILL)
 api._display = lambda quiet: Killer()
-api.train(sys.argv[1], out=sys.argv[2], settings=json.loads(sys.argv[3]))
+for name, settings in json.loads(sys.argv[2]).items():
+    if os.fork() == 0:
+        api.train(sys.argv[1], out=name, settings=settings)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == -signal.SIGKILL, name
 """
+)
+# Three commands that start at the same moment, in processes that have imported everything.
+TOGETHER = (
+    SHORT_RUNS
+    + """
+import os, sys
+from tokenloom import api
+from tokenloom.cli.main import main
+for number in range(3):
+    if os.fork() == 0:
+        os.dup2(os.open(f"{number}.json", os.O_WRONLY | os.O_CREAT), 1)
+        main()
+assert [os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(3)] == [0] * 3
+"""
+)
 
 
 class Notices(QuietDisplay):
@@ -85,35 +124,45 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(scope="module")
 def finished(text, tmp_path_factory) -> Path:
-    """A finished run of 20 steps."""
+    """A finished run of 20 steps, with all that a user gets."""
     run = tmp_path_factory.mktemp("runs") / "finished"
     short = {"max_steps": 20, "save_interval": 10, "optimizer": "muon"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOKENLOOM_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setattr(run_module, "peak_flops", peak_flops)
+        patch.setattr(report, "plot_losses", plot_losses)
         api.train(text, out=run, settings=settings(train=short), quiet=True)
     return run
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize(("family", "optimizer"), [("gpt2", "adamw"), ("modern", "muon")])
-def test_killed_and_resumed_equals_never_stopped(text, tmp_path, family, optimizer, precision):
-    shape = {"family": family}
-    wanted = settings(model=shape, train={"precision": precision, "optimizer": optimizer})
-    api.train(text, out=tmp_path / "whole", settings=wanted, quiet=True)
+@pytest.fixture(scope="module")
+def killed(text, tmp_path_factory) -> Path:
+    """A folder with a run of each variant that was killed."""
+    folder = tmp_path_factory.mktemp("killed")
+    variants = {name: settings(**sections) for name, sections in VARIANTS.items()}
+    command = [sys.executable, "-c", KILLED, str(text), json.dumps(variants)]
+    environment = {**os.environ, "TOKENLOOM_CACHE": str(folder / "cache")}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
 
-    command = [sys.executable, "-c", KILLED, str(text), str(tmp_path / "killed"), json.dumps(wanted)]
-    killed = subprocess.run(command, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert [path.name for path in list_checkpoints(tmp_path / "killed" / "checkpoints")] == ["step-00000025"]
-    assert (tmp_path / "killed" / "run.lock").exists()
-    api.resume(tmp_path / "killed", quiet=True)
-    assert not (tmp_path / "killed" / "run.lock").exists()
 
-    last = "checkpoints/step-00000060"
-    for name in ("model.safetensors", "optimizer.safetensors", "config.json"):
-        assert (tmp_path / "whole" / last / name).read_bytes() == (tmp_path / "killed" / last / name).read_bytes()
-    for name in ("metrics.jsonl", "samples.jsonl"):
-        assert without_times(tmp_path / "whole" / name) == without_times(tmp_path / "killed" / name)
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a process for each variant")
+@pytest.mark.parametrize("name", VARIANTS)
+def test_killed_and_resumed_equals_never_stopped(text, tmp_path, killed, name):
+    whole, resumed = tmp_path / "whole", killed / name
+    api.train(text, out=whole, settings=settings(**VARIANTS[name]), quiet=True)
+    assert [path.name for path in list_checkpoints(resumed / "checkpoints")] == ["step-00000012"]
+    assert [record["step"] for record in read_jsonl(resumed / "samples.jsonl", dict)][-1] == 20
+    assert (resumed / "run.lock").exists()
+    api.resume(resumed, quiet=True)
+    assert not (resumed / "run.lock").exists()
+
+    last = "checkpoints/step-00000030"
+    for file in ("model.safetensors", "optimizer.safetensors", "config.json"):
+        assert (whole / last / file).read_bytes() == (resumed / last / file).read_bytes()
+    for file in ("metrics.jsonl", "samples.jsonl"):
+        assert without_times(whole / file) == without_times(resumed / file)
 
 
 def test_a_run_writes_all_its_files_to_its_folder(finished):
@@ -228,7 +277,7 @@ def test_a_gradient_that_is_not_finite_does_not_update_the_weights(text, tmp_pat
 
     monkeypatch.setattr(step, "compute_gradient", compute_nan_gradient)
     with pytest.raises(TrainingError, match=r"step 13: the gradient is not finite.*windows at tokens"):
-        api.train(text, out=tmp_path / "run", settings=settings(), quiet=True)
+        api.train(text, out=tmp_path / "run", settings=settings(train={"max_steps": 20}), quiet=True)
     assert all(
         map(bool, [before.equal(now) for before, now in zip(seen["before"], seen["model"].parameters(), strict=True)])
     )
@@ -271,9 +320,9 @@ def test_patience_stops_early_and_keeps_the_best(text, tmp_path):
 
 
 def test_a_budget_determines_the_steps_and_they_are_saved(text, tmp_path):
-    wanted = settings()
+    wanted = settings(sample={"max_new_tokens": 0})
     del wanted["train"]["max_steps"], wanted["train"]["eval_interval"]
-    summary = api.train(text, out=tmp_path / "run", budget=15, settings=wanted, quiet=True)
+    summary = api.train(text, out=tmp_path / "run", budget=12, settings=wanted, quiet=True)
     assert summary.steps == RunFolder(tmp_path / "run").config().train.max_steps > 1
 
 
@@ -342,25 +391,21 @@ def test_a_folder_that_another_run_used_while_the_data_was_prepared_is_refused(f
         api.train(text, out=tmp_path / "run", settings=settings(), quiet=True)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a process for each run")
 def test_runs_started_together_use_different_folders(text, tmp_path):
     flags = "--tokenizer byte --train.max-steps 3 --train.batch-size 4 --device cpu --json"
     shape = "--model.n-layer 1 --model.n-head 2 --model.n-embd 16 --model.block-size 16 --sample.max-new-tokens 0"
-    command = [sys.executable, "-m", "tokenloom", "train", str(text), *flags.split(), *shape.split()]
-    started = [
-        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    finished = [(process, *process.communicate(timeout=200)) for process in started]
-    assert [process.returncode for process, _, _ in finished] == [0] * 3, [errors for _, _, errors in finished]
-    assert sorted(json.loads(output)["run"] for _, output, _ in finished) == [
-        "runs/rhyme",
-        "runs/rhyme-2",
-        "runs/rhyme-3",
-    ]
+    command = [sys.executable, "-c", TOGETHER, "train", str(text), *flags.split(), *shape.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    runs = [json.loads((tmp_path / f"{number}.json").read_text())["run"] for number in range(3)]
+    assert sorted(runs) == ["runs/rhyme", "runs/rhyme-2", "runs/rhyme-3"]
 
 
 # A process of its first attempt kills itself after a checkpoint, as if the system had run out of memory.
-COMMAND_THAT_IS_KILLED = """
+COMMAND_THAT_IS_KILLED = (
+    SHORT_RUNS
+    + """
 import os, signal
 from tokenloom.cli.main import main
 from tokenloom.training import loop
@@ -372,6 +417,7 @@ def save_and_die(state, display):
 loop.save = save_and_die
 main()
 """
+)
 
 
 def test_two_processes_train_the_same_model_as_one_also_if_one_is_killed_and_restarted(text, tmp_path, capfd):

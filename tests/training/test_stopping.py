@@ -8,7 +8,6 @@ import pytest
 
 from tokenloom import api
 from tokenloom.errors import CheckpointError, Interrupted
-from tokenloom.reporting import report
 from tokenloom.run_folder import RunFolder, read_jsonl
 from tokenloom.training import budget, loop, run
 from tokenloom.weights.checkpoint import list_checkpoints
@@ -56,10 +55,8 @@ def text(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def fast(tmp_path_factory, monkeypatch):
+def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("TOKENLOOM_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.setattr(run, "peak_flops", lambda runtime: 1e9)
-    monkeypatch.setattr(report, "plot_losses", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,7 @@ from tokenloom.config import Config
 from tokenloom.config_files import read_toml
 from tokenloom.errors import CheckpointError, Interrupted, MissingExtraError, TrainingError, UsageError
 from tokenloom.metrics import MetricsRecord
-from tokenloom.reporting import report
 from tokenloom.run_folder import RunFolder
-from tokenloom.training import run as training_run
 from tokenloom.tuning import search as search_module
 from tokenloom.tuning import trial as trial_module
 from tokenloom.tuning.folder import SearchFolder
@@ -42,10 +40,7 @@ def workspace(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOKENLOOM_CACHE", str(folder / "cache"))
         patch.chdir(folder)
-        # Most of the time of a run of few steps, and tested elsewhere.
-        patch.setattr(report, "plot_losses", lambda *_, **__: None)
-        patch.setattr(training_run, "peak_flops", lambda _: 1e9)
-        patch.setattr(search_module, "plot_search", lambda *_: None)
+        patch.setattr(search_module, "plot_search", lambda *_: None)  # takes longer than a run, and is tested elsewhere
         (folder / "book.txt").write_text("It was a dark and stormy night.\n" * 100)
         yield folder
 
