@@ -97,6 +97,53 @@ def test_products_are_close_for_any_number_of_rows(monkeypatch, kind, inputs, ro
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("has_onednn", [True, False])
+@pytest.mark.parametrize("gelu", [None, nn.GELU(), nn.GELU(approximate="tanh")], ids=["none", "exact", "tanh"])
+@pytest.mark.parametrize(("inputs", "outputs"), [(16, 48), (100, 37), (192, 65)])
+def test_products_in_fp32_are_those_of_the_layer(monkeypatch, inputs, outputs, gelu, has_onednn):
+    if not has_onednn:
+        monkeypatch.setattr(inference_weights, "_has_onednn", lambda dtype: False)
+    random = torch.Generator().manual_seed(inputs)
+    for bias in (True, False):
+        linear = nn.Linear(inputs, outputs, bias=bias)
+        ready = PrepackedLinear(linear, torch.float32, gelu)
+        assert ready.prepacked == (has_onednn and torch.backends.mkldnn.is_available())
+        for rows in (1, 2, FEW_ROWS, 17):
+            x = torch.randn(1, rows, inputs, generator=random)
+            expected = linear(x) if gelu is None else gelu(linear(x))
+            torch.testing.assert_close(ready(x), expected, rtol=1e-5, atol=1e-5)  # sums in another order
+
+
+@torch.no_grad()
+def test_with_avx2_a_row_has_the_same_bits_alone_and_among_others():
+    """So that the text of a sequence does not depend on those that are generated with it."""
+    if torch.backends.cpu.get_cpu_capability() != "AVX2" or not torch.backends.mkldnn.is_available():
+        pytest.skip("oneDNN has other kernels here")
+    random = torch.Generator().manual_seed(0)
+    for inputs, outputs in ((16, 48), (100, 37), (768, 2304), (3072, 768)):
+        ready = PrepackedLinear(nn.Linear(inputs, outputs), torch.float32)
+        x = torch.randn(33, inputs, generator=random)
+        alone = torch.cat([ready(row[None]) for row in x])
+        for rows in (2, 3, 4, 5, 16, 33):
+            assert torch.equal(ready(x[:rows]), alone[:rows])
+
+
+def test_a_layer_in_fp32_has_one_copy_of_its_weight_which_is_not_the_original():
+    linear = nn.Linear(64, 48)
+    tensors = [
+        value for value in vars(PrepackedLinear(linear, torch.float32)).values() if isinstance(value, torch.Tensor)
+    ]
+    assert sum(tensor.numel() for tensor in tensors) == linear.weight.numel() + linear.bias.numel()
+
+
+def test_weights_on_another_device_are_not_packed():
+    linear = nn.Linear(16, 8, device="meta")
+    ready = PrepackedLinear(linear, torch.float32)
+    assert not ready.prepacked
+    assert ready(torch.empty(2, 16, device="meta")).shape == (2, 8)
+
+
+@torch.no_grad()
 def test_few_rows_in_bf16_are_more_exact_than_many(model_of):
     model = model_of("gpt2")
     ready = inference_copy(model, "bf16")

@@ -25,6 +25,9 @@ M = TypeVar("M", bound=nn.Module)
 
 Quantization = Literal["int8"]
 FEW_ROWS = 4  # up to which FBGEMM's fp16 product is faster than oneDNN's in bf16
+# The number of rows for which oneDNN chooses its layout. With AVX2, fp32 weights for one row are left as they are, with
+# which products of two or more rows take almost twice as long, and sum in another order than those of one row.
+_LAYOUT_ROWS = {torch.float32: 4}
 _FP16_MAX = 65504
 _INT8_MAX = 127
 # torch's int8 kernel reads inputs in vectors of 16, and beyond the end of a row that is not a multiple of it.
@@ -100,7 +103,7 @@ class PrepackedLinear(nn.Module):
         on_cpu = weight.device.type == "cpu"
         self.prepacked = on_cpu and _has_onednn(dtype)
         if self.prepacked:
-            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, 1)
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, _LAYOUT_ROWS.get(dtype, 1))
         self.fp16 = None
         if on_cpu and dtype.itemsize == 2 and _has_fbgemm() and weight.abs().amax() <= _FP16_MAX:
             self.fp16 = torch.ops.quantized.linear_prepack_fp16(weight.float(), _bias(linear, torch.float32))
