@@ -51,7 +51,7 @@ export function differenceLegend(reply) {
 export function details(reply, index, { measure, isKept }) {
   if (index === null) {
     return html`<p class="soft">
-      Point to a token for its prediction; click, or press Enter, to keep it. ← and → go through the text.
+      Choose a token for its prediction: by a click, or with Enter. ← and → go through the text, and Escape ends the choice.
     </p>`;
   }
   return reply.models ? comparedDetails(reply, index, isKept) : inspectedDetails(reply, index, measure, isKept);

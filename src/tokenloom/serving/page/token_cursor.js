@@ -3,6 +3,9 @@
 import { numberParam } from "./state.js";
 import { html } from "./vendor/lit-html-3.3.3/lit-html.js";
 
+// On a phone, and in a window as narrow, what is told of a token stands over the text, so that it would cover what is pointed to.
+const CAN_POINT = matchMedia("(hover: hover) and (min-width: 721px)");
+
 export class TokenCursor {
   #app;
   #host;
@@ -51,7 +54,7 @@ export class TokenCursor {
   list(tokens, last) {
     return html`<div
       class="tokens" role="listbox" aria-label="Tokens"
-      @pointerover=${(event) => this.point(indexOf(event.target))} @pointerleave=${() => this.point(null)}
+      @pointerover=${(event) => CAN_POINT.matches && this.point(indexOf(event.target))} @pointerleave=${() => this.point(null)}
       @click=${(event) => this.#click(indexOf(event.target))} @keydown=${(event) => this.#press(event, last)}
     >${tokens}</div>`;
   }
