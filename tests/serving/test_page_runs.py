@@ -4,7 +4,6 @@ import json
 import re
 from pathlib import Path
 
-import pytest
 from browser import expect, wait_for_address
 from small_runs import random_model, save_run
 
@@ -128,18 +127,3 @@ def test_the_metrics_that_the_page_draws_exist():
     keys = set(re.findall(r'\["([\w/]+)", "[^"]+", (?:\d|null)\]', text))
     assert keys <= {metric.key for metric in METRICS.values()}
     assert len(keys) == 7
-
-
-@pytest.mark.parametrize("width", [390, 320])
-def test_the_table_fits_on_a_phone(open_page, start_server, tmp_path, width):
-    for name in ("a-long-name-of-a-run_without.a-space-and-with-its-date-2026-11-29", "short"):
-        save_run(tmp_path / name, random_model())
-    page = open_page("#/runs", url=start_server(tmp_path).url, width=width)
-    expect(page.locator("table.runs tbody tr")).to_have_count(2)
-    expect(page.get_by_role("columnheader", name="Validation loss")).to_be_visible()
-    assert page.evaluate(IS_WIDER) == []
-
-
-IS_WIDER = """() => [...document.querySelectorAll("html, .scroll, .scroll *")]
-  .filter((element) => element.scrollWidth > element.clientWidth && element.clientWidth)
-  .map((element) => `${element.outerHTML.slice(0, 80)}: ${element.scrollWidth} > ${element.clientWidth}`)"""

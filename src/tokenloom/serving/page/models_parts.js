@@ -16,7 +16,7 @@ export function modelTable(entries, { chosen, now, choose }) {
       <thead>
         <tr>
           <th scope="col">Model</th><th scope="col">State</th><th scope="col" class="more">Family</th>
-          <th scope="col" class="number">Parameters</th><th scope="col" class="more tokenizer">Tokenizer</th>
+          <th scope="col" class="number more">Parameters</th><th scope="col" class="more tokenizer">Tokenizer</th>
           <th scope="col" class="number more">Checkpoints</th><th scope="col" class="number more">Newest step</th>
           <th scope="col" class="number">Lowest loss</th><th scope="col" class="number">In memory</th>
         </tr>
@@ -33,7 +33,7 @@ export function modelTable(entries, { chosen, now, choose }) {
             </th>
             <td>${row ? html`<span class="state ${row.state}" title=${describe(row, now)}>${SIGNS[row.state]} ${row.state}</span>` : "–"}</td>
             <td class="more">${row?.family ?? "–"}</td>
-            <td class="number">${row?.parameters == null ? "–" : compact(row.parameters)}</td>
+            <td class="number more">${row?.parameters == null ? "–" : compact(row.parameters)}</td>
             <td class="more tokenizer">${row?.tokenizer ?? "–"}</td>
             <td class="number more">${row ? whole(checkpoints.length) : "–"}</td>
             <td class="number more">${row && checkpoints.length ? whole(checkpoints[0].step) : "–"}</td>

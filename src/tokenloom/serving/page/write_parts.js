@@ -9,7 +9,7 @@ import { displayed } from "./token_text.js";
 import { html, nothing } from "./vendor/lit-html-3.3.3/lit-html.js";
 import { curlLine, pythonLines, tokenTexts } from "./written.js";
 
-const ENDS = { stop: "ended by itself", length: "ended at the length that was asked for" };
+const ENDS = { stop: "Ended by itself.", length: "Ended at the length that was asked for." };
 
 /**
  * A continuation, token by token; `opened` is the number of the token whose alternatives are shown, or null.
@@ -33,7 +33,7 @@ export function sampleCard(sample, { number, opened, isWriting, copied, open, ke
     ${copiedNote(copied.found, copied.from, [...sample.text].length)}
     <div class="controls">
       <button ?disabled=${isWriting || !sample.text} @click=${keep}>Keep</button>
-      <span class="soft">${isWriting ? "writing…" : (ENDS[sample.finish] ?? "stopped")}. Choose a token for its alternatives.</span>
+      <span class="soft">${isWriting ? "Writing…" : (ENDS[sample.finish] ?? "Stopped.")} Choose a token for its alternatives.</span>
     </div>
   </section>`;
 }
