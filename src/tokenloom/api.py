@@ -17,7 +17,7 @@ from tokenloom.data.prepare import prepare as prepare_shards
 from tokenloom.data.prepare import prepare_cached
 from tokenloom.data.shards import Shards, shards_of_run
 from tokenloom.data.sources import source_notices
-from tokenloom.errors import CheckpointError, UsageError
+from tokenloom.errors import UsageError
 from tokenloom.evaluation.baselines import baselines
 from tokenloom.evaluation.comparison import Comparison, compare_inspections
 from tokenloom.evaluation.evaluation_text import read_text, text_of_split
@@ -27,7 +27,6 @@ from tokenloom.evaluation.measurement import Evaluation
 from tokenloom.generation.inference_weights import copy_for_inference
 from tokenloom.generation.text import TextCompletion, generate_text
 from tokenloom.reporting.console import TrainingDisplay
-from tokenloom.reporting.messages import resume_command
 from tokenloom.reporting.notebook_display import NotebookDisplay
 from tokenloom.reporting.progress import byte_progress, window_progress
 from tokenloom.reporting.terminal import in_notebook
@@ -36,10 +35,11 @@ from tokenloom.run_records import RunSummary
 from tokenloom.sampling_params import SamplingParams
 from tokenloom.training.automatic import automatic_settings, default_settings, is_automatic
 from tokenloom.training.budget import Limit, parse_budget
+from tokenloom.training.claim import refuse_if_used
 from tokenloom.training.display import Display, QuietDisplay
 from tokenloom.training.init_from import configure_init_from
 from tokenloom.training.restarting import run_before_restart
-from tokenloom.training.resuming import resumed_config
+from tokenloom.training.resuming import newest_run, resumed_config, with_limit
 from tokenloom.training.run import train_run
 from tokenloom.weights.export import export_model
 from tokenloom.weights.load import LoadedModel, load
@@ -117,7 +117,7 @@ def train(
         budget = DEFAULT_BUDGET
     seconds = parse_budget(str(budget)) if budget is not None else None
     if out is not None:
-        _refuse_if_used(RunFolder(Path(out)))
+        refuse_if_used(RunFolder(Path(out)))
     with _display(quiet) as display, _data_progress(quiet) as progress:
         if preset is None and seconds is not None and is_automatic(resolved):
             choice = automatic_settings(resolved, overrides, started + seconds)
@@ -133,19 +133,32 @@ def train(
 
 
 def resume(
-    run: str | Path | None = None, *, settings: Settings | None = None, quiet: bool = False
+    run: str | Path | None = None,
+    *,
+    budget: str | float | None = None,
+    started: float | None = None,
+    settings: Settings | None = None,
+    quiet: bool = False,
 ) -> RunSummary | None:
     """Resume a run (default: the newest one in runs/) from its newest valid checkpoint, bit for bit.
 
     `settings` can change how training continues (`{"train": {"max_steps": 2000}}`), but not the model, the data or the
-    optimizer. A notice names each change that makes the result differ from that of an uninterrupted run. Returns the
-    summary as `train` does. Raises `TokenloomError`.
+    optimizer. A notice names each change that makes the result differ from that of an uninterrupted run.
+
+    With a `budget`, measured from `started` as in `train`, the steps that fit replace those of the run's plan, also if
+    it is finished; `max_steps` in `settings` is an upper limit. Processes that torchrun restarts have no budget.
+
+    Returns the summary as `train` does. Raises `TokenloomError`.
     """
-    folder = RunFolder(Path(run)) if run is not None else _newest_run()
+    started = started or time.time()
+    folder = RunFolder(Path(run)) if run is not None else newest_run(RUNS)
     config = resumed_config(folder, settings or {})
+    limit = None
+    if budget is not None and not run_before_restart([folder.path], config.train):
+        config, limit = with_limit(folder, config, parse_budget(str(budget)), started, settings or {})
     with _display(quiet) as display, _data_progress(quiet) as progress:
         shards = shards_of_run(folder) or prepare_cached(config.data, progress=progress)
-        return train_run(config, shards, lambda: folder, resume=True, display=display)
+        return train_run(config, shards, lambda: folder, resume=True, limit=limit, display=display)
 
 
 def evaluate(
@@ -317,26 +330,13 @@ def _new_run_folder(out: str | Path | None, config: Config) -> RunFolder:
     if out is None:
         return RunFolder.new(RUNS, _run_name(config.data.sources[0]))
     run = RunFolder(Path(out))
-    _refuse_if_used(run)
+    refuse_if_used(run)
     return run
-
-
-def _refuse_if_used(run: RunFolder) -> None:
-    if not run.is_unused():
-        run.refuse_if_locked()
-        raise UsageError(f"{run.path} exists already. Choose another --out, or resume it: {resume_command(run.path)}")
 
 
 def _run_name(source: str) -> str:
     stem = "stdin" if source == "-" else Path(source.removeprefix("hf:")).name.split(".")[0]
     return re.sub(r"[^\w-]+", "-", stem).strip("-") or "run"
-
-
-def _newest_run() -> RunFolder:
-    run = RunFolder.newest(RUNS)
-    if run is None:
-        raise CheckpointError(f"there is no run in {RUNS}/ to resume. Name one: tokenloom train --resume RUN")
-    return run
 
 
 def _display(quiet: bool) -> contextlib.AbstractContextManager[Display]:

@@ -174,6 +174,21 @@ def plan_and_train(state, seconds, clock, display=None) -> int:
     return planned
 
 
+def test_a_resumed_run_is_planned_from_its_checkpoint_on_and_ends_on_time(state_of, clock, monkeypatch):
+    settings = {"max_steps": 20, "save_interval": 20, "eval_interval": 10**6}
+    state = state_of(train=settings)
+    machine = FakeMachine(clock, monkeypatch, step_seconds=lambda _: 1.0, evaluation_seconds=1.0, is_training=False)
+    loop.train_loop(state, None, QuietDisplay(), StopRequest())
+    checkpoint = open_checkpoint(list_checkpoints(state.run.checkpoints)[-1])
+    resumed, started = state_of(checkpoint=checkpoint, train=settings), clock.now
+    planned = plan_and_train(resumed, started + 100.0, clock)
+    assert resumed.counters.step == planned
+    assert 85 < planned - 20 < 100
+    assert started + 85 < clock.now <= started + 100
+    assert machine.rates[20] == resumed.config.train.learning_rate
+    assert machine.rates[-1] < 0.1 * resumed.config.train.learning_rate
+
+
 def test_the_plan_follows_from_measured_times(state_of, clock, monkeypatch):
     state = state_of(train={"eval_batches": None})
     FakeMachine(clock, monkeypatch, step_seconds=lambda _: 0.5, evaluation_seconds=1.0)

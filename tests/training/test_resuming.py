@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,6 +80,14 @@ def resume(stopped, tmp_path, monkeypatch):
     return resumed
 
 
+@pytest.fixture
+def finished(stopped, tmp_path, monkeypatch):
+    """A copy of the run, and the notices of what resumes it."""
+    notices = Notices()
+    monkeypatch.setattr(api, "_display", lambda quiet: notices)
+    return RunFolder(Path(shutil.copytree(stopped, tmp_path / "run"))), notices.texts
+
+
 def losses(run: RunFolder) -> dict[int, float | None]:
     return {record.step: record.train_loss for record in run.metrics()}
 
@@ -91,6 +100,32 @@ def edit_state(run: RunFolder, change) -> None:
     (checkpoint / STATE).write_text(json.dumps(state))
     (checkpoint / "MANIFEST.json").unlink()
     write_manifest(checkpoint)
+
+
+def test_a_budget_gives_a_finished_run_at_least_one_more_step(finished):
+    run, notices = finished
+    api.resume(run.path, budget="31s", started=time.time() - 1000)
+    assert "the time allows 7 steps instead of 6, of which 6 are done: the learning rate schedule ends there" in notices
+    assert list(losses(run)) == [1, 2, 3, 4, 5, 6, 7]
+    assert (run.config().train.max_steps, run.summary().steps) == (7, 7)
+
+
+def test_max_steps_is_the_upper_limit_of_a_budget_whose_timed_steps_leave_no_trace(finished, stopped):
+    run, notices = finished
+    api.resume(run.path, budget=31, settings={"train": {"max_steps": ALL_STEPS}})
+    assert [notice for notice in notices if "steps" in notice] == [
+        "the time allows 12 steps instead of 6, of which 6 are done: the learning rate schedule ends there"
+    ]
+    assert losses(run) == losses(RunFolder(stopped.parent / "whole"))
+    with pytest.raises(CheckpointError, match=r"finished: 12 of 12 steps.*--train.max-steps 24.*--budget 5m"):
+        api.resume(run.path, budget=31, settings={"train": {"max_steps": ALL_STEPS}})
+
+
+def test_processes_that_torchrun_has_restarted_have_no_budget(finished, monkeypatch):
+    run, _ = finished
+    monkeypatch.setattr(api, "run_before_restart", lambda folders, train: run)
+    with pytest.raises(CheckpointError, match="is finished: 6 of 6 steps"):
+        api.resume(run.path, budget=31)
 
 
 def test_every_setting_is_in_one_of_the_tables():

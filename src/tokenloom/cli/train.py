@@ -55,7 +55,7 @@ def train(
         Resume a run from its newest valid checkpoint.
     budget
         Time limit for the whole command, such as 290s, 5m or 1h; determines the number of steps. Defaults to two
-        minutes if --train.max-steps is not set.
+        minutes if --train.max-steps is not set. With --resume, there is no limit by default.
     serve
         Show the run on a page in the browser while it trains, on port 8000 or a free one. At a terminal, the page stays
         until Ctrl-C when the training has finished; elsewhere it ends with the command.
@@ -65,7 +65,7 @@ def train(
     sleep_if_busy()
     settings = {"model": given(model), "data": given(data_), "train": given(train), "sample": given(sample)}
     if resume:
-        flags = {"preset": preset, "config": config, "out": out, "budget": budget, "refresh": refresh or None}
+        flags = {"preset": preset, "config": config, "out": out, "refresh": refresh or None}
         _refuse_with_resume(settings, flags)
         if len(data) > 1:
             raise UsageError(f"--resume takes one run, got {len(data)}. Name one, or none for the newest.")
@@ -78,7 +78,7 @@ def train(
 
         announce(page)
         if resume:
-            summary = api.resume(*data, settings=settings)
+            summary = api.resume(*data, budget=budget, started=process_start(), settings=settings)
         else:
             if init_from := settings["train"].get("init_from"):
                 fetch_if_named(str(init_from))

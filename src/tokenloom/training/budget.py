@@ -127,12 +127,13 @@ def process_start() -> float:
 def plan_steps(
     state: TrainState, limit: Limit, *, clock: Clock = time.time, timer: Clock = time.perf_counter
 ) -> tuple[int, TimeBudget]:
-    """The number of steps that fit into the limit from now on (on `clock`), and the budget to review them with.
+    """The number of steps after which the limit ends (on `clock`), and the budget to review them with.
 
-    Times a few steps and parts of an evaluation on `state`, whose weights must be discarded afterwards. A plan has at
-    least one step. Raises `UsageError` if there is no time for it and the budget is shorter than `SHORTEST_SECONDS`.
+    Those that `state` has made are included. Times a few steps and parts of an evaluation on it: its weights must be
+    discarded afterwards. A plan has at least one more step, unless the limit allows none. Raises `UsageError` if there
+    is no time for it and the budget is shorter than `SHORTEST_SECONDS`.
     """
-    seconds = state.world.broadcast(limit.deadline - clock())
+    seconds, step = state.world.broadcast(limit.deadline - clock()), state.counters.step
     may_refuse = limit.seconds < SHORTEST_SECONDS
     if may_refuse and seconds <= 0:
         raise UsageError(
@@ -149,15 +150,18 @@ def plan_steps(
         step_seconds=step_seconds,
         evaluation_seconds=evaluation_seconds,
         final_seconds=final_seconds,
+        step=step,
         clock=clock,
     )
-    steps = state.world.broadcast(budget.steps_left(state.config.train, 0))
-    if steps < 1 and may_refuse:
+    steps = state.world.broadcast(budget.steps_left(state.config.train, step))
+    least = 0 if step == limit.most_steps else 1
+    if steps < least and may_refuse:
         raise UsageError(
             f"{seconds:.1f} s of the budget are left, too few for a single step of {step_seconds:.1f} s, evaluation "
-            f"({evaluation_seconds + final_seconds:.1f} s) and saving. Use a longer --budget or a smaller --preset."
+            f"({evaluation_seconds + final_seconds:.1f} s) and saving. Use a longer --budget"
+            + ("." if step else " or a smaller --preset.")
         )
-    return max(1, steps), budget
+    return step + max(least, steps), budget
 
 
 def few_steps_notice(max_steps: int, budget: TimeBudget) -> str:
@@ -230,7 +234,7 @@ def _step_seconds(state: TrainState, seconds: float, timer: Clock) -> float:
         return not times or sum(times[1:]) + times[-1] <= limit
 
     while state.world.broadcast(needs_another()):  # a step is collective, so every process has to time the same number
-        times.append(_seconds(lambda: train_step(state, len(times)), timer))
+        times.append(_seconds(lambda: train_step(state, state.counters.step + len(times)), timer))
     return statistics.median(times[1:] or times)
 
 

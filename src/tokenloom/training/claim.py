@@ -6,8 +6,16 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 
 from tokenloom.compute.parallel import World
-from tokenloom.errors import CheckpointError, TokenloomError
+from tokenloom.errors import CheckpointError, TokenloomError, UsageError
+from tokenloom.reporting.messages import resume_command
 from tokenloom.run_folder import RunFolder
+
+
+def refuse_if_used(run: RunFolder) -> None:
+    """Raise `UsageError` if the folder of a new run has files, or is being trained."""
+    if not run.is_unused():
+        run.refuse_if_locked()
+        raise UsageError(f"{run.path} exists already. Choose another --out, or resume it: {resume_command(run.path)}")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import cast
 
 from tokenloom.compute.environment import Environment
@@ -15,6 +16,7 @@ from tokenloom.reporting.formatting import counted
 from tokenloom.run_folder import RunFolder
 from tokenloom.run_records import RunIdentity
 from tokenloom.saved_config import saved_model_config
+from tokenloom.training.budget import Limit
 from tokenloom.training.display import Display
 from tokenloom.training.step import Counters
 from tokenloom.weights.checkpoint import Checkpoint, list_checkpoints, newest_checkpoint
@@ -76,6 +78,14 @@ UNANNOUNCED = frozenset(
 )
 
 
+def newest_run(parent: Path) -> RunFolder:
+    """The newest run in a folder; raises `CheckpointError` if there is none."""
+    run = RunFolder.newest(parent)
+    if run is None:
+        raise CheckpointError(f"there is no run in {parent}/ to resume. Name one: tokenloom train --resume RUN")
+    return run
+
+
 def resumed_config(run: RunFolder, settings: Settings) -> Config:
     """The configuration of a run with new settings; raises `CheckpointError` for one that cannot change."""
     before = run.config()
@@ -86,13 +96,28 @@ def resumed_config(run: RunFolder, settings: Settings) -> Config:
     return config
 
 
+def with_limit(
+    run: RunFolder, config: Config, seconds: float, started: float, settings: Settings
+) -> tuple[Config, Limit]:
+    """`resumed_config` with the steps of the run's plan, which the returned limit will change.
+
+    The limit has at most the `max_steps` of `settings`, if they are set.
+    """
+    has_steps = "max_steps" in settings.get("train", {})
+    planned = run.config().train
+    steps = {"max_steps": planned.max_steps, "earlier_max_steps": planned.earlier_max_steps}
+    limit = Limit(started + seconds, seconds, config.train.max_steps if has_steps else None)
+    return config.with_values(train=steps), limit
+
+
 def checkpoint_to_resume(
-    run: RunFolder, config: Config, shards: Shards, environment: Environment, display: Display
+    run: RunFolder, config: Config, shards: Shards, environment: Environment, display: Display, most_steps: int | None
 ) -> Checkpoint | None:
     """The newest valid checkpoint of a run; None if it was stopped before its first one.
 
-    There is a notice for each change that affects the results. Raises `CheckpointError` if the run has another
-    identity, no valid checkpoint, or nothing left to do.
+    `most_steps` is None if a time limit decides how many steps the run will have. There is a notice for each change
+    that affects the results. Raises `CheckpointError` if the run has another identity, no valid checkpoint, or nothing
+    left to do.
     """
     _refuse_other_identity(run, identity_of(config, shards))
     checkpoint, notices = newest_checkpoint(run.checkpoints)
@@ -103,8 +128,8 @@ def checkpoint_to_resume(
             raise CheckpointError(f"no checkpoint of {run.path} is valid. Start a new run.", topic="no checkpoint")
         display.notice("no checkpoint was saved before the run stopped; starting at step 0")
         return None
-    _refuse_if_finished(run, config, checkpoint)
-    if checkpoint.step == config.train.max_steps or is_out_of_patience(config.train, counters_of(checkpoint)):
+    _refuse_if_finished(run, config, checkpoint, most_steps)
+    if checkpoint.step == most_steps or is_out_of_patience(config.train, counters_of(checkpoint)):
         display.notice(f"all steps of {run.path} are done; continuing with the final evaluation")
     for key, old, new in _changes(run.config(), config):
         if consequence := _entry(ANNOUNCED, key):
@@ -167,16 +192,17 @@ def _refuse_other_identity(run: RunFolder, current: RunIdentity) -> None:
             raise _refusal(run, field.name, before, now)
 
 
-def _refuse_if_finished(run: RunFolder, config: Config, checkpoint: Checkpoint) -> None:
+def _refuse_if_finished(run: RunFolder, config: Config, checkpoint: Checkpoint, most_steps: int | None) -> None:
     """Raise `CheckpointError` if there is nothing left to do.
 
     A run that was stopped between its last step and its report is not finished: it lacks the final evaluation.
     """
-    max_steps = config.train.max_steps
-    if checkpoint.step > max_steps or (checkpoint.step == max_steps and run.is_finished()):
+    is_longer = most_steps is not None and checkpoint.step > most_steps
+    if is_longer or (checkpoint.step == most_steps and run.is_finished()):
         raise CheckpointError(
-            f"{run.path} is finished: {checkpoint.step:,} of {max_steps:,} steps. "
-            f"To continue, raise the number of steps: --train.max-steps {2 * checkpoint.step}."
+            f"{run.path} is finished: {checkpoint.step:,} of {most_steps:,} steps. "
+            f"To continue, raise the number of steps: --train.max-steps {2 * checkpoint.step}. Or train for a time: "
+            "--budget 5m."
         )
     if is_out_of_patience(config.train, counters_of(checkpoint)) and run.is_finished():
         raise CheckpointError(

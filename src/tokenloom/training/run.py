@@ -61,8 +61,9 @@ def train_run(
 
     With `resume`, training continues from the run's newest valid checkpoint with the same results, bit for bit, as
     without the interruption. A run that was finished before torchrun restarted its processes is not changed.
-    A time `limit` determines `max_steps`. Under torchrun every process calls this, and only rank 0 returns the summary.
-    Raises `TrainingError`, `CheckpointError` and `UsageError`, and `DistributedError` if another process has ended.
+    A time `limit` determines `max_steps`, also of a run that is resumed. Under torchrun every process calls this, and
+    only rank 0 returns the summary. Raises `TrainingError`, `CheckpointError` and `UsageError`, and `DistributedError`
+    if another process has ended.
     """
     world, runtime = join_processes(config.train.device, config.train.precision)
     tune_malloc()
@@ -76,7 +77,10 @@ def train_run(
         estimate = preflight(config, shards, world.world_size, hardware_of(runtime))
         _refuse_if_too_large(estimate, runtime)
         with claimed_run(run, world, is_new=not resume) as folder:
-            checkpoint = _checkpoint_to_resume(config, shards, folder, runtime, world, display) if resume else None
+            checkpoint = None
+            if resume:
+                most_steps = config.train.max_steps if limit is None else limit.most_steps
+                checkpoint = _checkpoint_to_resume(config, shards, folder, runtime, world, display, most_steps)
             summary = _train(config, shards, folder, runtime, world, estimate, checkpoint, limit, display)
         return summary if world.is_main else None
     except Exception as error:
@@ -87,11 +91,17 @@ def train_run(
 
 
 def _checkpoint_to_resume(
-    config: Config, shards: Shards, run: RunFolder, runtime: Runtime, world: World, display: Display
+    config: Config,
+    shards: Shards,
+    run: RunFolder,
+    runtime: Runtime,
+    world: World,
+    display: Display,
+    most_steps: int | None,
 ) -> Checkpoint | None:
     """The checkpoint that rank 0 chooses; each of the others verifies it, unless rank 0 reads it for them."""
     environment = Environment.of(runtime, world)
-    checkpoint = world.on_main(lambda: checkpoint_to_resume(run, config, shards, environment, display))
+    checkpoint = world.on_main(lambda: checkpoint_to_resume(run, config, shards, environment, display, most_steps))
     if checkpoint is None or world.is_main or config.train.strategy == "fsdp":
         return checkpoint
     return open_checkpoint(checkpoint.path)
@@ -112,13 +122,19 @@ def _train(
     run_baselines = world.on_main(lambda: _baselines(run, shards))
     budget, compiled_block = None, None
     with StopRequest() as stop:
-        if limit is not None and checkpoint is None:
+        if limit is not None:
             if config.train.compile is None:
                 pays = world.broadcast(pays_to_compile(runtime, limit.deadline - time.time()))
                 config = config.with_values(train={"compile": pays})
-            state = build_state(config, shards, run, runtime, world, estimate, notify=display.notice)
+            state = build_state(config, shards, run, runtime, world, estimate, checkpoint, display.notice)
             max_steps, budget = plan_steps(state, limit)
-            config = config.with_values(train={"max_steps": max_steps, "earlier_max_steps": ()})
+            if checkpoint is not None and max_steps != config.train.max_steps:
+                display.notice(
+                    f"the time allows {max_steps:,} steps instead of {config.train.max_steps:,}, of which "
+                    f"{checkpoint.step:,} are done: the learning rate schedule ends there"
+                )
+            if checkpoint is None or max_steps != config.train.max_steps:
+                config = config.with_values(train={"max_steps": max_steps, "earlier_max_steps": ()})
             compiled_block = state.model.training_block
             if notice := few_steps_notice(max_steps, budget):
                 display.notice(notice)
