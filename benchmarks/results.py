@@ -33,12 +33,15 @@ DOCUMENT = records.ROOT / "benchmarks" / "RESULTS.md"
 
 INTRODUCTION = (
     "`python benchmarks/results.py` measures what this machine can measure, and writes this file from the records in",
-    "`data`. Every table names its command and machine; figures are medians. The machines are shared, so times vary:",
-    "ratios within a table, whose rows were measured in turn, are more reliable than times.",
+    "`data`. Every table names its machine; the command is in the same line or the text above, unless a note says that",
+    "there was none. Figures are medians, or of a single run. The machines are shared, so times vary: ratios within a",
+    "table, whose rows were measured in turn, are more reliable than times.",
 )
 SERVING_TEXT = (
     "`python benchmarks/serving.py --llama FOLDER`: tokens per second of all streams together, over HTTP, with random",
-    "weights and as many threads as cores. llama-cpp-python's server answers one request at a time.",
+    "weights and as many threads as cores. llama.cpp is its own server, from the wheel of xllamacpp, with a slot for",
+    "each stream (continuous batching). A training step is timed beside a server of its run that is suspended or idle,",
+    "in turn ([decision 16](../docs/decisions/0016-server.md)).",
 )
 BUDGET_TEXT = (
     "`python benchmarks/budgets.py`: the wall-clock time of `tokenloom train SOURCE --budget T`, from the start of the",
@@ -287,6 +290,7 @@ def render() -> str:
     lines = ["# Results", "", *INTRODUCTION]
     for key, section in SECTIONS.items():
         lines += ["", f"## {section.title}", "", section.text]
+        without_tables = len(lines)
         for part in section.parts:
             for machine, newest in newest_by_machine(measured, part):
                 origin = f"{machine}; commit {newest[-1]['commit']}, {newest[-1]['date']}"
@@ -296,6 +300,7 @@ def render() -> str:
                 command = f"`{table['command']}` " if table["command"] else ""
                 lines += ["", f"{command}({table['machine']})", "", *markdown(table["columns"], table["rows"])]
                 lines += ["", *table["notes"]] if table["notes"] else []
+        lines += ["", "Not measured yet."] if len(lines) == without_tables else []
     if tables := serving.tables(records.read(records.DATA / "serving.jsonl")):
         lines += ["", "## Serving", "", *SERVING_TEXT]
         for table in tables:
