@@ -11,6 +11,8 @@ from tokenloom.errors import UsageError
     "command",
     [
         ["train", "text.txt"],
+        ["search", "text.txt", "--try", "train.learning-rate=1e-3..1e-2"],
+        ["chapter5"],
         ["generate", "run"],
         ["evaluate", "run"],
         ["inspect", "run"],

@@ -43,6 +43,9 @@ def chapter5(
     device
         Device to run on. Training results are compared exactly on cpu only, and within a range on other devices.
     """
+    from tokenloom.compute.waiting import sleep_if_busy
+
+    sleep_if_busy()
     from tokenloom.book.replay import replay_chapter5
 
     result = replay_chapter5(quick=quick, out=out, device=device, progress=print_progress)

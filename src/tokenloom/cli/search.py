@@ -63,6 +63,9 @@ def search(
     config
         TOML file with tables [model], [data], [train] and [sample]; overrides the preset.
     """
+    from tokenloom.compute.waiting import sleep_if_busy
+
+    sleep_if_busy()
     settings = {"model": given(model), "data": given(data_), "train": given(train), "sample": given(sample)}
     if resume is not None:
         _refuse_with_resume(data, {"try": tried, "budget": budget, "out": out, "preset": preset, "config": config})
