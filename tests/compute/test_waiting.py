@@ -6,12 +6,17 @@ from tokenloom.compute import waiting
 
 
 @pytest.mark.parametrize(
-    ("percent", "before", "after"),
-    [(100.0, None, "passive"), (5.0, None, None), (100.0, "active", "active"), (5.0, "passive", "passive")],
+    ("percents", "before", "after"),
+    [
+        ([0.0, 30.0, 30.0], None, "passive"),
+        ([100.0, 5.0, 5.0], None, None),  # a core of others
+        ([0.0, 100.0, 100.0], "active", "active"),
+        ([0.0, 5.0, 5.0], "passive", "passive"),
+    ],
 )
-def test_threads_sleep_on_a_busy_machine_unless_the_user_decides(monkeypatch, percent, before, after):
-    monkeypatch.setattr(waiting.psutil, "cpu_percent", lambda interval: percent)
-    monkeypatch.setattr(waiting.psutil, "cpu_count", lambda: 2)
+def test_threads_sleep_on_busy_cores_unless_the_user_decides(monkeypatch, percents, before, after):
+    monkeypatch.setattr(waiting.psutil, "cpu_percent", lambda interval, percpu: percents)
+    monkeypatch.setattr(waiting.os, "sched_getaffinity", lambda process: {1, 2}, raising=False)
     environment = {} if before is None else {waiting.WAIT_POLICY: before}
     monkeypatch.setattr(waiting.os, "environ", environment)
     waiting.sleep_if_busy()

@@ -17,13 +17,15 @@ INTERVAL = 0.1  # seconds
 
 
 def sleep_if_busy() -> None:
-    """Let threads sleep if other processes use the cores; has an effect before torch is imported only.
+    """Let threads sleep if other processes use the cores of this one; has an effect before torch is imported only.
 
     The environment variables OMP_WAIT_POLICY and GOMP_SPINCOUNT take precedence.
     """
     if not _is_set():
-        cores = psutil.cpu_percent(INTERVAL) / 100 * (psutil.cpu_count() or 1)
-        if cores > BUSY_CORES:
+        percents = psutil.cpu_percent(INTERVAL, percpu=True)
+        # A scheduler of a cluster gives a process some of the cores; what runs on the others takes nothing from it.
+        own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(percents))
+        if sum(percent for core, percent in enumerate(percents) if core in own) > 100 * BUSY_CORES:
             os.environ[WAIT_POLICY] = "passive"
 
 
