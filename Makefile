@@ -9,8 +9,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# One process for each core, up to 4; each takes the tests of a whole file, whose fixtures they share.
-WORKERS ?= --numprocesses logical --maxprocesses 4 --dist loadfile
+# One process for each core, up to 4; each takes the tests of a whole file, whose fixtures they share, the longest first.
+WORKERS ?= --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test check slow docs vendor clean

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,48 @@ MODELS = {
     "gpt2": (GPT2, ModelConfig(family="gpt2", n_head=2, **SHAPE)),
     "modern": (Modern, ModelConfig(n_head=4, n_kv_head=2, head_dim=6, n_inner=24, **SHAPE)),
 }
+
+# The files that take longest, which several processes start first: so none is busy for long while others have nothing
+# left to do. A run names those that are missing here.
+LONGEST = (
+    "training/test_run.py",
+    "documentation/test_page_commands.py",
+    "test_readme.py",
+    "serving/test_schema_conformance.py",
+    "sharding/test_sharding.py",
+    "documentation/test_site.py",
+    "faults/test_standard_streams.py",
+    "training/test_ranks.py",
+    "training/test_stopping.py",
+    "cli/test_train_page.py",
+    "faults/test_command_line_fuzz.py",
+    "serving/test_page_training.py",
+    "weights/test_huggingface_qwen3.py",
+    "cli/test_signals.py",
+    "book/test_training.py",
+)
+LONG_SECONDS = 20
+
+
+def pytest_collection_modifyitems(config, items):
+    """Put the longest files first; otherwise the order stays."""
+    order = {config.rootpath / "tests" / name: number for number, name in enumerate(LONGEST)}
+    if missing := [str(path) for path in order if not path.exists()]:
+        raise pytest.UsageError(f"LONGEST in tests/conftest.py names files that do not exist: {', '.join(missing)}")
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Name the files that should be in `LONGEST`, after a run in several processes."""
+    if getattr(config.option, "dist", "no") == "no":
+        return
+    seconds = Counter()
+    for report in (one for reports in terminalreporter.stats.values() for one in reports):
+        if isinstance(report, pytest.TestReport):
+            seconds[report.location[0]] += report.duration
+    for file, total in seconds.most_common():
+        if total > LONG_SECONDS and Path(file).relative_to("tests").as_posix() not in LONGEST:
+            terminalreporter.write_line(f"{file} took {total:.0f} s: add it to LONGEST in tests/conftest.py")
 
 
 @pytest.fixture(scope="session", autouse=True)
