@@ -2,9 +2,11 @@
 
 import json
 import sys
+from functools import partial
 
 import pytest
 
+from tokenloom.bench import machine
 from tokenloom.bench.harness import Implementation, Measurement, Result, format_table, run_interleaved
 from tokenloom.cli.main import main
 
@@ -49,7 +51,9 @@ def test_medians_spread_and_ratios():
     assert format_table([one, two], "rate", lower_is_better=True)[2].split()[-2] == "0.50"
 
 
-def test_the_command_prints_every_repeat_as_json(capsys):
+def test_the_command_prints_every_repeat_as_json(monkeypatch, capsys):
+    monkeypatch.setattr(machine, "SHAPES", machine.SHAPES[:2])
+    monkeypatch.setattr(machine, "min_seconds", partial(machine.min_seconds, duration=0.05))
     with pytest.raises(SystemExit) as exit_info:
         main(["bench", "startup", "--repeats", "1", "--only", "python alone", "--json"])
     assert exit_info.value.code == 0

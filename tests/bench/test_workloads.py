@@ -37,7 +37,7 @@ def test_batches_are_the_same_for_every_implementation(few_docs):
 def test_every_implementation_trains_on_a_small_model(few_docs, monkeypatch, name):
     if name.startswith("book"):
         pytest.importorskip("llms_from_scratch", reason="the book's package is not installed")
-    for constant, value in {"LAYERS": 1, "HEADS": 2, "WIDTH": 16}.items():
+    for constant, value in {"LAYERS": 1, "HEADS": 2, "WIDTH": 16, "CONTEXT": 32}.items():
         monkeypatch.setattr(train, constant, value)
     shape = "chapter" if name.startswith("book") else "gpt2"
     metrics = train.TASKS[name](shape=shape, seconds=0.0, steps=5)

@@ -50,7 +50,7 @@ def test_training_prints_the_lines_of_the_book_and_lowers_the_loss(model, loader
 def test_the_loop_of_appendix_d_uses_warmup_and_cosine_decay_as_in_the_book(model, loaders, capsys):
     train, val = loaders
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
-    epochs, warmup = 3, 7
+    epochs, warmup = 2, 7
     *_, rates = train_model(
         model, train, val, optimizer, "cpu", epochs, 50, 1, "It was", get_encoding("gpt2"),
         warmup_steps=warmup, initial_lr=1e-5, min_lr=1e-5,

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -74,6 +75,7 @@ def test_the_run_is_watched_while_it_trains_and_at_a_terminal_until_ctrl_c_which
             with httpx2.Client(base_url=url, timeout=60) as http:
                 while not (states := states_of_runs(http)):
                     assert process.poll() is None
+                    time.sleep(0.02)  # requests without a pause would take the time of the training
                 assert states == ["training"]
                 assert address(terminal.wait_for("until Ctrl-C")) == url
                 assert states_of_runs(http) == ["finished"]

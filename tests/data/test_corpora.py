@@ -54,8 +54,12 @@ class Mirror:
         self._server.server_close()
 
 
-def test_python_docs_are_distinct_long_docstrings_sorted_by_hash() -> None:
-    texts = python_docs()
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    return python_docs()
+
+
+def test_python_docs_are_distinct_long_docstrings_sorted_by_hash(texts: list[str]) -> None:
     assert len(texts) > 4_000
     assert len(set(texts)) == len(texts)
     assert sum(map(len, texts)) > 1_000_000
@@ -70,13 +74,13 @@ def test_python_docs_leave_out_tests_and_installed_packages() -> None:
     assert not folders & {"test", "tests", "site-packages", "dist-packages"}
 
 
-def test_python_docs_are_the_same_in_every_process() -> None:
+def test_python_docs_are_the_same_in_every_process(texts: list[str]) -> None:
     program = (
         "import hashlib; from tokenloom.data.corpora import python_docs;"
         "print(hashlib.sha256(repr(python_docs()).encode()).hexdigest())"
     )
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert child.stdout.strip() == hashlib.sha256(repr(python_docs()).encode()).hexdigest()
+    assert child.stdout.strip() == hashlib.sha256(repr(texts).encode()).hexdigest()
 
 
 @pytest.mark.parametrize("name", DOWNLOADS)

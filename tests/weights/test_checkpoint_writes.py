@@ -1,6 +1,7 @@
 """Interrupted writes: full disks, signals and killed processes leave the old checkpoint or the new one."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -113,7 +114,7 @@ def test_temporary_files_of_a_killed_process_are_ignored_and_removed(tmp_path):
 
 
 KILLED_WRITER = """
-import os, sys
+import json, os, sys
 from pathlib import Path
 import torch
 sys.path.insert(0, sys.argv[2])
@@ -122,12 +123,9 @@ from tokenloom import storage
 from tokenloom.weights.checkpoint import newest_checkpoint
 
 CALLS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "ctypes.dlopen", "ctypes.dlsym")
-step, exchange = int(sys.argv[3]), sys.argv[4] == "True"
 old, new = tiny_gpt2(), tiny_gpt2(seed=1)
-if not exchange:
-    storage._exchange = lambda a, b: False
 
-def write_and_die(folder, moment):
+def write_and_die(folder, step, moment):
     calls = 0
     def watch(event, arguments):
         nonlocal calls
@@ -138,31 +136,45 @@ def write_and_die(folder, moment):
     save(folder, step, new)
     os._exit(0)
 
-for moment in range(1000):
-    folder = Path(sys.argv[1]) / str(moment)
-    save(folder, 1, old)
-    if os.fork() == 0:
-        write_and_die(folder, moment)
-    died = os.waitstatus_to_exitcode(os.wait()[1]) == 9
-    newest, notices = newest_checkpoint(folder)
-    assert notices == [] and newest is not None
-    written = [torch.equal(newest.model().wte.weight, model.wte.weight) for model in (old, new)]
-    assert sum(written) == 1
-    print(written.index(True))
-    if not died:
-        break
+def kill(step):
+    for moment in range(1000):
+        folder = Path(sys.argv[1]) / f"{step}-{storage._exchange is exchange}" / str(moment)
+        save(folder, 1, old)
+        if os.fork() == 0:
+            write_and_die(folder, step, moment)
+        died = os.waitstatus_to_exitcode(os.wait()[1]) == 9
+        newest, notices = newest_checkpoint(folder)
+        assert notices == [] and newest is not None
+        written = [torch.equal(newest.model().wte.weight, model.wte.weight) for model in (old, new)]
+        assert sum(written) == 1
+        yield written.index(True)
+        if not died:
+            break
+
+exchange, found = storage._exchange, {}
+for storage._exchange in (exchange, lambda a, b: False):
+    for step in (1, 2):
+        found[f"{step}-{storage._exchange is exchange}"] = list(kill(step))
+print(json.dumps(found))
 """
+
+
+@pytest.fixture(scope="module")
+def killed_writers(tmp_path_factory):
+    """Whether the new checkpoint was found after each death, for each step and way to replace a folder."""
+    folder = tmp_path_factory.mktemp("killed")
+    arguments = [sys.executable, "-c", KILLED_WRITER, str(folder), str(Path(__file__).parent)]
+    finished = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    return json.loads(finished.stdout)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a process for every moment")
 @pytest.mark.parametrize("exchange", [True, False])
 @pytest.mark.parametrize("step", [1, 2])
-def test_a_process_killed_at_any_moment_leaves_a_valid_checkpoint(tmp_path, step, exchange):
+def test_a_process_killed_at_any_moment_leaves_a_valid_checkpoint(killed_writers, step, exchange):
     """Processes die before the first, the second … of their file system calls, adding step 2 or replacing step 1."""
-    arguments = [sys.executable, "-c", KILLED_WRITER, str(tmp_path), str(Path(__file__).parent)]
-    finished = subprocess.run([*arguments, str(step), str(exchange)], capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    is_new = [int(line) for line in finished.stdout.split()]
+    is_new = killed_writers[f"{step}-{exchange}"]
     assert is_new == sorted(is_new)
     assert len(is_new) > 20
     assert (is_new[0], is_new[-1]) == (0, 1)

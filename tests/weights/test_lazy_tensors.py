@@ -6,7 +6,9 @@ import sys
 import pytest
 import torch
 
+from tokenloom.config import ModelConfig
 from tokenloom.errors import CheckpointError
+from tokenloom.model.gpt2 import GPT2
 from tokenloom.weights import lazy_tensors
 from tokenloom.weights.folder import read_folder, write_folder
 from tokenloom.weights.lazy_tensors import LazyModel, Transposed
@@ -61,14 +63,18 @@ print((peak() - before) / sum(p.numel() * p.element_size() for p in model.parame
 """
 
 
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A folder with 200 MB of weights."""
+    folder = tmp_path_factory.mktemp("weights")
+    shape = {"vocab_size": 20_000, "block_size": 64, "n_layer": 8, "n_head": 8, "n_embd": 640, "qkv_bias": True}
+    write_folder(folder, GPT2(ModelConfig(family="gpt2", **shape)), eot_id=0)
+    return folder
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak of memory from /proc")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_loading_needs_little_more_memory_than_the_weights(tmp_path, dtype):
+def test_loading_needs_little_more_memory_than_the_weights(weights, dtype):
     """1.15 is documented for 3 GB of weights; of these 200 MB, two slices and lazy imports are a larger share."""
-    from tokenloom.config import ModelConfig
-    from tokenloom.model.gpt2 import GPT2
-
-    shape = {"vocab_size": 20_000, "block_size": 64, "n_layer": 8, "n_head": 8, "n_embd": 640, "qkv_bias": True}
-    write_folder(tmp_path, GPT2(ModelConfig(family="gpt2", **shape)), eot_id=0)
-    done = subprocess.run([sys.executable, "-c", PEAK, tmp_path, dtype], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", PEAK, weights, dtype], capture_output=True, text=True, check=True)
     assert float(done.stdout) < (1.3 if dtype == "float32" else 1.6)

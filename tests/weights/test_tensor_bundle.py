@@ -68,14 +68,15 @@ def test_rows_are_read_alone():
     assert np.array_equal(tensor[7:19].numpy(), expected[7:19])
 
 
+@pytest.mark.parametrize("count", [500, pytest.param(5000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["model.ckpt.index", "model.ckpt.data-00000-of-00001"])
-def test_five_thousand_corruptions_are_detected_or_change_no_tensor(folder, name):
-    """5,000 for each file: half of them a flipped bit, half a truncation."""
+def test_corruptions_are_detected_or_change_no_tensor(folder, name, count):
+    """Half of them are a flipped bit, half a truncation."""
     intact = {variable: tensor[:].clone() for variable, tensor in open_bundle(folder / "model.ckpt").items()}
     file, generator = folder / name, random.Random(3)
     good = file.read_bytes()
     undetected = 0
-    for _ in range(2500):
+    for _ in range(count // 2):
         for corrupt in (_flip_bit, _truncate):
             file.write_bytes(corrupt(good, generator))
             try:
@@ -89,7 +90,7 @@ def test_five_thousand_corruptions_are_detected_or_change_no_tensor(folder, name
                 assert tensors.keys() == intact.keys()
                 assert all(torch.equal(tensor[:], intact[variable]) for variable, tensor in tensors.items())
     # The handle and the checksum of the table's metaindex, which is not read, and the padding of the footer.
-    assert undetected < 250
+    assert undetected < 0.05 * count
 
 
 def _flip_bit(data: bytes, generator: random.Random) -> bytes:
