@@ -27,7 +27,9 @@ def inference_copy(model, precision="fp32", quantize=None):
 
 
 @torch.no_grad()
-def test_in_fp32_the_logits_are_the_same_and_the_tokens_too(model):
+@pytest.mark.parametrize("few_weights", [0, inference_weights._FEW_WEIGHTS], ids=["packed", "as they are"])
+def test_in_fp32_the_logits_are_the_same_and_the_tokens_too(model, monkeypatch, few_weights):
+    monkeypatch.setattr(inference_weights, "_FEW_WEIGHTS", few_weights)
     ready = inference_copy(model)
     torch.testing.assert_close(ready(IDS), model(IDS), rtol=1e-5, atol=1e-5)
     options = {"max_new_tokens": 20, "sampling": GREEDY, "seed": 0}
@@ -99,7 +101,7 @@ def test_products_are_close_for_any_number_of_rows(monkeypatch, kind, inputs, ro
 @torch.no_grad()
 @pytest.mark.parametrize("has_onednn", [True, False])
 @pytest.mark.parametrize("gelu", [None, nn.GELU(), nn.GELU(approximate="tanh")], ids=["none", "exact", "tanh"])
-@pytest.mark.parametrize(("inputs", "outputs"), [(16, 48), (100, 37), (192, 65)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(16, 48), (192, 65), (700, 401)])
 def test_products_in_fp32_are_those_of_the_layer(monkeypatch, inputs, outputs, gelu, has_onednn):
     if not has_onednn:
         monkeypatch.setattr(inference_weights, "_has_onednn", lambda dtype: False)
@@ -107,7 +109,7 @@ def test_products_in_fp32_are_those_of_the_layer(monkeypatch, inputs, outputs, g
     for bias in (True, False):
         linear = nn.Linear(inputs, outputs, bias=bias)
         ready = PrepackedLinear(linear, torch.float32, gelu)
-        assert ready.prepacked == (has_onednn and torch.backends.mkldnn.is_available())
+        assert ready.prepacked == (has_onednn and inputs == 700 and torch.backends.mkldnn.is_available())
         for rows in (1, 2, FEW_ROWS, 17):
             x = torch.randn(1, rows, inputs, generator=random)
             expected = linear(x) if gelu is None else gelu(linear(x))
@@ -120,7 +122,7 @@ def test_with_avx2_a_row_has_the_same_bits_alone_and_among_others():
     if torch.backends.cpu.get_cpu_capability() != "AVX2" or not torch.backends.mkldnn.is_available():
         pytest.skip("oneDNN has other kernels here")
     random = torch.Generator().manual_seed(0)
-    for inputs, outputs in ((16, 48), (100, 37), (768, 2304), (3072, 768)):
+    for inputs, outputs in ((700, 401), (768, 2304), (3072, 768)):
         ready = PrepackedLinear(nn.Linear(inputs, outputs), torch.float32)
         x = torch.randn(33, inputs, generator=random)
         alone = torch.cat([ready(row[None]) for row in x])
@@ -128,19 +130,18 @@ def test_with_avx2_a_row_has_the_same_bits_alone_and_among_others():
             assert torch.equal(ready(x[:rows]), alone[:rows])
 
 
-def test_a_layer_in_fp32_has_one_copy_of_its_weight_which_is_not_the_original():
-    linear = nn.Linear(64, 48)
-    tensors = [
-        value for value in vars(PrepackedLinear(linear, torch.float32)).values() if isinstance(value, torch.Tensor)
-    ]
-    assert sum(tensor.numel() for tensor in tensors) == linear.weight.numel() + linear.bias.numel()
+def test_a_large_matrix_in_fp32_is_packed_once_and_a_small_one_is_not_copied():
+    large, small = nn.Linear(768, 400), nn.Linear(64, 48)
+    tensors = [value for value in vars(PrepackedLinear(large, torch.float32)).values() if torch.is_tensor(value)]
+    assert sum(tensor.numel() for tensor in tensors) == large.weight.numel() + large.bias.numel()
+    assert PrepackedLinear(small, torch.float32).weight.data_ptr() == small.weight.data_ptr()
 
 
 def test_weights_on_another_device_are_not_packed():
-    linear = nn.Linear(16, 8, device="meta")
+    linear = nn.Linear(700, 401, device="meta")
     ready = PrepackedLinear(linear, torch.float32)
     assert not ready.prepacked
-    assert ready(torch.empty(2, 16, device="meta")).shape == (2, 8)
+    assert ready(torch.empty(2, 700, device="meta")).shape == (2, 401)
 
 
 @torch.no_grad()

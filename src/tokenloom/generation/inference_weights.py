@@ -28,6 +28,9 @@ FEW_ROWS = 4  # up to which FBGEMM's fp16 product is faster than oneDNN's in bf1
 # The number of rows for which oneDNN chooses its layout. With AVX2, fp32 weights for one row are left as they are, with
 # which products of two or more rows take almost twice as long, and sum in another order than those of one row.
 _LAYOUT_ROWS = {torch.float32: 4}
+# Weights of a matrix in fp32 up to which torch's product is as fast as oneDNN's for any number of rows: a call of
+# oneDNN has a cost of about 25 µs, as much as a row of such a matrix takes.
+_FEW_WEIGHTS = 1 << 18
 _FP16_MAX = 65504
 _INT8_MAX = 127
 # torch's int8 kernel reads inputs in vectors of 16, and beyond the end of a row that is not a multiple of it.
@@ -89,6 +92,8 @@ def _join(parent: nn.Module, names: Sequence[str]) -> None:
 class PrepackedLinear(nn.Module):
     """x (…, inputs) -> (…, outputs) in `dtype`, with a weight in oneDNN's layout where the CPU supports it.
 
+    Matrices with few weights keep their layout in fp32, and share their memory with the original.
+
     With a `dtype` of 16 bits on a CPU with FBGEMM, products of up to `FEW_ROWS` rows use a second copy
     of the weight, in fp16, and give fp32. They take two thirds of the time, and are more exact: fp16 has three more
     bits of precision than bf16. With `gelu`, the result is that of the GELU after the layer.
@@ -101,7 +106,8 @@ class PrepackedLinear(nn.Module):
         weight = linear.weight.detach()
         self.weight, self.bias = weight.to(dtype), _bias(linear, dtype)
         on_cpu = weight.device.type == "cpu"
-        self.prepacked = on_cpu and _has_onednn(dtype)
+        is_small = dtype == torch.float32 and weight.numel() <= _FEW_WEIGHTS
+        self.prepacked = on_cpu and not is_small and _has_onednn(dtype)
         if self.prepacked:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, _LAYOUT_ROWS.get(dtype, 1))
         self.fp16 = None
