@@ -16,6 +16,7 @@ from small_runs import TOKENIZER, random_model, save_run
 from tokenloom.data.tokenizers import make_tokenizer
 from tokenloom.generation.engine import Step
 from tokenloom.sampling_params import SamplingParams
+from tokenloom.serving import engine_thread
 from tokenloom.serving.engine_thread import EngineThread, Limits
 from tokenloom.serving.errors import RequestError
 from tokenloom.serving.tickets import SequenceOptions, Ticket
@@ -245,6 +246,30 @@ def test_a_model_that_cannot_start_fails_its_requests_and_the_thread_continues()
         with pytest.raises(RequestError, match="vocabulary"):
             await asyncio.wait_for(anext(failing.results(Turns(1))), 10)
         working = Ticket(LoadedModel(random_model(), TOKENIZER, Path("good")), [[1]], 1, options(4))
+        engine.submit(working)
+        assert len(await asyncio.wait_for(steps_of(working), 10)) == 4
+        engine.stop(5)
+
+    asyncio.run(run())
+
+
+def test_an_error_between_two_steps_fails_the_requests_in_progress_and_the_thread_continues():
+    loaded = LoadedModel(random_model(context=LONG_CONTEXT), TOKENIZER, Path("model"))
+
+    def fail(*_) -> None:
+        raise RuntimeError("the cache is broken")
+
+    async def run() -> None:
+        engine = EngineThread()
+        engine.start()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine_thread._Session, "remove", fail)
+            failing = Ticket(loaded, [[1]], 1, options(2000))
+            engine.submit(failing)
+            engine.stop_sequence(failing, 0)
+            with pytest.raises(RequestError, match="the cache is broken"):
+                await asyncio.wait_for(steps_of(failing), 10)
+        working = Ticket(loaded, [[1]], 1, options(4))
         engine.submit(working)
         assert len(await asyncio.wait_for(steps_of(working), 10)) == 4
         engine.stop(5)

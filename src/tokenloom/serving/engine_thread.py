@@ -117,22 +117,33 @@ class EngineThread:
 
     def _run(self) -> None:
         while self._is_running:
-            self._execute_commands()
-            for key, session in list(self._sessions.items()):
-                results = session.start_waiting(self._failed)
-                try:
-                    results += session.step()
-                    self.failure = None
-                except SequenceError as error:  # the other requests continue
-                    results += session.fail(error.row, self._failed(error))
-                except Exception as error:  # whatever it is, other models and later requests continue
-                    failure = self._failed(error)
-                    results += [(ticket, failure) for ticket in session.tickets]
-                    del self._sessions[key]  # its cache may be in any state
-                if not len(session):
-                    self._sessions.pop(key, None)
-                if results:
-                    self._send(results)
+            try:
+                self._execute_commands()
+                for key, session in list(self._sessions.items()):
+                    self._step(key, session)
+            except Exception as error:  # outside of a step: without this thread, every request would wait forever
+                for key in list(self._sessions):
+                    self._send(self._drop(key, error))
+
+    def _step(self, key: int, session: _Session) -> None:
+        """Let sequences of a model start, generate a token for each that runs, and send the results."""
+        results = session.start_waiting(self._failed)
+        try:
+            results += session.step()
+            self.failure = None
+        except SequenceError as error:  # the other requests continue
+            results += session.fail(error.row, self._failed(error))
+        except Exception as error:  # whatever it is, other models and later requests continue
+            results += self._drop(key, error)
+        if not len(session):
+            self._sessions.pop(key, None)
+        if results:
+            self._send(results)
+
+    def _drop(self, key: int, error: Exception) -> list[_Result]:
+        """Drop the session of a model, whose cache may be in any state; the failure of each of its tickets."""
+        session, failure = self._sessions.pop(key), self._failed(error)
+        return [(ticket, failure) for ticket in session.tickets]
 
     def _execute_commands(self) -> None:
         """Wait for a command if there is nothing else to do, and execute all that were sent."""
