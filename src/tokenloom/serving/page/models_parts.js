@@ -15,9 +15,9 @@ export function modelTable(entries, { chosen, now, choose }) {
     <table class="models">
       <thead>
         <tr>
-          <th scope="col">Model</th><th scope="col">State</th><th scope="col" class="more">Family</th>
-          <th scope="col" class="number more">Parameters</th><th scope="col" class="more tokenizer">Tokenizer</th>
-          <th scope="col" class="number more">Checkpoints</th><th scope="col" class="number more">Newest step</th>
+          <th scope="col">Model</th><th scope="col">State</th><th scope="col" class="more many">Family</th>
+          <th scope="col" class="number more">Parameters</th><th scope="col" class="more most">Tokenizer</th>
+          <th scope="col" class="number more many">Checkpoints</th><th scope="col" class="number more many">Newest step</th>
           <th scope="col" class="number">Lowest loss</th><th scope="col" class="number">In memory</th>
         </tr>
       </thead>
@@ -32,11 +32,11 @@ export function modelTable(entries, { chosen, now, choose }) {
                 : html`<span class="soft">${id}</span>`}
             </th>
             <td>${row ? html`<span class="state ${row.state}" title=${describe(row, now)}>${SIGNS[row.state]} ${row.state}</span>` : "–"}</td>
-            <td class="more">${row?.family ?? "–"}</td>
+            <td class="more many">${row?.family ?? "–"}</td>
             <td class="number more">${row?.parameters == null ? "–" : compact(row.parameters)}</td>
-            <td class="more tokenizer">${row?.tokenizer ?? "–"}</td>
-            <td class="number more">${row ? whole(checkpoints.length) : "–"}</td>
-            <td class="number more">${row && checkpoints.length ? whole(checkpoints[0].step) : "–"}</td>
+            <td class="more most">${row?.tokenizer ?? "–"}</td>
+            <td class="number more many">${row ? whole(checkpoints.length) : "–"}</td>
+            <td class="number more many">${row && checkpoints.length ? whole(checkpoints[0].step) : "–"}</td>
             <td class="number">${fixed(row?.best_val_loss)}</td>
             <td class="number">${size ? bytes(size) : "–"}</td>
           </tr>`;
@@ -62,7 +62,7 @@ export function checkpointTable(entry, { chosen, pinned, figures, now, link, com
             ${isRun
               ? html`<th scope="col" class="number">Validation loss</th><th scope="col" class="number more">Bits per byte</th>`
               : nothing}
-            <th scope="col" class="number more">In memory</th><th scope="col">Open in</th>
+            <th scope="col" class="number more many">In memory</th><th scope="col">Open in</th>
           </tr>
         </thead>
         <tbody>
@@ -87,7 +87,7 @@ export function checkpointTable(entry, { chosen, pinned, figures, now, link, com
                 ? html`<td class="number" data-figure="val_loss">${figures ? fixed(found?.val_loss) : "…"}</td>
                     <td class="number more" data-figure="val_bits_per_byte">${figures ? fixed(found?.val_bits_per_byte) : "…"}</td>`
                 : nothing}
-              <td class="number more">${checkpoint.bytes ? bytes(checkpoint.bytes) : "–"}</td>
+              <td class="number more many">${checkpoint.bytes ? bytes(checkpoint.bytes) : "–"}</td>
               <td>
                 <span class="links">${Object.entries(LINKS).map(
                   ([view, label]) => html`<a href=${link(view, checkpoint.id)} aria-label="${label} with ${checkpoint.name}">${label}</a>`,

@@ -74,8 +74,8 @@ export function bars(reply, { pick, point }) {
           <span class="fill" .style=${width(token.sampled_probability)}></span>
           <span class="outline" .style=${width(token.probability)}></span>
         </span>
-        <span class="value" data-before>${percent(token.probability)}</span>
-        <span class="value" data-after>${cut ? `cut by ${cut}` : percent(token.sampled_probability)}</span>
+        <span class="value" data-before title="Before the sampling parameters">${percent(token.probability)}</span>
+        <span class="value" data-after title="After the sampling parameters">${cut ? `cut by ${cut}` : percent(token.sampled_probability)}</span>
       </li>`;
     })}
   </ol>`;

@@ -10,12 +10,12 @@ import { html, nothing } from "./vendor/lit-html-3.3.3/lit-html.js";
 
 const HIDDEN_ROWS = 50;
 const MOST_COMPARED = 64; // texts, as the server accepts them
-// The figures of a run: name, label, and the class of a column that narrow screens leave out.
+// The figures of a run: name, label, the class of a column that narrow screens leave out, and an explanation.
 const FIGURES = [
   ["step", "Step", "more"],
   ["train", "Training loss", "most"],
-  ["val", "Validation loss", ""],
-  ["best", "Lowest", ""],
+  ["val", "Validation loss", "", "Of a finished run: over the whole validation text"],
+  ["best", "Lowest", "", "The lowest validation loss of the evaluations during training, each over a part of the text"],
   ["bits", "Bits per byte", "most"],
   ["rate", "Tokens/s", "most"],
   ["parameters", "Parameters", "most"],
@@ -31,7 +31,7 @@ export function runTable(rows, { selected, colors, toggle, only, now }) {
       <thead>
         <tr>
           <th scope="col">Run</th><th scope="col">State</th>
-          ${FIGURES.map(([, label, kind]) => html`<th scope="col" class="number ${kind}">${label}</th>`)}
+          ${FIGURES.map(([, label, kind, title]) => html`<th scope="col" class="number ${kind}" title=${title ?? nothing}>${label}</th>`)}
         </tr>
       </thead>
       <tbody>
@@ -147,7 +147,7 @@ export function differencesTable(reply) {
   return html`<section class="card">
     <h2>Differences</h2>
     <div class="scroll" role="region" aria-label="Differences" tabindex="0">
-      <table>
+      <table class="differences">
         <thead><tr><th scope="col">Setting</th>${reply.runs.map((id) => html`<th scope="col">${id}</th>`)}</tr></thead>
         <tbody>
           ${reply.differences.map(

@@ -17,6 +17,7 @@ const LABELS = Object.assign({}, ...Object.values(CHARTS).map((chart) => chart.l
   "val/loss": "validation loss",
   "val/bits_per_byte": "bits per byte",
 });
+const BASELINES = "unigram: a model that knows only how frequent each token is; xz and zstd: compressors that are given the training text";
 const KEYS = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10, Home: -Infinity, End: Infinity };
 
 export class RunsView {
@@ -234,7 +235,7 @@ export class RunsView {
         </select></label>
         <label><input type="checkbox" .checked=${isLog} @change=${(event) => go({ log: event.target.checked ? 1 : null })} /> log</label>
         ${CHARTS[chart].baselines
-          ? html`<label>
+          ? html`<label title=${BASELINES}>
               <input type="checkbox" .checked=${hasBaselines} @change=${(event) => go({ base: event.target.checked ? null : 0 })} />
               baselines
             </label>`

@@ -46,7 +46,7 @@ export function blocksOf(spans, size = BLOCK) {
 
 /** A value of a measure: a rank is whole, others are nats. */
 export function valueText(value, measureName) {
-  return measureName === "rank" ? value.toLocaleString("en") : `${value.toFixed(2)} nats`;
+  return measureName === "rank" ? value.toLocaleString("en") : `${value.toFixed(2).replace("-", "−")} nats`;
 }
 
 /** A number with its sign, the minus as long as the plus. */

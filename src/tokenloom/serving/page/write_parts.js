@@ -24,7 +24,7 @@ export function sampleCard(sample, { number, opened, isWriting, copied, open, ke
       class="token heat-${heatLevel(-token.logprob)} ${passage ? "copied" : ""}" role="button" tabindex="0"
       aria-expanded=${index === opened} title=${passage ? `Copied from ${sourceText(passage)}` : nothing}
       aria-label="${texts[index] || "end of text"}: ${percent(Math.exp(token.logprob))}${passage ? ", copied" : ""}"
-      @click=${() => open(index)} @keydown=${(event) => event.key === "Enter" && open(index)}
+      @click=${() => open(index)} @keydown=${(event) => press(event, () => open(index))}
     >${displayed(texts[index]) || "∎"}</span>`;
   };
   return html`<section class="card written" aria-label="Continuation ${number}">
@@ -33,9 +33,16 @@ export function sampleCard(sample, { number, opened, isWriting, copied, open, ke
     ${copiedNote(copied.found, copied.from, [...sample.text].length)}
     <div class="controls">
       <button ?disabled=${isWriting || !sample.text} @click=${keep}>Keep</button>
-      <span class="soft">${isWriting ? "Writing…" : (ENDS[sample.finish] ?? "Stopped.")} Choose a token for its alternatives.</span>
+      <span class="soft">${isWriting ? "Writing…" : (ENDS[sample.finish] ?? "Stopped.")} The stronger its color, the less likely a token was. Choose one for its alternatives.</span>
     </div>
   </section>`;
+}
+
+/** What a button does when it is pressed by a key. */
+function press(event, act) {
+  if (event.key !== "Enter" && event.key !== " ") return;
+  event.preventDefault(); // the space key would scroll
+  act();
 }
 
 function alternatives(token, isWriting, branch) {
