@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from tokenloom.config_files import read_preset, read_toml
 from tokenloom.data.prepare import prepare as prepare_shards
 from tokenloom.data.prepare import prepare_cached
 from tokenloom.data.shards import Shards, shards_of_run
-from tokenloom.data.sources import source_notices
+from tokenloom.data.sources import folder_name, source_notices
 from tokenloom.errors import UsageError
 from tokenloom.evaluation.baselines import baselines
 from tokenloom.evaluation.comparison import Comparison, compare_inspections
@@ -328,15 +327,10 @@ def _data_settings(sources: Sequence[str | Path], tokenizer: str | None) -> Sett
 def _new_run_folder(out: str | Path | None, config: Config) -> RunFolder:
     """The folder `out`, which must not exist or be empty; by default a new one in runs/ named after the data."""
     if out is None:
-        return RunFolder.new(RUNS, _run_name(config.data.sources[0]))
+        return RunFolder.new(RUNS, folder_name(config.data.sources[0]) or "run")
     run = RunFolder(Path(out))
     refuse_if_used(run)
     return run
-
-
-def _run_name(source: str) -> str:
-    stem = "stdin" if source == "-" else Path(source.removeprefix("hf:")).name.split(".")[0]
-    return re.sub(r"[^\w-]+", "-", stem).strip("-") or "run"
 
 
 def _display(quiet: bool) -> contextlib.AbstractContextManager[Display]:

@@ -11,7 +11,7 @@ import pytest
 from source_files import COMPRESS, refusal, texts
 
 from tokenloom.data.documents import ReadState
-from tokenloom.data.sources import find_sources, read_documents, source_notices
+from tokenloom.data.sources import find_sources, folder_name, read_documents, source_notices
 from tokenloom.errors import DataError, MissingExtraError
 
 
@@ -119,3 +119,11 @@ def test_the_identity_of_a_file_changes_with_its_content(tmp_path: Path) -> None
     assert find_sources([str(file)])[0].identity == before
     file.write_text("three")
     assert find_sources([str(file)])[0].identity != before
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("texts/my book.txt.gz", "my-book"), ("hf:org/data", "data"), ("-", "stdin"), ("corpus/*.txt", ""), ("..", "")],
+)
+def test_a_folder_is_named_after_a_source(source, name):
+    assert folder_name(source) == name

@@ -6,6 +6,7 @@ import difflib
 import glob
 import hashlib
 import os
+import re
 import shlex
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -80,6 +81,15 @@ def source_notices(names: Sequence[str]) -> list[str]:
         if os.path.lexists(name)
     ]
     return [*hidden, *skipped_notices(name for name in names if name not in named)]
+
+
+def folder_name(source: str) -> str:
+    """A name for the folder of what is made from a source, such as shakespeare for texts/shakespeare.txt.gz.
+
+    Empty if a source such as .. has no letters and digits.
+    """
+    stem = "stdin" if source == STDIN else Path(source.removeprefix("hf:")).name.split(".")[0]
+    return re.sub(r"[^\w-]+", "-", stem).strip("-")
 
 
 def _find(name: str, streams: Streams) -> list[Source]:

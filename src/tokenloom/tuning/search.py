@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 from tokenloom.compute.parallel import launched_processes
 from tokenloom.config import Settings
 from tokenloom.config_files import dump_toml
-from tokenloom.data.sources import source_notices
+from tokenloom.data.sources import folder_name, source_notices
 from tokenloom.errors import ConfigError, Interrupted, TrainingError, UsageError
 from tokenloom.reporting.formatting import counted, duration
 from tokenloom.reporting.search_plot import PlottedTrial, plot_search
@@ -66,7 +65,7 @@ def search(
     else:
         request, space = make_request(sources, tries or {}, preset, config, settings, budget)
         name = str(sources[0]) if sources else "python-docs"
-        folder = SearchFolder(Path(out) if out is not None else SEARCHES / _name(name))
+        folder = SearchFolder(Path(out) if out is not None else SEARCHES / (folder_name(name) or "search"))
         if folder.record() is not None:
             plan, notices = saved_plan(folder, trials, request), list[str]()
         elif folder.is_unused():
@@ -194,8 +193,3 @@ def _resume_command(folder: SearchFolder) -> str:
 
 def _ignore(_: str) -> None:
     return
-
-
-def _name(source: str) -> str:
-    stem = Path(source.removeprefix("hf:")).name.split(".")[0]
-    return re.sub(r"[^\w-]+", "-", stem).strip("-") or "search"
