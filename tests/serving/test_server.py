@@ -11,7 +11,7 @@ from small_runs import TOKENIZER, random_model, save_run
 
 import tokenloom as tl
 from tokenloom.compute.runtime import choose_runtime
-from tokenloom.errors import CheckpointError, UsageError
+from tokenloom.errors import CheckpointError, TokenloomError, UsageError
 from tokenloom.serving.models import ModelStore
 from tokenloom.serving.server import Server
 
@@ -30,6 +30,17 @@ def test_a_server_from_python(runs):
         assert reply.status_code == 200
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(f"{server.url}/health")
+
+
+def test_waiting_for_a_server_that_fails_is_an_error(store, monkeypatch):
+    async def fail(_: int) -> bool:
+        raise RuntimeError("the event loop is broken")
+
+    server = Server(store, host="127.0.0.1", port=0)
+    monkeypatch.setattr(server._uvicorn, "on_tick", fail)
+    with server, pytest.raises(TokenloomError, match="has failed: the event loop is broken"):
+        server.wait()
+    server.services.close()
 
 
 def test_a_model_that_does_not_exist_is_an_error_before_the_server_starts(tmp_path):

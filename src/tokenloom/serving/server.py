@@ -101,8 +101,10 @@ class Server:
             raise TokenloomError(f"the server did not start: {self._error}. Start it again.") from self._error
 
     def wait(self) -> None:
-        """Wait until the server has ended."""
+        """Wait until the server has ended; raises `TokenloomError` if it was not stopped."""
         self._thread.join()
+        if self._error is not None:
+            raise TokenloomError(f"the server has failed: {self._error}. Start it again.") from self._error
 
     def stop(self) -> None:
         """Accept nothing more, let requests continue for a few seconds, and end."""
