@@ -124,6 +124,7 @@ class Server:
         except BaseException as error:  # uvicorn ends the thread with SystemExit
             self._error = error
         finally:
+            self._socket.close()  # uvicorn does so only if it is stopped
             self._uvicorn.is_started.set()
 
 
