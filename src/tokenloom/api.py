@@ -34,7 +34,7 @@ from tokenloom.run_records import RunSummary
 from tokenloom.sampling_params import SamplingParams
 from tokenloom.training.automatic import automatic_settings, default_settings, is_automatic
 from tokenloom.training.budget import Limit, parse_budget
-from tokenloom.training.claim import refuse_if_used
+from tokenloom.training.claim import refuse_if_used, refuse_unwritable
 from tokenloom.training.display import Display, QuietDisplay
 from tokenloom.training.init_from import configure_init_from
 from tokenloom.training.restarting import run_before_restart
@@ -117,6 +117,7 @@ def train(
     seconds = parse_budget(str(budget)) if budget is not None else None
     if out is not None:
         refuse_if_used(RunFolder(Path(out)))
+    refuse_unwritable(Path(out) if out is not None else RUNS / "new")
     with _display(quiet) as display, _data_progress(quiet) as progress:
         if preset is None and seconds is not None and is_automatic(resolved):
             choice = automatic_settings(resolved, overrides, started + seconds)

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from tokenloom.config_aliases import nearest_key
+from tokenloom.config_aliases import nearest_key, unknown_table
 from tokenloom.config_files import dump_toml
 from tokenloom.config_values import check_changes, check_number, validation_message
 from tokenloom.errors import ConfigError
@@ -328,10 +328,10 @@ def suggest_key(name: str) -> str | None:
 
 
 def _check_keys(layer: Mapping[str, object]) -> None:
-    keys = set(config_keys())
+    keys, tables = set(config_keys()), list(Config.model_fields)
     for section, values in layer.items():
-        if section not in Config.model_fields:
-            raise ConfigError(_unknown_key(section))
+        if section not in tables:
+            raise ConfigError(unknown_table(section, tables) if isinstance(values, Mapping) else _unknown_key(section))
         if not isinstance(values, Mapping):
             raise ConfigError(f"[{section}] must be a table, got {values!r}. Write [{section}] and its keys below it.")
         for name in cast(Mapping[str, object], values):

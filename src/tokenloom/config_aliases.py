@@ -12,6 +12,10 @@ CONFIG_ALIASES: Mapping[str, str] = {
     "num_iterations": "train.max_steps",
     "num_train_epochs": "train.max_steps",
     "num_epochs": "train.max_steps",
+    "max_epochs": "train.max_steps",
+    "epochs": "train.max_steps",
+    "gpu": "train.device",
+    "cuda": "train.device",
     "lr": "train.learning_rate",
     "lr_decay_iters": "train.max_steps",
     "warmup_iters": "train.warmup_steps",
@@ -68,3 +72,10 @@ def nearest_key(name: str, keys: Sequence[str]) -> str | None:
     similar = difflib.get_close_matches(name, keys, n=1, cutoff=0.6)
     candidates = [CONFIG_ALIASES.get(field), *same_field, *similar]
     return next(filter(None, candidates), None)
+
+
+def unknown_table(name: str, tables: Sequence[str]) -> str:
+    """The message about a table of a configuration file that does not exist."""
+    nearest = difflib.get_close_matches(name, tables, n=1)
+    hint = f" Did you mean [{nearest[0]}]?" if nearest else ""
+    return f"unknown table [{name}].{hint} There are {', '.join(f'[{table}]' for table in tables)}."

@@ -46,6 +46,7 @@ def workspace(tmp_path_factory) -> Path:
     (workspace / "nothing").mkdir()
     (workspace / "bad.toml").write_text("[train\nmax_steps = 3\n")
     (workspace / "unknown.toml").write_text("[train]\nmax_iters = 3\n")
+    (workspace / "table.toml").write_text("[training]\nmax_steps = 3\n")
     (workspace / "flat.toml").write_text("train = 3\n")
     (workspace / "notjson.json").write_text("{")
     (workspace / "wordpiece.json").write_text('{"model": {"type": "WordPiece", "vocab": {"a": 0}}}')
@@ -81,6 +82,9 @@ MISTAKES = [
     (["train", "good.txt", "--config", "bad.toml"], 2, "not valid TOML"),
     (["train", "good.txt", "--config", "unknown.toml"], 2, "Did you mean train.max_steps"),
     (["train", "good.txt", "--config", "flat.toml"], 2, "must be a table"),
+    (["train", "good.txt", "--config", "table.toml"], 2, "unknown table [training]. Did you mean [train]?"),
+    (["train", "good.txt", "--epochs", "3"], 2, "--train.max-steps"),
+    (["train", "good.txt", *SHORT, "--out", "good.txt/run"], 2, "cannot write a run to good.txt: "),
     (["train", "good.txt", "--budget", "soon"], 2, "290s, 5m or 1h30m"),
     (["train", "good.txt", "--budget", "-5m"], 2, "290s, 5m or 1h30m"),
     (["train", "good.txt", "--device", "cuda:7", *SHORT], 2, "not available on this machine"),
@@ -123,6 +127,7 @@ MISTAKES = [
     (["train", "what was the best of times? " * 5000, *SHORT], 1, "write it to standard input and pass -"),
     (["train", "--resume", "nothing"], 1, "not a run"),
     (["train", "--resume", "run"], 1, "finished: 2 of 2 steps"),
+    (["train", "--resume", "run", "--train.max-steps", "1"], 1, "made 2 steps already, more than --train.max-steps 1"),
     (["train", "--resume", "run", "--preset", "modern-s"], 2, "--preset cannot be used with --resume"),
     (["train", "--resume", "run", "--model.n-layer", "2"], 1, "its model.n_layer was"),
     (["train", "--resume", "corrupt", "--train.max-steps", "4"], 1, "no checkpoint of corrupt is valid"),
@@ -131,7 +136,7 @@ MISTAKES = [
     (["prepare", "good.txt", "--tokenizer", "byte", "--out", "existing"], 1, "existing"),
     (["prepare", "latin1.txt", "--tokenizer", "byte", "--out", "new"], 1, "byte 0xe9"),
     (["prepare", "good.txt", "--val-fraction", "2", "--out", "new"], 2, "data.val_fraction"),
-    (["evaluate"], 2, "model"),
+    (["evaluate"], 2, "tokenloom evaluate needs MODEL. See tokenloom evaluate --help."),
     (["evaluate", "~nosuchuser/x"], 2, "./~nosuchuser"),
     (["evaluate", "run", "~nosuchuser/x"], 2, "./~nosuchuser"),
     (["evaluate", "run", "--context", "0"], 2, "context must be from 1"),
@@ -152,6 +157,9 @@ MISTAKES = [
     (["chapter5", "--quick", "--device", "gpu"], 2, 'device "gpu" is not supported'),
     (["chapter5", "--quick", "--out", "good.txt"], 1, "good.txt"),
     (["evaluate", "corrupt"], 1, "no valid checkpoint"),
+    (["generate", "run", "Once"], 2, 'unexpected argument "Once". A text to continue is passed with --prompt.'),
+    (["runs", ".", "more"], 2, 'unexpected argument "more". See tokenloom runs --help.'),
+    (["export", "run"], 2, "tokenloom export needs OUT."),
     (["generate", "gone"], 1, "gone"),
     (["generate", "run@step-7"], 1, "Available: @step-1, @step-2"),
     (["generate", "nothing"], 1, "config.json"),

@@ -65,7 +65,7 @@ def test_a_folder_without_supported_files_lists_the_supported_types(tmp_path: Pa
 def test_an_unsupported_file_type_suggests_standard_input(tmp_path: Path) -> None:
     for name in ("notes.rst", "README", "data.json", "book.txt.bz2", "x.gz"):
         (tmp_path / name).touch()
-        assert refusal(tmp_path / name).endswith(f"- < {tmp_path / name}")
+        assert refusal(tmp_path / name).endswith(f"standard input (- < {tmp_path / name}).")
 
 
 def test_a_missing_file_suggests_the_nearest_name(tmp_path: Path) -> None:

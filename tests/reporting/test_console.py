@@ -59,6 +59,30 @@ def test_off_a_terminal_each_record_is_one_plain_line():
     assert any(line.endswith("runs/demo") and len(line) > 160 for line in lines if line.startswith("Saved"))
 
 
+def test_the_final_evaluation_of_a_long_text_shows_its_progress():
+    clock, console = Clock(), plain()
+    with TrainingDisplay(console, clock=clock) as display:
+        display.started(PLAN)
+        for done in range(0, 4_001, 500):
+            clock.now += 1.0
+            display.evaluated(done, 4_000)
+        display.finished(SUMMARY)
+    output = shown_on(console)
+    assert output.count("evaluating on the whole validation text: ") == 1
+    assert "evaluating on the whole validation text: 2,500 of 4,000 windows, 500 windows/s, 0:03 left\n" in output
+    assert output.index("evaluating") < output.index("Done: ")
+
+
+def test_the_final_evaluation_replaces_the_panel_of_a_terminal():
+    clock, console = Clock(), terminal()
+    with TrainingDisplay(console, clock=clock) as display:
+        display.started(PLAN)
+        for done in (10, 20):
+            clock.now += 2.0
+            display.evaluated(done, 4_000)
+    assert "evaluating on the whole" in shown_on(console)
+
+
 def test_validation_figures_on_a_part_of_the_text_say_so():
     console = plain()
     with TrainingDisplay(console) as display:

@@ -73,6 +73,17 @@ def test_at_the_end_it_shows_the_summary():
     assert "1.70 bits/byte" in output.html
 
 
+def test_the_final_evaluation_shows_its_progress_until_the_summary():
+    output, clock = Output(), Clock()
+    with NotebookDisplay(output.show, clock=clock) as display:
+        display.started(PLAN)
+        clock.now += 1.0
+        display.evaluated(1_000, 4_000)
+        assert "evaluating on the whole validation text: 1,000 of 4,000 windows" in output.html
+        display.finished(SUMMARY)
+    assert "evaluating" not in output.html
+
+
 def test_notices_before_the_start_are_kept_and_of_later_ones_the_newest():
     output = Output()
     with NotebookDisplay(output.show) as display:

@@ -444,6 +444,19 @@ def test_two_processes_train_the_same_model_as_one_also_if_one_is_killed_and_res
     assert "the number of processes was 2, now it is 1: the result is not bit-identical" in capfd.readouterr().err
 
 
+def test_the_final_evaluation_reports_its_progress_over_all_windows(text, tmp_path, monkeypatch):
+    finished = []
+
+    class Evaluations(QuietDisplay):
+        def evaluated(self, done: int, total: int) -> None:
+            finished.append((done, total))
+
+    monkeypatch.setattr(api, "_display", lambda quiet: Evaluations())
+    api.train(text, out=tmp_path / "run", settings=settings(train={"max_steps": 2}))
+    assert finished[-1] == (finished[-1][1],) * 2
+    assert len(finished) > 1
+
+
 def test_the_plan_is_printed_before_training(text, tmp_path, capfd):
     api.train(text, out=tmp_path / "run", settings=settings(train={"max_steps": 2}))
     printed = capfd.readouterr().err

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from cyclopts import App
-from cyclopts.exceptions import CycloptsError, MissingArgumentError, UnknownOptionError
+from cyclopts.exceptions import CycloptsError, MissingArgumentError, UnknownOptionError, UnusedCliTokensError
 from pydantic import ValidationError
 
 from tokenloom import __version__
@@ -21,7 +21,7 @@ from tokenloom.cli.signals import StoppedBySignal, StopSignals
 from tokenloom.cli.streams import standard_streams
 from tokenloom.config import suggest_key
 from tokenloom.config_values import validation_message
-from tokenloom.errors import OutputError, TokenloomError, is_out_of_memory, see_page
+from tokenloom.errors import OutputError, TokenloomError, is_out_of_memory, see_page, shortened
 
 COMMANDS = (
     "train",
@@ -157,5 +157,13 @@ def _usage_message(error: CycloptsError) -> str:
     if isinstance(error, MissingArgumentError) and error.keyword:
         flag = error.keyword
         return f"{flag} needs a value. Write one that begins with a dash with an equals sign: {flag}=-VALUE"
+    command = " ".join(["tokenloom", *(error.command_chain or ())])
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        name = error.argument.name
+        needed = name.lstrip("-").upper() if error.argument.field_info.is_positional else name
+        return f"{command} needs {needed}. See {command} --help."
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        hint = " A text to continue is passed with --prompt." if command == "tokenloom generate" else ""
+        return f'unexpected argument "{shortened(error.unused_tokens[0])}".{hint} See {command} --help.'
     text = " ".join(str(error).split())
     return f"{text[:1].lower()}{text[1:]}"

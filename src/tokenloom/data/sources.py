@@ -150,7 +150,7 @@ def _file_source(path: Path) -> Source:
     if format_suffix(path) not in READERS:
         raise DataError(
             f"{name} has an unsupported file type. {_SUPPORTED}. "
-            f"Plain text with another suffix can be read from standard input: - < {shlex.quote(name)}",
+            f"Plain text with another suffix can be read from standard input (- < {shlex.quote(name)}).",
             topic="no such text",
         )
     identity = f"{path.resolve()} {_file_state(status)}"

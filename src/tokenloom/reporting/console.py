@@ -20,6 +20,7 @@ from tokenloom.reporting.formatting import (
     visible,
 )
 from tokenloom.reporting.messages import LINE_WIDTH, bits_per_byte_levels, summary_lines
+from tokenloom.reporting.progress import WINDOWS, ProgressDisplay
 from tokenloom.reporting.terminal import can_draw, encodable, stderr_console
 from tokenloom.run_records import RunPlan, RunSummary, SampleRecord
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 SAMPLE_LINES = 6
+FINAL_EVALUATION = "evaluating on the whole validation text"
 THROUGHPUT = METRICS["tokens_per_sec"]
 
 
@@ -44,6 +46,8 @@ class TrainingDisplay:
         self._clock = clock
         self._is_live = can_draw(self.console)
         self._live: Live | None = None
+        self._evaluation: ProgressDisplay | None = None
+        """The progress of the final evaluation."""
         self._plan: RunPlan | None = None
         self._step = 0
         self._rate: float | None = None
@@ -110,6 +114,12 @@ class TrainingDisplay:
     def notice(self, text: str) -> None:
         self._print_line(text, style="yellow", truncate=False)
 
+    def evaluated(self, done: int, total: int) -> None:
+        if self._evaluation is None:
+            self.close()
+            self._evaluation = ProgressDisplay(WINDOWS, self.console, clock=self._clock)
+        self._evaluation(FINAL_EVALUATION, done, total)
+
     def finished(self, summary: RunSummary) -> None:
         self.close()
         for line in summary_lines(summary, self._plan.baselines if self._plan else None):
@@ -119,6 +129,9 @@ class TrainingDisplay:
         live, self._live = self._live, None
         if live is not None:
             live.stop()
+        evaluation, self._evaluation = self._evaluation, None
+        if evaluation is not None:
+            evaluation.__exit__()
 
     def _print_line(self, line: str, style: str = "", *, truncate: bool = True) -> None:
         """Print a line; unless on a terminal, it is truncated to `LINE_WIDTH` if `truncate`."""

@@ -13,7 +13,7 @@ from html import escape
 from typing import Any, Self
 
 from tokenloom.metrics import MetricsRecord
-from tokenloom.reporting.console import plan_lines, record_figures
+from tokenloom.reporting.console import FINAL_EVALUATION, plan_lines, record_figures
 from tokenloom.reporting.formatting import clock_time, compact, visible
 from tokenloom.reporting.messages import summary_lines
 from tokenloom.reporting.series import TRAIN
@@ -60,6 +60,8 @@ class NotebookDisplay:
         """Notices before the start, which explain the plan."""
         self._messages: deque[str] = deque(maxlen=LAST_MESSAGES)
         """The newest notices since then."""
+        self._evaluation = ""
+        """The progress of the final evaluation."""
         self._summary: RunSummary | None = None
 
     def __enter__(self) -> Self:
@@ -94,6 +96,10 @@ class NotebookDisplay:
         if self._plan is not None:
             self._plan = replace(self._plan, max_steps=max_steps)
 
+    def evaluated(self, done: int, total: int) -> None:
+        self._evaluation = f"{FINAL_EVALUATION}: {done:,} of {total:,} windows"
+        self._renew_in_time()
+
     def finished(self, summary: RunSummary) -> None:
         self._summary = summary
         self._renew()
@@ -119,7 +125,9 @@ class NotebookDisplay:
             sample = self._sample
             parts.append(f"<pre><b>{_shown(sample.prompt)}</b>{_shown(sample.text)}</pre>")
         parts.append(_lines(self._messages))
-        if self._summary is not None:
+        if self._summary is None:
+            parts.append(_lines(filter(None, [self._evaluation])))
+        else:
             parts.append(_lines(summary_lines(self._summary, self._plan.baselines if self._plan else None)))
         return f'<div class="tokenloom-run">{"".join(parts)}</div>'
 

@@ -128,7 +128,10 @@ def _text(data: DataConfig, tokenizer: str | None) -> tuple[int | None, int | No
         return shards.meta.splits["train"].bytes, shards.tokenizer.vocab_size
     if STDIN in data.sources or any(is_pipe(path) for path in paths):  # read once, later
         return None, vocabulary
-    sizes = [source.size or APPROXIMATE_BYTES.get(source.name) for source in find_sources(data.sources)]
+    sizes = [
+        APPROXIMATE_BYTES.get(source.name) if source.size is None else source.size
+        for source in find_sources(data.sources)
+    ]
     if None in sizes:
         return None, vocabulary
     return int((1 - data.val_fraction) * sum(size or 0 for size in sizes)), vocabulary

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from tokenloom.compute.parallel import World
 from tokenloom.errors import CheckpointError, TokenloomError, UsageError
@@ -16,6 +19,16 @@ def refuse_if_used(run: RunFolder) -> None:
     if not run.is_unused():
         run.refuse_if_locked()
         raise UsageError(f"{run.path} exists already. Choose another --out, or resume it: {resume_command(run.path)}")
+
+
+def refuse_unwritable(out: Path) -> None:
+    """Raise `UsageError` if no run can be created at `out`, before time is spent on preparing its text."""
+    folder = out if out.is_dir() else out.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        os.rmdir(tempfile.mkdtemp(dir=folder, prefix=".writable-"))
+    except OSError as error:
+        raise UsageError(f"cannot write a run to {folder}: {error.strerror}. Choose another --out.") from None
 
 
 @contextmanager

@@ -35,6 +35,10 @@ class Display(Protocol):
         """The number of steps has changed."""
         ...
 
+    def evaluated(self, done: int, total: int) -> None:
+        """So many windows of the final evaluation are finished, of so many."""
+        ...
+
     def finished(self, summary: RunSummary) -> None:
         """Training has finished."""
         ...
@@ -65,6 +69,9 @@ class QuietDisplay:
         return
 
     def replanned(self, max_steps: int) -> None:
+        return
+
+    def evaluated(self, done: int, total: int) -> None:
         return
 
     def finished(self, summary: RunSummary) -> None:

@@ -197,8 +197,12 @@ def _refuse_if_finished(run: RunFolder, config: Config, checkpoint: Checkpoint, 
 
     A run that was stopped between its last step and its report is not finished: it lacks the final evaluation.
     """
-    is_longer = most_steps is not None and checkpoint.step > most_steps
-    if is_longer or (checkpoint.step == most_steps and run.is_finished()):
+    if most_steps is not None and checkpoint.step > most_steps:
+        raise CheckpointError(
+            f"{run.path} has made {checkpoint.step:,} steps already, more than --train.max-steps {most_steps:,}. "
+            f"Omit it, or pass a number above {checkpoint.step:,}."
+        )
+    if checkpoint.step == most_steps and run.is_finished():
         raise CheckpointError(
             f"{run.path} is finished: {checkpoint.step:,} of {most_steps:,} steps. "
             f"To continue, raise the number of steps: --train.max-steps {2 * checkpoint.step}. Or train for a time: "

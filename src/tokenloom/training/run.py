@@ -45,6 +45,8 @@ from tokenloom.training.step import Counters, TrainState
 from tokenloom.training.strategy import memory_of_process, starting_model, starting_optimizer_state, with_strategy
 from tokenloom.weights.checkpoint import Checkpoint, list_checkpoints, open_checkpoint
 
+ANNOUNCED_BYTES = 4_000_000  # of training text; compressing more takes seconds
+
 
 def train_run(
     config: Config,
@@ -119,7 +121,7 @@ def _train(
     display: Display,
 ) -> RunSummary:
     """Train, evaluate on the whole validation text, and write the report."""
-    run_baselines = world.on_main(lambda: _baselines(run, shards))
+    run_baselines = world.on_main(lambda: _baselines(run, shards, display))
     budget, compiled_block = None, None
     with StopRequest() as stop:
         if limit is not None:
@@ -151,7 +153,7 @@ def _train(
         display.started(plan)
         with _open_log(state) as log:
             train_loop(state, log, display, stop, budget)
-        summary = world.on_main(partial(_summary, state, estimate, _final_evaluation(state, stop)))
+        summary = world.on_main(partial(_summary, state, estimate, _final_evaluation(state, stop, display)))
         world.on_main(lambda: _write_results(run, summary))
     display.finished(summary)
     return summary
@@ -223,11 +225,13 @@ def _refuse_if_too_large(estimate: Estimate, runtime: Runtime) -> None:
         )
 
 
-def _baselines(run: RunFolder, shards: Shards) -> Baselines | None:
+def _baselines(run: RunFolder, shards: Shards, display: Display) -> Baselines | None:
     """Baselines on the validation text; a resumed run has saved them, unless version 0.1.0 divided by other bytes."""
     saved = run.baselines()
     if shards.val.n_tokens <= 1 or (saved is not None and not saved.separators_counted):
         return saved
+    if shards.train.n_bytes > ANNOUNCED_BYTES:
+        display.notice("compressing text with xz and zstd, to compare the model with them")
     return baselines(shards.train, shards.val, shards.tokenizer)
 
 
@@ -276,10 +280,11 @@ def _plan(
     )
 
 
-def _final_evaluation(state: TrainState, stop: StopRequest) -> Measurement | None:
+def _final_evaluation(state: TrainState, stop: StopRequest, display: Display) -> Measurement | None:
     """The measurement on the whole validation text; raises `Interrupted` if a stop is requested meanwhile."""
 
-    def stop_if_requested(*_: int) -> None:
+    def progress(done: int, total: int) -> None:
+        display.evaluated(done, total)
         if received := stop.agreed(state.world):
             raise Interrupted(
                 f"stopped during the final evaluation, after saving a checkpoint at step {state.counters.step:,}. "
@@ -287,7 +292,7 @@ def _final_evaluation(state: TrainState, stop: StopRequest) -> Measurement | Non
                 received,
             )
 
-    return evaluate(state, progress=stop_if_requested)
+    return evaluate(state, progress=progress)
 
 
 def _write_results(run: RunFolder, summary: RunSummary) -> None:
