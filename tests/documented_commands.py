@@ -158,9 +158,10 @@ class Reader:
                 patch.chdir(self.folder)
                 patch.setenv("TOKENLOOM_CACHE", str(self.cache))
                 patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode("utf-8"))))
-                # More than half of the time of a run of two steps; both have tests of their own.
+                # More than half of the time of a run of two steps; all have tests of their own.
                 patch.setattr(search, "plot_search", lambda *_: None)
                 patch.setattr(automatic, "PROBE_SHARE", 0)
+                patch.setattr(budget, "TIMING_SHARE", 0)
                 for module in (corpora, sources):
                     patch.setattr(module, "standard_library_files", _some_library_files)
                 patch.setattr(budget, "process_start", time.time)  # that of the command, not of pytest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from importlib import resources
 from pathlib import Path
@@ -29,7 +30,15 @@ def write_report(path: Path) -> Path:
 
 
 def _render(page: ReportPage) -> str:
-    templates = Environment(
+    style, script = _asset("theme.css") + _asset("report.css"), _asset("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    template = _templates().get_template("page.html.j2")
+    return template.render(page=page, style=style, script=script, script_digest=digest)
+
+
+@functools.cache  # it keeps the compiled templates
+def _templates() -> Environment:
+    return Environment(
         loader=PackageLoader(PACKAGE),
         autoescape=True,
         undefined=StrictUndefined,
@@ -37,11 +46,6 @@ def _render(page: ReportPage) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-    )
-    script = _asset("report.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return templates.get_template("page.html.j2").render(
-        page=page, style=_asset("theme.css") + _asset("report.css"), script=script, script_digest=digest
     )
 
 
