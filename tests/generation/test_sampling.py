@@ -12,6 +12,7 @@ from tokenloom.errors import WeightsError
 from tokenloom.generation.sampling import (
     FILTERS,
     apply_temperature,
+    has_finite_maximum,
     keep_min_p,
     keep_top_k,
     keep_top_p,
@@ -244,3 +245,12 @@ def test_top_p_searches_further_only_for_rows_that_need_it(monkeypatch):
     )
     assert kept(keep_top_p(logits, 0.4)) == [{7}, {0}, set(range(1600))]
     assert searched == [(3, 64), (1, 2048)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_rows_without_probabilities_are_found_in_any_precision(dtype):
+    inf, nan = math.inf, math.nan
+    rows = [[0, 1, 2], [-inf, 3, -inf], [nan, 1, 2], [1, nan, inf], [0, inf, 1], [-inf, -inf, -inf]]
+    logits = torch.tensor(rows, dtype=dtype)
+    assert has_finite_maximum(logits).tolist() == [True, True, False, False, False, False]
+    assert has_finite_maximum(logits[:, :2]).tolist() == [True, True, False, False, False, False]  # not contiguous

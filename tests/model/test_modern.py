@@ -140,3 +140,19 @@ def test_the_vocabulary_size_must_be_set():
 def test_more_tokens_than_the_context_fail_an_assertion(model_of):
     with pytest.raises(AssertionError, match="17 tokens do not fit a context of 16"):
         model_of("modern")(torch.zeros(1, 17, dtype=torch.long))
+
+
+@torch.no_grad()
+def test_joined_projections_give_the_same_queries_keys_and_values(model_of):
+    model = model_of("modern")
+    attention = model.h[1].self_attn
+    random = torch.Generator().manual_seed(0)
+    for T in (1, 5):
+        x = torch.randn(2, T, 16, generator=random)
+        angles = model.rotary(torch.arange(3, 3 + T))
+        expected = attention.project(x, angles)
+        separate = torch.cat([attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)], dim=-1)
+        attention.joined = lambda _, separate=separate: separate
+        for got, one in zip(attention.project(x, angles), expected, strict=True):
+            assert torch.equal(got, one)
+        attention.joined = None

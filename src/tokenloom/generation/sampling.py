@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,14 +79,21 @@ def sample_from_probabilities(probs: Tensor, generators: Sequence[torch.Generato
 
 def has_finite_maximum(logits: Tensor) -> Tensor:
     """Whether each row of logits (B, V) has probabilities: none is NaN or +inf, and not all are -inf; (B,)."""
+    if _is_faster_in_numpy(logits):
+        return torch.as_tensor(np.isfinite(logits.numpy(force=True).max(axis=-1)))
     return logits.amax(dim=-1).isfinite()
 
 
 def _argmax(logits: Tensor) -> Tensor:
-    """The first of the most likely tokens of each row: (B, V) -> (B,). On a CPU numpy is ten times as fast as torch."""
-    if logits.device.type != "cpu" or logits.dtype != torch.float32:
-        return logits.argmax(dim=-1)
-    return torch.as_tensor(logits.numpy(force=True).argmax(axis=-1))
+    """The first of the most likely tokens of each row: (B, V) -> (B,)."""
+    if _is_faster_in_numpy(logits):
+        return torch.as_tensor(logits.numpy(force=True).argmax(axis=-1))
+    return logits.argmax(dim=-1)
+
+
+def _is_faster_in_numpy(logits: Tensor) -> bool:
+    """Whether numpy can read the logits: its argmax is ten times as fast as torch's, whose `isfinite` is four calls."""
+    return logits.device.type == "cpu" and logits.dtype == torch.float32
 
 
 def apply_temperature(logits: Tensor, temperature: PerRow) -> Tensor:

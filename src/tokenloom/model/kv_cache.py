@@ -31,7 +31,8 @@ class KVCache:
         self.keys = [_zeros(shape, device, dtype) for _ in range(config.n_layer)]
         self.values = [_zeros(shape, device, dtype) for _ in range(config.n_layer)]
         self.lengths = np.zeros(rows, dtype=np.int64)
-        self._slots: Tensor | None = None  # of the current forward pass, as are the next two
+        self._slots: Tensor | None = None  # of the current forward pass, as are the next three
+        self._start = 0
         self._end = 0
         self._mask: Tensor | None = None
 
@@ -58,15 +59,16 @@ class KVCache:
     def next_positions(self, B: int, T: int) -> Tensor:
         """Positions (B, T) of the next T tokens of the first B rows. Everything that layers share is computed here."""
         lengths = self.lengths[:B]
-        start, self._end = int(lengths.min()), int(lengths.max()) + T
+        self._start, self._end = int(lengths.min()), int(lengths.max()) + T
         assert self._end <= self.block_size, "the caller slides the window before the cache is full"
         positions = lengths[:, None] + np.arange(T)  # (B, T)
-        G = self.keys[0].shape[1]
-        heads = np.arange(B * G).reshape(B, G, 1) * self.block_size
-        self._slots = torch.as_tensor(heads + positions[:, None], device=self.device).flatten()  # (B·G·T,)
-        self._mask = None
-        same_length = start + T == self._end
-        if not same_length or (start > 0 and T > 1):
+        same_length = self._start + T == self._end
+        self._slots = self._mask = None
+        if not same_length:
+            G = self.keys[0].shape[1]
+            heads = np.arange(B * G).reshape(B, G, 1) * self.block_size
+            self._slots = torch.as_tensor(heads + positions[:, None], device=self.device).flatten()  # (B·G·T,)
+        if not same_length or (self._start > 0 and T > 1):
             visible = np.arange(self._end) <= positions[:, None, :, None]  # (B, 1, T, S)
             self._mask = torch.as_tensor(visible, device=self.device)
         return torch.as_tensor(positions, device=self.device)
@@ -77,18 +79,22 @@ class KVCache:
         The mask (B, 1, T, S) is true where a query may attend to a key. It is None if all rows have the same length and
         either were empty, so that the plain causal mask applies, or receive a single token, which attends to all.
         """
-        assert self._slots is not None, "next_positions starts a forward pass"
-        keys, values = self.keys[layer], self.values[layer]
-        B, _, _, D = k.shape
-        keys.view(-1, D).index_copy_(0, self._slots, k.to(keys.dtype).reshape(-1, D))
-        values.view(-1, D).index_copy_(0, self._slots, v.to(values.dtype).reshape(-1, D))
-        keys, values = (y.narrow(0, 0, B).narrow(2, 0, self._end) for y in (keys, values))
+        assert self._end > 0, "next_positions starts a forward pass"
+        B, _, T, D = k.shape
+        keys, values = (y[layer].narrow(0, 0, B) for y in (self.keys, self.values))
+        if self._slots is None:  # all rows have the same length
+            keys.narrow(2, self._start, T).copy_(k)
+            values.narrow(2, self._start, T).copy_(v)
+        else:
+            keys.view(-1, D).index_copy_(0, self._slots, k.to(keys.dtype).reshape(-1, D))
+            values.view(-1, D).index_copy_(0, self._slots, v.to(values.dtype).reshape(-1, D))
+        keys, values = keys.narrow(2, 0, self._end), values.narrow(2, 0, self._end)
         return keys, values, self._mask
 
     def advance(self, B: int, T: int) -> None:
         """Add T to the lengths of the first B rows, after every layer has stored the keys and values of T tokens."""
         self.lengths[:B] += T
-        self._slots = None
+        self._end = 0
 
     def copy_row(self, row: int, source: KVCache, source_row: int) -> None:
         """Overwrite a row with a row of a cache, which may be this one; only its tokens are copied."""

@@ -60,7 +60,7 @@ class Attention(nn.Module):
         self.q_proj = linear(C, H * D, bias=False)
         self.k_proj = linear(C, G * D, bias=False)
         self.v_proj = linear(C, G * D, bias=False)
-        self.widths = (H * D, G * D, G * D)
+        self.heads = (H, G, G)
         self.joined: nn.Module | None = None
         self.o_proj = linear(H * D, C, bias=False)
         self.q_norm = RMSNorm(D, config.norm_eps)
@@ -75,12 +75,16 @@ class Attention(nn.Module):
         """Queries (B, H, T, D), keys and values (B, G, T, D) of every head."""
         if self.joined is None:
             projected = (self.q_proj(x), self.k_proj(x), self.v_proj(x))
-        else:
-            projected = self.joined(x).split(self.widths, dim=-1)
-        q, k, v = (y.unflatten(-1, (-1, self.head_size)) for y in projected)  # each (B, T, H or G, D)
-        q = _rotate(self.q_norm(q).transpose(1, 2), angles)
-        k = _rotate(self.k_norm(k).transpose(1, 2), angles)
-        return q, k, v.transpose(1, 2)
+            q, k, v = (y.unflatten(-1, (-1, self.head_size)) for y in projected)  # each (B, T, H or G, D)
+            q = _rotate(self.q_norm(q).transpose(1, 2), angles)
+            k = _rotate(self.k_norm(k).transpose(1, 2), angles)
+            return q, k, v.transpose(1, 2)
+        heads = self.joined(x).unflatten(-1, (-1, self.head_size))  # (B, T, H + 2·G, D)
+        q, k, v = heads.split(self.heads, dim=2)
+        # Together, since with a single row each operation has a cost that does not depend on its size.
+        rotated = _rotate(torch.cat([self.q_norm(q), self.k_norm(k)], dim=2).transpose(1, 2), angles)
+        H = self.heads[0]
+        return rotated[:, :H], rotated[:, H:], v.transpose(1, 2)
 
 
 class MLP(nn.Module):
