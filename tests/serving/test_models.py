@@ -310,6 +310,8 @@ def test_the_configuration_is_known_without_loading(save, store_of, tmp_path):
     ref = store.resolve("book")
     assert store.config(ref).block_size == 16
     assert store.in_memory() == []
+    shutil.rmtree(save(tmp_path / "book", 20).parent / "step-00000010")
+    assert store.config(ref).block_size == 16
     shutil.rmtree(tmp_path / "book")
     with pytest.raises(ModelNotFound):
         store.config(ref)

@@ -117,7 +117,11 @@ class ModelStore:
         return self._catalog.runs()
 
     def config(self, ref: ModelRef) -> ModelConfig:
-        """The configuration of a model, which need not be loaded; raises `ModelNotFound` if it is gone."""
+        """The configuration of a model, which need not be loaded.
+
+        If a checkpoint was removed since it was resolved, that of the next one, as in `acquire`; raises `ModelNotFound`
+        if there is none.
+        """
         try:
             version = Version.of(ref.path)
             if version not in self._configs:
@@ -127,6 +131,9 @@ class ModelStore:
                 self._configs[version] = stored.config
             return self._configs[version]
         except (CheckpointError, OSError):
+            found = self._catalog.resolve(ref.id)
+            if found.path != ref.path:
+                return self.config(found)
             raise ModelNotFound(f'the model "{ref.id}" was removed or is corrupt. List the models again.') from None
 
     def acquire(self, ref: ModelRef) -> AcquiredModel:
