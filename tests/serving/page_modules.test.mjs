@@ -517,10 +517,11 @@ test("a run that trains is asked for its records, and for its files only when th
 });
 
 test("the models are asked for again when a run has begun, ended or saved a checkpoint", () => {
-  const row = { run: "a", state: "training", checkpoint: 10, best_step: 5, val_loss: 2.5, problem: null };
-  const version = modelsVersion([row]);
-  assert.equal(modelsVersion([{ ...row, val_loss: 2.4, steps: 11 }]), version);
-  for (const rows of [[], [row, { ...row, run: "b" }], [{ ...row, state: "finished" }], [{ ...row, checkpoint: 20 }]]) {
-    assert.notEqual(modelsVersion(rows), version);
+  const row = { run: "a", state: "training", val_loss: 2.5, problem: null };
+  const version = modelsVersion([row], "1");
+  assert.equal(modelsVersion([{ ...row, val_loss: 2.4, steps: 11 }], "1"), version);
+  assert.notEqual(modelsVersion([row], "2"), version);
+  for (const rows of [[], [row, { ...row, run: "b" }], [{ ...row, state: "finished" }]]) {
+    assert.notEqual(modelsVersion(rows, "1"), version);
   }
 });

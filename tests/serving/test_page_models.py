@@ -82,7 +82,7 @@ def test_what_is_used_is_in_memory(open_page, start_server, page_runs):
     expect(row(page, 1)).to_contain_text("kB")
 
 
-def test_the_focus_stays_on_a_checkpoint_when_another_one_appears(open_page, start_server, tmp_path):
+def test_checkpoints_that_appear_are_listed_and_leave_the_focus(open_page, start_server, tmp_path):
     run = save_run(tmp_path / "growing", random_model(3))
     page = open_page("#/models", url=start_server(tmp_path).url)
     row(page, 1).get_by_role("link", name="Write").focus()
@@ -91,6 +91,8 @@ def test_the_focus_stays_on_a_checkpoint_when_another_one_appears(open_page, sta
     expect(row(page, 1).get_by_role("link", name="Write")).to_be_focused()
     page.keyboard.press("Enter")
     wait_for_address(page, "write.*m=growing@step-1")
+    save_run(run, random_model(5), first_step=3)
+    expect(page.get_by_label("Model").locator("option")).to_have_count(3)
 
 
 def test_a_run_without_a_checkpoint_and_a_missing_model_are_named(open_page, start_server, tmp_path):

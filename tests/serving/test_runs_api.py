@@ -107,7 +107,10 @@ def test_a_run_is_followed_while_it_is_written(http, runs):
     third = get(http, "/api/runs/story/records", cursor=second["cursor"])
     assert ([one["step"] for one in third["records"]], third["reset"]) == ([1], True)
     assert get(http, "/api/runs/story")["row"]["state"] == "stopped"
+    before = get(http, "/api/runs")["models_version"]
+    assert get(http, "/api/runs")["models_version"] == before
     save_checkpoint(run.checkpoints, 9, random_model(), TOKENIZER, state={})
+    assert get(http, "/api/runs")["models_version"] != before
     assert "story@step-9" in [model["id"] for model in get(http, "/v1/models")["data"]]
 
 

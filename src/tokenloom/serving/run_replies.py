@@ -62,6 +62,8 @@ class RunListReply(Reply):
     """All runs, and the metrics that they can have."""
 
     runs: list[RunRowReply]
+    models_version: str
+    """Another text whenever a checkpoint was written or removed."""
     metrics: list[MetricReply]
 
 

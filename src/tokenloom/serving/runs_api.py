@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import zlib
+from collections.abc import Iterable
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -40,12 +42,18 @@ Step = Annotated[int | None, Query(ge=0, le=LARGEST_STEP)]
 
 @router.get("/runs", response_model=RunListReply)
 async def list_runs(request: Request) -> Response:
-    """Every run with its data, size, figures and state, and what the metrics are called."""
+    """Every run with its data, size, figures and state, and what the metrics are called.
+
+    `models_version` is another text whenever a checkpoint was written or removed.
+    """
     services = services_of(request)
 
     def read() -> object:
-        rows = [services.followed.row(id, run).to_json() for id, run in services.store.runs().items()]
-        return {"runs": rows, "metrics": [_metric_json(name) for name in METRICS]}
+        runs = services.store.runs()
+        # Before the rows: what changes meanwhile is seen the next time.
+        version = _models_version(runs.values())
+        rows = [services.followed.row(id, run).to_json() for id, run in runs.items()]
+        return {"runs": rows, "models_version": version, "metrics": [_metric_json(name) for name in METRICS]}
 
     return await read_reply(services, read)
 
@@ -142,6 +150,17 @@ def _cursor(text: str | None) -> Cursor | None:
             f"cursor {shortened(text or '')!r} is not one of this server. Omit it to read from the start.",
             param="cursor",
         ) from None
+
+
+def _models_version(runs: Iterable[RunFolder]) -> str:
+    """A text for when the folders of checkpoints changed last, which is cheaper to read than what is in them."""
+    changed: list[int | None] = []
+    for run in runs:
+        try:
+            changed.append(run.checkpoints.stat().st_mtime_ns)
+        except OSError:  # there is none yet
+            changed.append(None)
+    return f"{zlib.crc32(repr(changed).encode()):08x}"
 
 
 def _checkpoints_json(services: Services, id: str, run: RunFolder) -> list[dict[str, object]]:

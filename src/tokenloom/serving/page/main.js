@@ -97,9 +97,10 @@ class App {
   }
 
   async #poll() {
-    this.rows = (await this.api.get("/api/runs")).runs;
+    const { runs, models_version } = await this.api.get("/api/runs");
+    this.rows = runs;
     // The server shares the machine with the training: it is asked for the models only when they can have changed.
-    const version = modelsVersion(this.rows);
+    const version = modelsVersion(runs, models_version);
     if (version !== this.#modelsVersion || this.#name === "models") {
       const models = await this.api.get("/api/models");
       [this.models, this.memory] = [models.models, models];

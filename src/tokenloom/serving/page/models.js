@@ -110,7 +110,7 @@ export function shapeFacts(shape, row) {
   ];
 }
 
-/** What the models depend on: a different text if a run began, ended, or has saved a checkpoint. */
-export function modelsVersion(rows) {
-  return JSON.stringify(rows.map((row) => [row.run, row.state, row.checkpoint, row.best_step, row.problem]));
+/** What the models depend on: a different text if a run began or ended, or if the server says so. */
+export function modelsVersion(rows, served) {
+  return JSON.stringify([served, rows.map((row) => [row.run, row.state, row.problem])]);
 }
