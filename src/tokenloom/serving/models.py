@@ -217,6 +217,8 @@ def _is_intact(version: Version | None) -> bool:
     """Whether a checkpoint is still there and whole, so that something else failed, such as opening one file more."""
     try:
         return version is not None and Version.of(version.path) == version and find_corruption(version.path) is None
+    except FileNotFoundError:  # it is being removed
+        return False
     except OSError:
         return version is not None and version.path.exists()
 
