@@ -160,6 +160,8 @@ MISTAKES = [
     (["generate", "run", "Once"], 2, 'unexpected argument "Once". A text to continue is passed with --prompt.'),
     (["runs", ".", "more"], 2, 'unexpected argument "more". See tokenloom runs --help.'),
     (["export", "run"], 2, "tokenloom export needs OUT."),
+    (["export", "run", "model.onnx"], 2, "not a .onnx file. Name a folder, a .gguf or a .pth."),
+    (["runs", ".", "--diff", "run"], 2, "--diff needs 2 values, got 1."),
     (["generate", "gone"], 1, "gone"),
     (["generate", "run@step-7"], 1, "Available: @step-1, @step-2"),
     (["generate", "nothing"], 1, "config.json"),

@@ -155,7 +155,11 @@ def _usage_message(error: CycloptsError) -> str:
         hint = f"Did you mean --{key.replace('_', '-')}?" if key else "See tokenloom --help, or COMMAND --help."
         return f"unknown option {option}. {hint}"
     if isinstance(error, MissingArgumentError) and error.keyword:
-        flag = error.keyword
+        flag, (count, _) = error.keyword, error.argument.token_count() if error.argument is not None else (1, False)
+        if count > 1:
+            return (
+                f"{flag} needs {count} values, got {len(error.tokens_so_far)}. See tokenloom --help, or COMMAND --help."
+            )
         return f"{flag} needs a value. Write one that begins with a dash with an equals sign: {flag}=-VALUE"
     command = " ".join(["tokenloom", *(error.command_chain or ())])
     if isinstance(error, MissingArgumentError) and error.argument is not None:

@@ -39,6 +39,10 @@ def export_model(
     arguments, `WeightsError` for a model that the format does not support, and `CheckpointError` if writing fails.
     """
     name = format or _FORMAT_OF_SUFFIX.get(out.suffix.lower(), "hf")
+    if format is None and out.suffix.lower() in _OTHER_SUFFIXES:
+        raise UsageError(
+            f"{out} would be a folder for transformers, not a {out.suffix} file. Name a folder, a .gguf or a .pth."
+        )
     if name not in _FORMATS:
         raise UsageError(f'there is no format "{name}". Choose from {", ".join(FORMATS)}.')
     target = _FORMATS[name]
@@ -128,4 +132,6 @@ _FORMATS: Mapping[str, _Format] = {
     "book": _Format(_write_book, (".pth", ".pt"), gpt2_only=True),
 }
 FORMATS = tuple(_FORMATS)
+# Of files of weights that are not written: a folder of such a name would be taken for one.
+_OTHER_SUFFIXES = (".onnx", ".safetensors", ".bin", ".ckpt", ".h5", ".tflite")
 _FORMAT_OF_SUFFIX: Mapping[str, str] = {GGUF: "gguf", **dict.fromkeys(TORCH_SUFFIXES, "pth")}

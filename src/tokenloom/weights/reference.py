@@ -28,7 +28,7 @@ from tokenloom.weights.torch_files import TORCH_SUFFIXES
 
 FileFormat = Literal["gguf", "torch", "safetensors"]
 
-SUPPORTED = "a run, a checkpoint, a folder of GPT-2 from Hugging Face or OpenAI, a .gguf, a .pth, or gpt2"
+SUPPORTED = "a run, a checkpoint, a folder of GPT-2 or Qwen3, a .gguf, a .pth, or gpt2"
 # Of files that are empty or corrupt; otherwise the first bytes decide.
 _FORMAT_OF_SUFFIX: dict[str, FileFormat] = {
     GGUF: "gguf",
