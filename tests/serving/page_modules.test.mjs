@@ -21,6 +21,7 @@ const series = await load("series");
 const { LONGEST_LINK, formatHash, keyIn, numberParam, packText, parseHash, unpackText, withParams } = await load("state");
 const { LinkedText } = await load("linked_text");
 const { blocksOf, comparedSpans, displayed, inspectedSpans, signed } = await load("token_text");
+const { ApiError } = await load("api");
 const { Latest } = await load("latest");
 const { readEvents, splitEvents } = await load("events");
 const written = await load("written");
@@ -367,6 +368,10 @@ test("a newer question ends an older one, and the same is asked once", async () 
   assert.deepEqual([answers, asked, latest.isPending], [[1], 1, false]);
   await latest.ask("c", async () => { throw new Error("no"); }, () => {});
   assert.deepEqual([latest.reply, latest.error.message], [1, "no"]);
+  let refused = 0;
+  const refusing = (status) => async () => { throw new ApiError(`refused ${(refused += 1)}`, { status }); };
+  for (const status of [404, 404, 503, 503]) await latest.ask(String(status), refusing(status), () => {});
+  assert.equal(refused, 3); // one that was busy is asked again
 });
 
 test("events are read as they arrive, also cut anywhere", async () => {

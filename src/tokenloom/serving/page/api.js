@@ -14,6 +14,11 @@ export class ApiError extends Error {
   get isDisconnected() {
     return this.status === 0;
   }
+
+  /** Whether the same request can succeed later: the server was not reached, or was busy. */
+  get isTemporary() {
+    return this.isDisconnected || this.status === 503;
+  }
 }
 
 /** Requests to the server that this page came from. */

@@ -38,7 +38,7 @@ export class CopiedPassages {
       try {
         this.#keep(one, await this.#api.post(runPath(one.run, "/copied"), { texts: one.texts }));
       } catch (error) {
-        if (error.isDisconnected || error.status === 503) this.#wanted = ""; // the next drawing asks again
+        if (error.isTemporary) this.#wanted = ""; // the next drawing asks again
         else this.#keep(one, { problem: error.message, texts: [] });
       }
     }

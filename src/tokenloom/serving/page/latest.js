@@ -23,7 +23,7 @@ export class Latest {
     } catch (error) {
       if (controller.signal.aborted) return;
       this.error = error;
-      if (error.isDisconnected) this.#key = null; // the next look asks again
+      if (error.isTemporary) this.#key = null; // the next look asks again
     }
     this.isPending = false;
     done();
