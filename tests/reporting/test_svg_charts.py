@@ -34,6 +34,17 @@ def test_overlapping_labels_are_moved_apart():
     assert heights["xz 1.80"] - heights["zstd 1.82"] > 15.85
 
 
+@pytest.mark.parametrize("chart", [losses_svg, bits_per_byte_svg])
+def test_labels_of_lines_fit_into_the_chart(chart):
+    records = [replace(record, val_share=0.23) for record in records_of(90)]
+    root = ElementTree.fromstring(chart(records, baselines=BASELINES))
+    width = float(root.attrib["viewBox"].split()[2])
+    labels = {e.text: float(e.attrib["x"]) for e in root.iter() if "font-weight" in e.attrib.get("style", "")}
+    assert any(label.endswith(" on 23%") for label in labels)
+    for label, x in labels.items():
+        assert x + 7.9 * len(label) <= width, label  # DejaVu Sans in bold, which is wide
+
+
 def test_nothing_recorded_gives_no_chart():
     assert losses_svg([]) == ""
     assert bits_per_byte_svg(records_of(9, validation=False), baselines=BASELINES) == ""

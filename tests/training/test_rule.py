@@ -121,7 +121,7 @@ def test_a_learned_vocabulary_does_not_repeat_the_text_too_often(seconds, size):
 
 def test_the_reasons_name_a_tokenizer_that_was_chosen():
     lines = [chosen(size=size, vocabulary=vocabulary)[1][1] for size, vocabulary in ((10**9, None), (10**6, 0))]
-    assert re.match(r"tokens    bpe:\d+, a vocabulary learned from the text; ", lines[0])
+    assert re.match(r"tokens    bpe:\d+, learned from the text; ", lines[0])
     assert lines[1].startswith("tokens    the tokenizer is set; the text is read about ")  # bytes, for example
     assert chosen(size=3 * 10**5)[1][1].startswith("tokens    characters; ")
 

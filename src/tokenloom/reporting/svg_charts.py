@@ -34,6 +34,8 @@ LINE_POINTS = 240
 MARKS = 60
 VISIBLE_MARKS = 40
 LABEL_GAP = 16
+LABEL_SPACE = 12  # between a line and its label
+LABEL_CHARACTER = 8  # the width of a character, in the widest of the fonts that a system may have
 _COLORS: dict[Role, str] = {"train": TRAIN, "val": VALIDATION, "base": BASELINE}
 
 
@@ -45,12 +47,6 @@ def losses_svg(
     unigram = baselines.unigram_nats_per_token if baselines else None
     levels = {"unigram": unigram} if unigram is not None else {}
     part = part_note(records)
-    frame = _frame([train, val], levels.values(), "epoch", width, height, top=38, right=140 if part else 110)
-    if frame is None:
-        return ""
-    parts = [_grid(frame), _axis_below(frame, "epoch", whole=frame.last > 1), _axis_above(frame, train + val)]
-    parts += [_level(frame, value) for value in levels.values()]
-    parts += [_band(frame, train), _line(frame, train, "train"), _line(frame, val, "val"), _marks(frame, val, "nats")]
     series: dict[Role, list[Point]] = {"train": train, "val": val}
     parts_of = {"train": "", "val": part}
     labels = [
@@ -58,7 +54,14 @@ def losses_svg(
         for role, points in series.items()
         if points
     ]
-    parts.append(_end_labels(frame, labels + _level_labels(levels)))
+    labels += _level_labels(levels)
+    frame = _frame([train, val], levels.values(), "epoch", width, height, top=38, right=_room(labels))
+    if frame is None:
+        return ""
+    parts = [_grid(frame), _axis_below(frame, "epoch", whole=frame.last > 1), _axis_above(frame, train + val)]
+    parts += [_level(frame, value) for value in levels.values()]
+    parts += [_band(frame, train), _line(frame, train, "train"), _line(frame, val, "val"), _marks(frame, val, "nats")]
+    parts.append(_end_labels(frame, labels))
     return _svg(frame, "Training and validation loss in nats per token over epochs", parts)
 
 
@@ -68,15 +71,17 @@ def bits_per_byte_svg(
     """Validation bits per byte over steps, with those of the baselines; empty if it was not recorded."""
     val = read_series(records, METRICS["val_bits_per_byte"])
     levels = bits_per_byte_levels(baselines)
-    part = part_note(records)
-    frame = _frame([val], levels.values(), "step", width, height, right=140 if part else 110)
-    if frame is None or not val:
+    if not val:
+        return ""
+    labels = [_EndLabel(val[-1].value, f"model {val[-1].value:.2f}{part_note(records)}", "val")]
+    labels += _level_labels(levels)
+    frame = _frame([val], levels.values(), "step", width, height, right=_room(labels))
+    if frame is None:
         return ""
     parts = [_grid(frame), _axis_below(frame, "step", whole=True)]
     parts += [_level(frame, value) for value in levels.values()]
     parts += [_line(frame, val, "val"), _marks(frame, val, "bits per byte")]
-    labels = [_EndLabel(val[-1].value, f"model {val[-1].value:.2f}{part}", "val")]
-    parts.append(_end_labels(frame, labels + _level_labels(levels)))
+    parts.append(_end_labels(frame, labels))
     return _svg(frame, "Bits per byte of the validation text over steps", parts)
 
 
@@ -259,11 +264,16 @@ def _end_labels(frame: _Frame, labels: list[_EndLabel]) -> str:
     """Labels at the right end of their lines, moved apart where they would overlap."""
     heights = [frame.y(label.value) for label in labels]
     heights = _spread(heights, LABEL_GAP, frame.top + 2, frame.height - frame.bottom - 4)
-    x = frame.width - frame.right + 12
+    x = frame.width - frame.right + LABEL_SPACE
     return "".join(
         f'<text x="{x}" y="{y + 4:.1f}" style="fill:{_color(label.role)};font-weight:600">{escape(label.text)}</text>'
         for label, y in zip(labels, heights, strict=True)
     )
+
+
+def _room(labels: Iterable[_EndLabel]) -> int:
+    """The margin that the longest label needs on the right."""
+    return LABEL_SPACE + LABEL_CHARACTER * max((len(label.text) for label in labels), default=0)
 
 
 def _spread(heights: list[float], gap: float, top: float, bottom: float) -> list[float]:

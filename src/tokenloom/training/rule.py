@@ -226,4 +226,4 @@ def _reason_of_tokens(
     elif reading.epochs(model) > MAX_EPOCHS and "max_steps" not in fixed:
         times = f"the text is read {epochs:.0f} times, then training ends: more would not help"
     names = {None: "the tokenizer is set", "char": "characters"}
-    return f"{names.get(tokenizer, f'{tokenizer}, a vocabulary learned from the text')}; {times}"
+    return f"{names.get(tokenizer, f'{tokenizer}, learned from the text')}; {times}"
