@@ -19,8 +19,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # tests run in several processes, so ea
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # in the processes that tests start
 
-if hasattr(signal, "SIGHUP"):  # nohup ignores it, here and in the processes that tests start
+# nohup and shells that run a command in the background ignore these, here and in the processes that tests start.
+if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadlines: the time of an example depends on the load of the machine.
 settings.register_profile("no-deadline", deadline=None)
@@ -37,6 +40,8 @@ MODELS = {
 # left to do. A run names those that are missing here.
 LONGEST = (
     "training/test_run.py",
+    "book/test_replay.py",
+    "model/test_gpt2.py",
     "documentation/test_page_commands.py",
     "test_readme.py",
     "serving/test_schema_conformance.py",
@@ -50,6 +55,8 @@ LONGEST = (
     "serving/test_page_training.py",
     "weights/test_huggingface_qwen3.py",
     "cli/test_signals.py",
+    "weights/test_download.py",
+    "serving/test_page_accessibility.py",
     "book/test_training.py",
 )
 LONG_SECONDS = 20
