@@ -14,6 +14,7 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +77,17 @@ def for_one_row(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
+def packed_by_mkl(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
+    """A product with the layout that MKL chooses for the number of rows."""
+    weight, bias = linear.weight.detach(), linear.bias
+
+    @cache
+    def packed(rows: int) -> Tensor:
+        return torch.ops.mkl._mkl_reorder_linear_weight(weight, rows)
+
+    return lambda x: torch.ops.mkl._mkl_linear(x, packed(len(x)), weight, bias, len(x))
+
+
 def transposed(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
     """A product with a weight of (inputs, outputs)."""
     weight, bias = linear.weight.detach().t().contiguous(), linear.bias
@@ -87,6 +99,7 @@ KINDS: dict[str, tuple[Convert, int]] = {
     "fp32": (lambda linear: PrepackedLinear(linear, torch.float32), 4),
     "fp32, plain": (lambda linear: linear, 4),
     "fp32, for one row": (for_one_row, 4),
+    "fp32, MKL": (packed_by_mkl, 4),
     "fp32, transposed": (transposed, 4),
     "bf16": (lambda linear: PrepackedLinear(linear, torch.bfloat16), 2),
     "int8, FBGEMM": (DynamicInt8Linear, 1),
