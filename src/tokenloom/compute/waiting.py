@@ -17,7 +17,7 @@ INTERVAL = 0.1  # seconds
 
 
 def sleep_if_busy() -> None:
-    """Let threads sleep if other processes use the cores of this one; has an effect before torch is imported only.
+    """Let threads sleep if others use the cores of this process; has an effect before torch is imported only.
 
     The environment variables OMP_WAIT_POLICY and GOMP_SPINCOUNT take precedence.
     """
