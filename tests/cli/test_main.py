@@ -1,11 +1,12 @@
 """The command itself: errors and exit codes."""
 
 import errno
+import threading
 
 import pytest
 import torch
 
-from tokenloom.cli.main import main
+from tokenloom.cli.main import _is_computing, main
 from tokenloom.errors import CheckpointError, DivergedError
 
 
@@ -76,3 +77,7 @@ def test_an_unexpected_error_says_where_to_report_it_and_the_traceback_is_shown_
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[-1] == without.strip()
+
+
+def test_a_thread_that_is_being_started_is_no_error_at_the_exit():
+    assert not _is_computing({threading.Thread(name="tokenloom-load")})

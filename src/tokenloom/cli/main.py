@@ -7,6 +7,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from cyclopts import App
@@ -95,7 +96,8 @@ def _is_computing(threads: Collection[threading.Thread]) -> bool:
     """Whether one of these threads is a server's and does not end: within torch, an orderly exit would abort."""
     ours = [thread for thread in threads if thread.name.startswith("tokenloom-")]
     for thread in ours:
-        thread.join(JOIN_SECONDS)
+        with suppress(RuntimeError):  # it is being started
+            thread.join(JOIN_SECONDS)
     return any(thread.is_alive() for thread in ours)
 
 
