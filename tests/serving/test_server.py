@@ -33,13 +33,19 @@ def test_a_server_from_python(runs):
 
 
 def test_waiting_for_a_server_that_fails_is_an_error(store, monkeypatch):
+    has_started = threading.Event()
+
     async def fail(_: int) -> bool:
-        raise RuntimeError("the event loop is broken")
+        if has_started.is_set():
+            raise RuntimeError("the event loop is broken")
+        return False
 
     server = Server(store, host="127.0.0.1", port=0)
     monkeypatch.setattr(server._uvicorn, "on_tick", fail)
-    with server, pytest.raises(TokenloomError, match="has failed: the event loop is broken"):
-        server.wait()
+    with server:
+        has_started.set()
+        with pytest.raises(TokenloomError, match="has failed: the event loop is broken"):
+            server.wait()
     server.services.close()
 
 
