@@ -56,6 +56,7 @@ LONGEST = (
     "weights/test_huggingface_qwen3.py",
     "cli/test_signals.py",
     "weights/test_download.py",
+    "data/test_chunking.py",
     "serving/test_page_accessibility.py",
     "book/test_training.py",
 )
