@@ -1,12 +1,14 @@
 """The command itself: errors and exit codes."""
 
 import errno
+import os
 import threading
 
 import pytest
 import torch
 
 from tokenloom.cli.main import _is_computing, main
+from tokenloom.compute import parallel
 from tokenloom.errors import CheckpointError, DivergedError
 
 
@@ -81,3 +83,19 @@ def test_an_unexpected_error_says_where_to_report_it_and_the_traceback_is_shown_
 
 def test_a_thread_that_is_being_started_is_no_error_at_the_exit():
     assert not _is_computing({threading.Thread(name="tokenloom-load")})
+
+
+def test_a_process_that_was_in_a_group_ends_without_an_orderly_exit_which_can_abort(capsys, monkeypatch):
+    def end(code):
+        ended.append(code)
+        raise SystemExit(code)
+
+    ended = []
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(SystemExit):
+        main(["info"])
+    assert ended == []
+    monkeypatch.setattr(parallel, "_has_joined", True)
+    with pytest.raises(SystemExit):
+        main(["info"])
+    assert ended == [0]

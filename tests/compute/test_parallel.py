@@ -23,6 +23,7 @@ from tokenloom.errors import DataError, DistributedError, UsageError
 # The program of each process: the gradient of its share of a batch, summed over the processes, and what else they do
 # together.
 PROCESS = """
+import os
 import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2:4]
@@ -30,9 +31,10 @@ import torch
 from safetensors.torch import save_file
 from conftest import make_model
 from test_parallel import FAMILIES, backward_on_share, fail, timeouts_of_connections
-from tokenloom.compute.parallel import init_process_group, destroy_process_group
+from tokenloom.compute.parallel import destroy_process_group, has_joined, init_process_group
 from tokenloom.errors import DataError
 
+assert not has_joined()
 world = init_process_group()
 assert init_process_group() is world
 tensors = {}
@@ -55,7 +57,9 @@ tensors["timeouts"] = torch.tensor(timeouts_of_connections())
 tensors["world"] = torch.tensor([world.rank, world.world_size, world.local_rank, world.is_main])
 world.barrier()
 destroy_process_group()
+assert has_joined()
 save_file(tensors, Path(sys.argv[1]) / f"{world.rank}.safetensors")
+os._exit(0)
 """
 FAMILIES = ("gpt2", "modern")
 

@@ -70,6 +70,7 @@ def _process(rank: int, count: int, folder: Path, programs: Sequence[Program], p
             program(init_process_group(), folder)
         finally:
             destroy_process_group()
+    os._exit(0)  # see has_joined
 
 
 class Training:

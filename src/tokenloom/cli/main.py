@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     others = set(threading.enumerate())
     with standard_streams():
         code = _run(tokens)
-    if _is_computing(set(threading.enumerate()) - others):
+    if _is_computing(set(threading.enumerate()) - others) or _was_in_a_group():
         os._exit(code)
     sys.exit(code)
 
@@ -99,6 +99,12 @@ def _is_computing(threads: Collection[threading.Thread]) -> bool:
         with suppress(RuntimeError):  # it is being started
             thread.join(JOIN_SECONDS)
     return any(thread.is_alive() for thread in ours)
+
+
+def _was_in_a_group() -> bool:
+    """Whether this process was one of several of a run: a thread that torch keeps of them may abort an orderly exit."""
+    parallel = sys.modules.get("tokenloom.compute.parallel")
+    return parallel is not None and parallel.has_joined()
 
 
 def _ignore_narrow_columns() -> None:

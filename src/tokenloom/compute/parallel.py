@@ -203,7 +203,7 @@ def init_process_group(device: torch.device | None = None) -> World:
 
     A call in a process that has joined already returns the same world.
     """
-    global _world
+    global _world, _has_joined
     size, rank = launched_processes(), launched_rank()
     if size == 1:
         return World()
@@ -214,6 +214,7 @@ def init_process_group(device: torch.device | None = None) -> World:
     on_cuda = device is not None and device.type == "cuda"
     if on_cuda:
         torch.cuda.set_device(device)
+    _has_joined = True
     with _connection_errors():
         store = _store()
         store = PrefixStore(new_group(store, rank, size, TIMEOUT), store)
@@ -238,7 +239,18 @@ def destroy_process_group() -> None:
         dist.destroy_process_group()
 
 
+def has_joined() -> bool:
+    """Whether this process is in a process group, or has been in one.
+
+    torch keeps the group of a model that was wrapped in DDP after it has been left, with the threads of gloo. A thread
+    that releases a tensor while the interpreter ends is stopped by it, and with it the process, by SIGABRT. Therefore
+    such a process should end by `os._exit`.
+    """
+    return _has_joined
+
+
 _world: World | None = None
+_has_joined = False
 
 
 @contextmanager
