@@ -19,7 +19,7 @@ from tokenloom.run_folder import RunFolder
 from tokenloom.tuning import search as search_module
 from tokenloom.tuning import trial as trial_module
 from tokenloom.tuning.folder import SearchFolder
-from tokenloom.tuning.space import parse_space
+from tokenloom.tuning.space import combinations, parse_space
 from tokenloom.tuning.study import UNPRUNED_TRIALS, Study
 from tokenloom.tuning.trial import PrunedError, TrialDisplay
 
@@ -197,6 +197,32 @@ def test_the_setting_that_matters_is_the_most_important(tmp_path):
     assert shares["train.learning_rate"] > 2 * shares["train.weight_decay"]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_no_combination_is_tried_twice(tmp_path, seed):
+    space = parse_space({"model.n_layer": "1..3", "train.weight_decay": [0.0, 0.1], "train.grad_clip": "none,1"})
+    tried = []
+    for _ in combinations(space):
+        study = Study(SearchFolder(tmp_path), space, seed)
+        trial, values = study.ask()
+        if len(tried) == 7:
+            study.interrupted(trial.number + 1)
+            trial, repeated = study.ask()
+            assert repeated == values
+        study.tell(trial, {"state": "finished", "steps": 1, "seconds": 1.0}, values["model.n_layer"])
+        tried.append(values)
+    assert all(values in tried for values in combinations(space))
+
+
+def test_a_search_ends_when_every_combination_was_tried():
+    lines = []
+    result = run_search("few", tries={"model.n_layer": "1,2"}, trials=5, progress=lines.append)
+    assert lines[0] == "--try has 2 combinations of values, so there are 2 trials instead of 5"
+    assert sorted(trial.settings["model.n_layer"] for trial in result.trials) == [1, 2]
+    assert result.trials_planned == 2
+    longer = run_search("few", tries={"model.n_layer": "1,2"}, trials=None)
+    assert in_order(longer) == in_order(result)
+
+
 def test_a_trial_that_diverges_or_contradicts_itself_does_not_end_the_search():
     tries = {"train.learning_rate": [1e-2, 1e38], "model.n_head": [2, 3]}
     settings = {**HEADLESS, "train": {**SETTINGS["train"], "optimizer": "adamw", "warmup_steps": 0, "grad_clip": None}}
@@ -219,9 +245,13 @@ def test_a_trial_whose_last_step_diverges_does_not_end_the_search(monkeypatch):
     assert (trial.state, trial.message) == ("diverged", "the validation loss is not finite after the last step")
 
 
-def test_a_search_stops_if_the_first_trials_fail():
-    with pytest.raises(TrainingError, match="first 3 trials failed.*not a multiple of model.n_head"):
-        run_search("hopeless", tries={"model.n_head": [3, 5, 7]}, trials=9, settings=HEADLESS)
+@pytest.mark.parametrize(
+    ("heads", "trials", "failed"),
+    [([3, 5, 7, 9], 9, "first 3 trials"), ([3, 5], None, "first 2 trials"), ([3, 5], 1, "only trial")],
+)
+def test_a_search_stops_if_the_first_trials_fail(heads, trials, failed):
+    with pytest.raises(TrainingError, match=f"the {failed} failed.*not a multiple of model.n_head"):
+        run_search(f"hopeless-{len(heads)}-{trials}", tries={"model.n_head": heads}, trials=trials, settings=HEADLESS)
 
 
 @pytest.mark.parametrize(

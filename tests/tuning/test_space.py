@@ -3,7 +3,7 @@
 import pytest
 
 from tokenloom.errors import UsageError
-from tokenloom.tuning.space import Choices, Range, as_settings, parse_space
+from tokenloom.tuning.space import Choices, Range, as_settings, combinations, number_of_combinations, parse_space
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,14 @@ def test_a_search_tries_something():
 def test_values_become_nested_settings():
     nested = as_settings({"train.beta1": 0.9, "model.n_layer": 2, "train.beta2": 0.99})
     assert nested == {"train": {"beta1": 0.9, "beta2": 0.99}, "model": {"n_layer": 2}}
+
+
+def test_choices_and_ranges_of_integers_have_a_number_of_combinations():
+    space = parse_space({"model.n_layer": "2..4", "train.grad_clip": "none,1"})
+    assert number_of_combinations(space) == 6
+    assert list(combinations(space)) == [
+        {"model.n_layer": layers, "train.grad_clip": clip} for layers in (2, 3, 4) for clip in (None, 1.0)
+    ]
+    space = parse_space({"model.n_layer": "2..4", "train.weight_decay": "0..1"})
+    assert number_of_combinations(space) is None
+    assert list(combinations(space)) == []

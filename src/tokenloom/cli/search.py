@@ -49,7 +49,8 @@ def search(
         A setting to try, by the name of its flag: NAME=LOW..HIGH, with :log for a logarithmic scale, or
         NAME=A,B,C. Can be repeated.
     trials
-        Number of trials, those of earlier sessions included. Defaults to 12.
+        Number of trials, those of earlier sessions included. Defaults to 12, or to the number of combinations if there
+        are fewer: none is tried twice.
     budget
         Time limit of a trial, such as 20s or 5m, without the preparation of its text. Defaults to a minute if
         --train.max-steps is not set.

@@ -19,7 +19,7 @@ from tokenloom.storage import write_json, write_text
 from tokenloom.tuning.folder import SearchFolder
 from tokenloom.tuning.plan import Plan, make_request, new_plan, saved_plan
 from tokenloom.tuning.result import SearchResult, TrialResult, ranked, settings_text
-from tokenloom.tuning.space import Choices, Value, flag_name
+from tokenloom.tuning.space import Choices, Value, flag_name, number_of_combinations
 from tokenloom.tuning.study import Study
 from tokenloom.tuning.trial import TrialEnd, run_trial
 
@@ -49,8 +49,9 @@ def search(
 
     `tries` has what to try for each setting: `{"train.learning_rate": "1e-4..1e-2:log", "model.n_layer": "2..6",
     "train.weight_decay": [0.01, 0.1]}`. Each of `trials` trials (default 12) is a run in the folder `out`, within
-    `budget` (default: a minute, unless `max_steps` is set); one that is not promising is stopped early. Everything else
-    is as in `train`; the seed of the runs is also that of the search.
+    `budget` (default: a minute, unless `max_steps` is set); one that is not promising is stopped early. No combination
+    of values is tried twice, so there are at most as many trials as combinations. Everything else is as in `train`; the
+    seed of the runs is also that of the search.
 
     A folder that has the same search already is continued up to `trials` trials, and so is the one that `resume` names,
     without further arguments. `progress` is called with lines of text. Raises `TokenloomError`, and
@@ -73,6 +74,11 @@ def search(
             notices += source_notices(plan.config.data.sources)
         else:
             raise UsageError(f"{folder.path} exists already and is not a search. Choose another --out.")
+    count = number_of_combinations(plan.space)
+    if count is not None and plan.trials > count:
+        if trials is not None:
+            notices.append(f"--try has {count} combinations of values, so there are {count} trials instead of {trials}")
+        plan = replace(plan, trials=count)
     for notice in notices:
         notify(notice)
     with folder.locked():
@@ -181,10 +187,10 @@ def _outcome(end: TrialEnd, result: SearchResult) -> str:
 def _refuse_if_all_fail(result: SearchResult) -> None:
     """Raise `TrainingError` if the first trials failed, and none did not: more of them would fail as well."""
     ended = [trial for trial in result.trials if trial.state != "interrupted"]
-    if len(ended) >= MOST_FAILURES_AT_FIRST and all(trial.state == "failed" for trial in ended):
-        raise TrainingError(
-            f"the first {len(ended)} trials failed, so the search stops. One of them: {ended[0].message}"
-        )
+    enough = min(MOST_FAILURES_AT_FIRST, result.trials_planned)
+    if len(ended) >= enough and all(trial.state == "failed" for trial in ended):
+        failed = "the only trial" if len(ended) == 1 else f"the first {len(ended)} trials"
+        raise TrainingError(f"{failed} failed, so the search stops. Reason: {ended[0].message}")
 
 
 def _resume_command(folder: SearchFolder) -> str:

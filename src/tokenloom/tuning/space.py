@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -94,6 +96,24 @@ def as_settings(values: Mapping[str, Value]) -> Settings:
     return nested
 
 
+def number_of_combinations(space: Space) -> int | None:
+    """How many combinations of values there are; None if a range has any number between two."""
+    counts = [_count(candidates) for candidates in space.values()]
+    return None if None in counts else math.prod(count for count in counts if count is not None)
+
+
+def combinations(space: Space) -> Iterator[dict[str, Value]]:
+    """All combinations of values by key; none if their number is not finite."""
+    if number_of_combinations(space) is None:
+        return
+    choices = [
+        candidates.values if isinstance(candidates, Choices) else range(int(candidates.low), int(candidates.high) + 1)
+        for candidates in space.values()
+    ]
+    for values in itertools.product(*choices):
+        yield dict(zip(space, values, strict=True))
+
+
 def flag_name(key: str) -> str:
     """A key as the command line spells it, without dashes in front: train.learning-rate."""
     return key.replace("_", "-")
@@ -128,6 +148,13 @@ def _range(key: str, low_text: str, high_text: str, scale: str | None) -> Range:
     if scale == "log" and low <= 0:
         raise UsageError(f"the range of {name} begins at {low:g}, which has no logarithm. Omit :log, or begin above 0.")
     return Range(low, high, log=scale == "log")
+
+
+def _count(candidates: Candidates) -> int | None:
+    if isinstance(candidates, Choices):
+        return len(candidates.values)
+    whole = isinstance(candidates.low, int) and isinstance(candidates.high, int)
+    return int(candidates.high - candidates.low) + 1 if whole else None
 
 
 def _valid(key: str, value: Value) -> Value:

@@ -64,13 +64,17 @@ class Study:
             self.interrupted(trial.number + 1)  # by a process that was killed: this one holds the lock
 
     def ask(self) -> tuple[optuna.Trial, dict[str, Value]]:
-        """The next trial, and the settings it tries by their keys."""
+        """The next trial, and the settings it tries by their keys: never the same twice, unless all were tried."""
         import optuna
 
-        ended = sum(trial.state != "interrupted" for trial in self.trials())
-        seed = int(np.random.SeedSequence([self._seed, ended]).generate_state(1)[0])
-        self._study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
-        trial = self._study.ask({key: _distribution(candidates) for key, candidates in self._space.items()})
+        from tokenloom.tuning.sampler import UntriedSampler
+
+        tried = [trial.settings for trial in self.trials() if trial.state != "interrupted"]
+        seed = int(np.random.SeedSequence([self._seed, len(tried)]).generate_state(1)[0])
+        tpe = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
+        distributions = {key: _distribution(candidates) for key, candidates in self._space.items()}
+        self._study.sampler = UntriedSampler(tpe, self._space, distributions, tried)
+        trial = self._study.ask(distributions)
         return trial, {key: _value(self._space[key], value) for key, value in trial.params.items()}
 
     def tell(self, trial: optuna.Trial, result: Mapping[str, object], value: float | None) -> None:
