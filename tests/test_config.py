@@ -206,13 +206,19 @@ def test_derived_values_follow_their_fields():
 
 
 @pytest.mark.parametrize(
-    ("max_steps", "eval_every"), [(1, 1), (9, 1), (10, 1), (57, 5), (1000, 100), (10_000, 1000), (10**6, 1000)]
+    ("max_steps", "eval_every"), [(1, 1), (9, 1), (10, 1), (57, 6), (1000, 100), (10_000, 1000), (10**6, 1000)]
 )
 def test_evaluations_and_checkpoints_default_to_every_tenth_of_a_run(max_steps, eval_every):
     train = TrainConfig(max_steps=max_steps)
     assert (train.eval_every, train.save_every) == (eval_every, eval_every)
     assert TrainConfig(max_steps=max_steps, eval_interval=3).save_every == 3
     assert TrainConfig(max_steps=max_steps, eval_interval=3, save_interval=2).save_every == 2
+
+
+def test_a_run_has_no_evaluation_just_before_that_of_its_end():
+    for max_steps in range(200, 10_000, 7):
+        every = TrainConfig(max_steps=max_steps).eval_every
+        assert (max_steps - 1) % every + 1 > every / 2, max_steps
 
 
 # Presets and TOML

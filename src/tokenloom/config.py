@@ -7,6 +7,7 @@ describes; TOML files and the command line spell it "none".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, Self, cast
 
@@ -180,7 +181,7 @@ class TrainConfig(Section):
     grad_clip: float | None = Field(default=1.0, gt=0)
     """Max global gradient norm; "none" disables clipping."""
     eval_interval: int | None = Field(default=None, gt=0)
-    """Steps between evaluations. Defaults to a tenth of max_steps, at most 1000."""
+    """Steps between evaluations. Defaults to a tenth of max_steps, rounded up, at most 1000."""
     eval_batches: int | None = Field(default=8, gt=0)
     """Batches of batch_size windows per evaluation, evenly spaced; "none" uses the whole validation text."""
     save_interval: int | None = Field(default=None, gt=0)
@@ -211,7 +212,7 @@ class TrainConfig(Section):
     @property
     def eval_every(self) -> int:
         """`eval_interval` with its default filled in."""
-        return self.eval_interval or min(1000, max(1, self.max_steps // 10))
+        return self.eval_interval or min(1000, math.ceil(self.max_steps / 10))
 
     @property
     def save_every(self) -> int:
