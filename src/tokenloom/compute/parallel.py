@@ -214,7 +214,6 @@ def init_process_group(device: torch.device | None = None) -> World:
     on_cuda = device is not None and device.type == "cuda"
     if on_cuda:
         torch.cuda.set_device(device)
-    _has_joined = True
     with _connection_errors():
         store = _store()
         store = PrefixStore(new_group(store, rank, size, TIMEOUT), store)
@@ -226,6 +225,7 @@ def init_process_group(device: torch.device | None = None) -> World:
             timeout=TIMEOUT,
             device_id=device if on_cuda else None,
         )
+        _has_joined = True
         _world = World(rank, size, _from_environment("LOCAL_RANK", 0), Peers.join(store, rank, size))
     detect_lost_machines()
     return _world
