@@ -1,7 +1,11 @@
 """Compiled blocks have the same gradients, and a model whose compilation fails is trained uncompiled."""
 
+import os
+import tempfile
+
 import pytest
 import torch
+from torch._dynamo.backends.common import aot_autograd
 
 from tokenloom.compute import compilation
 from tokenloom.compute.compilation import CACHE_VARIABLE, CompiledFunction, can_compile
@@ -64,6 +68,31 @@ def test_a_model_that_cannot_be_compiled_is_trained_uncompiled(model, cache, not
     for actual, plain in zip(loss_and_gradients(model), expected, strict=True):
         assert torch.equal(actual, plain)
     assert notices == ["the model runs uncompiled, because compiling it failed: no compiler"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute")  # from inside torch
+def test_a_model_whose_backward_pass_cannot_be_compiled_is_trained_uncompiled(model, cache, notices, monkeypatch):
+    def fail(graph, inputs):
+        raise type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})("g++ was stopped")
+
+    expected = loss_and_gradients(model)
+    backend = aot_autograd(fw_compiler=lambda graph, inputs: graph.forward, bw_compiler=fail)
+    compile_function = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **_: compile_function(function, backend=backend))
+    model.training_block = CompiledFunction(run_block, cache, notices.append)
+    for actual, plain in zip(loss_and_gradients(model), expected, strict=True):
+        assert torch.equal(actual, plain)
+    [notice] = notices
+    assert notice.startswith("the model runs uncompiled, because compiling it failed: ")
+
+
+def test_the_folder_of_compiled_code_is_ours_unless_the_user_has_set_one(cache, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    for folder, expected in ((None, cache), (f"{tempfile.gettempdir()}/torchinductor_me", cache), ("/mine", "/mine")):
+        if folder:
+            monkeypatch.setenv(CACHE_VARIABLE, folder)
+        CompiledFunction(run_block, cache, print)
+        assert os.environ[CACHE_VARIABLE] == str(expected)
 
 
 def test_other_errors_are_not_hidden(cache, notices, monkeypatch):

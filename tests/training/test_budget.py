@@ -1,9 +1,11 @@
 """Time budgets: parsed, planned from a few measured times, and corrected if the machine becomes slower or faster."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from tokenloom.compute.parallel import World
 from tokenloom.config import TrainConfig
 from tokenloom.errors import UsageError
 from tokenloom.training import budget as budgets
@@ -20,7 +22,7 @@ from tokenloom.training.budget import (
 from tokenloom.training.display import QuietDisplay
 from tokenloom.training.interrupt import StopRequest
 from tokenloom.training.schedule import learning_rate
-from tokenloom.training.step import StepResult
+from tokenloom.training.step import Counters, StepResult
 from tokenloom.weights.checkpoint import list_checkpoints, open_checkpoint
 
 
@@ -328,3 +330,20 @@ def test_a_run_resumed_from_before_a_change_in_the_decay_repeats_its_rates_and_w
     assert machine.rates[len(rates) :] == rates[start:]
     weights = resumed.model.state_dict()
     assert all(weights[name].equal(tensor) for name, tensor in state.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("is_compiled", "times", "step_seconds"),
+    [(True, [30.0, 0.5], 0.5), (True, [0.25, 0.5], 0.25), (False, [0.5, 0.25], 0.25), (False, [30.0], 30.0)],
+)
+def test_an_estimate_leaves_out_the_time_of_compiling(monkeypatch, is_compiled, times, step_seconds):
+    timed = iter(times)
+    monkeypatch.setattr(budgets, "_seconds", lambda work, timer: next(timed))
+    state = SimpleNamespace(
+        config=SimpleNamespace(train=TrainConfig(max_steps=110, compile=is_compiled)),
+        counters=Counters(step=10),
+        optimizer=SimpleNamespace(zero_grad=lambda: None),
+        world=World(),
+    )
+    assert budgets.estimate_seconds(state) == 100 * step_seconds
+    assert list(timed) == []

@@ -42,6 +42,7 @@ COMMANDS = (
 )
 MIN_COLUMNS = 20
 JOIN_SECONDS = 0.5
+MAX_CAUSE = 300  # characters of an unexpected error: that of a C++ compiler has thousands of lines
 REPORT = (
     "This is a bug in Tokenloom: please report it in its issue tracker, with the command and the traceback that "
     "TOKENLOOM_DEBUG=1 prints."
@@ -141,7 +142,7 @@ def _message_of(error: BaseException) -> tuple[str, int]:
             path = error.filename or "input or output"
             return f"{error.strerror or error}: {path}. Check the path and its permissions.", 1
         case _:
-            cause = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":.")
+            cause = shortened(f"{type(error).__name__}: {error}", MAX_CAUSE).rstrip(":.")
             return f"unexpected error: {cause}. {REPORT}", 1
 
 

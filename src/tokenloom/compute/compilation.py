@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import sysconfig
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +33,8 @@ class CompiledFunction:
     """
 
     def __init__(self, function: Callable[..., Tensor], cache: Path, report: Callable[[str], None]) -> None:
-        os.environ.setdefault(CACHE_VARIABLE, str(cache))
+        if _is_chosen_by_torch(os.environ.get(CACHE_VARIABLE)):
+            os.environ[CACHE_VARIABLE] = str(cache)
         self._function, self._report = function, report
         self._compiled: Callable[..., Tensor] | None = torch.compile(function, dynamic=False)  # pyright: ignore  # torch does not annotate it
 
@@ -40,7 +42,9 @@ class CompiledFunction:
         if self._compiled is None:
             return self._function(*args)
         try:
-            return self._compiled(*args)
+            # The backward pass is compiled as well, not when it is first computed, where its errors are not caught.
+            with torch._functorch.config.patch(force_non_lazy_backward_lowering=True):  # pyright: ignore
+                return self._compiled(*args)
         except Exception as error:
             if not _is_compiler_error(error):
                 raise
@@ -48,6 +52,12 @@ class CompiledFunction:
             reason = str(error).strip().splitlines()[0]
             self._report(f"the model runs uncompiled, because compiling it failed: {reason}")
             return self._function(*args)
+
+
+def _is_chosen_by_torch(folder: str | None) -> bool:
+    """Whether a folder of compiled code is not the user's: torch sets the variable when an optimizer is created."""
+    path = Path(folder or "")
+    return not folder or (path.parent == Path(tempfile.gettempdir()) and path.name.startswith("torchinductor_"))
 
 
 def _is_compiler_error(error: Exception) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shutil
 import statistics
@@ -201,13 +200,12 @@ def replan(state: TrainState, budget: TimeBudget, step_seconds: float, display: 
 def estimate_seconds(state: TrainState) -> float:
     """Estimated training time from here on, from the gradient of one step; nothing is updated.
 
-    The first step of a process is slow, so a fast one is timed twice.
+    The first step of a process is slow, and may compile the model. Therefore a second one is timed, unless the first
+    was not compiled and took more than a second.
     """
-    seconds = math.inf
-    for _ in range(2):
+    seconds = _seconds(lambda: _compute_gradient(state), time.perf_counter)
+    if state.world.broadcast(bool(state.config.train.compile) or seconds <= 1):  # computing a gradient is collective
         seconds = min(seconds, _seconds(lambda: _compute_gradient(state), time.perf_counter))
-        if state.world.broadcast(seconds > 1):  # computing a gradient is collective
-            break
     state.optimizer.zero_grad()
     return seconds * (state.config.train.max_steps - state.counters.step)
 
