@@ -98,19 +98,13 @@ def as_settings(values: Mapping[str, Value]) -> Settings:
 
 def number_of_combinations(space: Space) -> int | None:
     """How many combinations of values there are; None if a range has any number between two."""
-    counts = [_count(candidates) for candidates in space.values()]
-    return None if None in counts else math.prod(count for count in counts if count is not None)
+    values = [_values(candidates) for candidates in space.values()]
+    return None if None in values else math.prod(len(each) for each in values if each is not None)
 
 
 def combinations(space: Space) -> Iterator[dict[str, Value]]:
     """All combinations of values by key; none if their number is not finite."""
-    if number_of_combinations(space) is None:
-        return
-    choices = [
-        candidates.values if isinstance(candidates, Choices) else range(int(candidates.low), int(candidates.high) + 1)
-        for candidates in space.values()
-    ]
-    for values in itertools.product(*choices):
+    for values in itertools.product(*(_values(candidates) or () for candidates in space.values())):
         yield dict(zip(space, values, strict=True))
 
 
@@ -150,11 +144,13 @@ def _range(key: str, low_text: str, high_text: str, scale: str | None) -> Range:
     return Range(low, high, log=scale == "log")
 
 
-def _count(candidates: Candidates) -> int | None:
+def _values(candidates: Candidates) -> Sequence[Value] | None:
+    """All values; None if they are any numbers between two."""
     if isinstance(candidates, Choices):
-        return len(candidates.values)
-    whole = isinstance(candidates.low, int) and isinstance(candidates.high, int)
-    return int(candidates.high - candidates.low) + 1 if whole else None
+        return candidates.values
+    if isinstance(candidates.low, int) and isinstance(candidates.high, int):
+        return range(candidates.low, candidates.high + 1)
+    return None
 
 
 def _valid(key: str, value: Value) -> Value:
