@@ -103,7 +103,7 @@ def _is_computing(threads: Collection[threading.Thread]) -> bool:
 
 
 def _was_in_a_group() -> bool:
-    """Whether this process was one of several of a run: a thread that torch keeps of them may abort an orderly exit."""
+    """Whether this process has been in a process group, a thread of which may be left and abort an orderly exit."""
     parallel = sys.modules.get("tokenloom.compute.parallel")
     return parallel is not None and parallel.has_joined()
 
